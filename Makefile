@@ -1,0 +1,46 @@
+# Everything runs inside .venv; the only target that may touch the system is `data`.
+PYTHON ?= python3
+BIN := .venv/bin
+FIGURES := $(CURDIR)/build/test/figures
+
+.PHONY: reproduce test test-all venv data notebooks lint lock clean
+
+reproduce: venv data
+	$(BIN)/latentgeo reproduce --profile quick
+
+test: venv data lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+	LATENTGEO_FIGURES=$(FIGURES) $(BIN)/python -m pytest -p no:doctest --nbval-lax --nbval-current-env notebooks
+
+test-all: test
+	$(BIN)/python -m pytest -m slow
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+venv: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and "latentgeo needs Python 3.11 or newer, got " + v + "; call make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+	touch $@
+
+data: venv
+	$(BIN)/latentgeo data fashion_mnist
+
+# Run the notebooks in place, for committing them with their outputs and figures.
+notebooks: venv data
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+# Pin again what a fresh environment resolves to.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet torch==2.13.0
+	build/lock/bin/python -m pip install --quiet ".[notebooks,test]"
+	build/lock/bin/python -m pip freeze --exclude latentgeo | sed 's/^\(torch==[^+]*\)+.*/\1/' > requirements.lock
+
+clean:
+	rm -rf build .venv *.egg-info

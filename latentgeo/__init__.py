@@ -1,0 +1,76 @@
+r"""Identified geometry of deep latent variable models.
+
+Distances, angles and volumes measured with the pull-back metric of a decoder do not depend on the coordinates that a
+training run happened to choose. This package computes them, checks that claim, and reproduces the experiments of
+"Identifying Metric Structures of Deep Latent Variable Models" (Syrota et al., ICML 2025).
+
+Notation, the same in code, notebooks and README:
+
+======== =================================================== ==============
+symbol   meaning                                             shape
+======== =================================================== ==============
+z        latent points                                       (B, d)
+x        data                                                (B, \*event)
+f        decoder                                             (B, d) -> (B, \*event)
+F        ensemble of decoders as one decoder
+J        Jacobian of the decoder                             (B, D, d)
+G        pull-back metric, G = JᵀJ                           (B, d, d)
+A        indeterminacy transformation of latent space        (B, d) -> (B, d)
+d, D     numbers of latent and of data dimensions
+N        segments of a discrete curve
+P        pairs of points
+K        decoders of an ensemble
+S        seeds, that is independently trained models
+======== =================================================== ==============
+"""
+
+from latentgeo.experiments.data import DataError, Dataset, MissingDataError, load_dataset
+from latentgeo.experiments.statistics import coefficient_of_variation, compare_reliability
+from latentgeo.experiments.study import Study
+from latentgeo.geometry.curve import chord_energy, chord_length, speed_variation, straight_line
+from latentgeo.geometry.ensemble import Ensemble
+from latentgeo.geometry.geodesic import Geodesic, distance, distance_matrix, geodesic
+from latentgeo.geometry.metric import angle, inner, jacobian, norm, pullback_metric, volume, volume_element
+from latentgeo.identifiability.transforms import LinearTransform, RadialTwist, reparametrise
+from latentgeo.models.training import TrainingConfig, train
+from latentgeo.models.vae import VAE, build_vae
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022 (grouped by subject)
+    # metric
+    "jacobian",
+    "pullback_metric",
+    "inner",
+    "norm",
+    "angle",
+    "volume_element",
+    "volume",
+    # curves and geodesics
+    "straight_line",
+    "chord_length",
+    "chord_energy",
+    "speed_variation",
+    "Geodesic",
+    "geodesic",
+    "distance",
+    "distance_matrix",
+    # ensembles and reparametrisation
+    "Ensemble",
+    "LinearTransform",
+    "RadialTwist",
+    "reparametrise",
+    # models
+    "VAE",
+    "build_vae",
+    "TrainingConfig",
+    "train",
+    # experiments
+    "Dataset",
+    "load_dataset",
+    "DataError",
+    "MissingDataError",
+    "Study",
+    "coefficient_of_variation",
+    "compare_reliability",
+]

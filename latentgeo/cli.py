@@ -1,0 +1,75 @@
+"""Command line: ``latentgeo reproduce`` and ``latentgeo data``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from latentgeo.experiments.config import PROFILES
+from latentgeo.experiments.data import DATASETS, DataError, fetch_dataset
+from latentgeo.experiments.reproduce import FAILED, format_table, reproduce
+from latentgeo.paths import project_root
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="latentgeo", description="Identified geometry of deep latent variable models")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("reproduce", help="run the notebooks and print what each of them found")
+    run.add_argument("--profile", choices=PROFILES, default="quick", help="scale of the experiments (default: quick)")
+    run.add_argument("--only", nargs="+", default=(), metavar="NAME", help="beginnings of notebook names, such as 07")
+    run.add_argument("--parameters", type=Path, metavar="FILE", help="YAML or JSON file of notebook parameters")
+    run.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="for executed notebooks and figures (default: build/reproduce)"
+    )
+    data = commands.add_parser("data", help="get a data set: from here, from Debian's package, or by download")
+    data.add_argument("name", choices=DATASETS)
+    return parser
+
+
+def _read_parameters(path: Path | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"--parameters: {path} cannot be read: {error}") from error
+    if not isinstance(parameters, dict):
+        raise ValueError(f"--parameters: expected {path} to map names to values, got {type(parameters).__name__}")
+    if "profile" in parameters:
+        raise ValueError("--parameters: the profile is chosen with --profile, not in the file")
+    return parameters
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: command-line arguments; those of the process by default.
+
+    Returns:
+        Exit status: 0, 1 where a notebook failed or data could not be got, 2 for unusable arguments.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "data":
+            fetch_dataset(options.name)
+            return 0
+        outcomes = reproduce(
+            profile=options.profile,
+            only=options.only,
+            parameters=_read_parameters(options.parameters),
+            output=options.output or project_root() / "build" / "reproduce",
+        )
+    except DataError as error:
+        print(f"latentgeo: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"latentgeo: {error}", file=sys.stderr)
+        return 2
+    print()
+    print(format_table(outcomes))
+    return 1 if any(outcome.status == FAILED for outcome in outcomes) else 0

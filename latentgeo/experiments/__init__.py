@@ -1,0 +1,1 @@
+"""Data, runs and statistics behind the experiments."""

@@ -1,0 +1,1 @@
+"""Riemannian geometry of decoders, in plain PyTorch; imports nothing else of the package."""

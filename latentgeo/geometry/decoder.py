@@ -1,0 +1,79 @@
+"""What the geometry asks of a decoder, checked once: a row-wise map (B, d) -> (B, *event)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Decoder = Callable[[Tensor], Tensor]
+_BATCH_DEPENDENT = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+
+
+def check_points(name: str, z: Tensor, ndim: int | None = None) -> None:
+    """Refuse anything but a finite floating-point tensor (*batch, d).
+
+    Args:
+        name: what the caller calls the argument.
+        z: latent points.
+        ndim: the number of axes asked for, or None for one at least.
+
+    Raises:
+        TypeError: not a tensor, or not of floating-point type.
+        ValueError: wrong number of axes, no latent axis, or NaN or infinity among the values.
+    """
+    if not isinstance(z, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(z).__name__}; convert with torch.as_tensor(...)")
+    if not z.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point tensor, got {z.dtype}; convert with {name}.double()")
+    if ndim is not None and z.ndim != ndim:
+        shape = "(P, d)" if ndim == 2 else "(P, M + 1, d)"
+        raise ValueError(
+            f"{name}: expected shape {shape}, got {tuple(z.shape)}; a single one goes in as {name}.unsqueeze(0)"
+        )
+    if z.ndim == 0 or z.shape[-1] == 0:
+        raise ValueError(f"{name}: expected shape (*batch, d) with d ≥ 1, got {tuple(z.shape)}")
+    if not torch.isfinite(z).all():
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity; drop those rows first")
+
+
+def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
+    """The decoder as a map (B, d) -> (B, D), after checking that it acts row by row.
+
+    Args:
+        decoder: any callable (B, d) -> (B, *event).
+        like: points of the dtype that the decoder is about to be given.
+
+    Raises:
+        TypeError: not callable, or a module whose parameters have another dtype than the points.
+        ValueError: a module in training mode whose dropout or batch norm makes rows depend on chance or each other.
+    """
+    if not callable(decoder):
+        raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
+    if isinstance(decoder, nn.Module):
+        for name, module in decoder.named_modules():
+            if module.training and isinstance(module, _BATCH_DEPENDENT):
+                raise ValueError(
+                    f"decoder: {name or 'the module'} is a {type(module).__name__} in training mode, so its output "
+                    "is not a function of z; call decoder.eval() first"
+                )
+        parameter = next((p for p in decoder.parameters() if p.is_floating_point()), None)
+        if parameter is not None and parameter.dtype != like.dtype:
+            raise TypeError(
+                f"decoder: its parameters are {parameter.dtype} but the points are {like.dtype}; "
+                "convert the points, or a copy of the decoder, so that both agree"
+            )
+
+    def decode(z: Tensor) -> Tensor:
+        x = decoder(z)
+        if not isinstance(x, Tensor):
+            raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}")
+        if x.ndim < 2 or len(x) != len(z):
+            raise ValueError(
+                f"decoder: expected (B, d) -> (B, *event), but {tuple(z.shape)} gave {tuple(x.shape)}; "
+                "return one row for each latent point, e.g. x.reshape(len(z), -1)"
+            )
+        return x.flatten(1)
+
+    return decode

@@ -1,0 +1,204 @@
+r"""Batched L-BFGS: many small, independent minimisations at once, each with its own step, memory and end.
+
+Every row is one problem. A round evaluates one trial point of each unfinished row; a row whose trial is accepted
+updates its memory and direction, another shortens its step, and no row waits for a slower one. Finished rows leave
+the batch. Reference: Nocedal and Wright, "Numerical Optimization", 2006, algorithms 3.1 and 7.4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+_ARMIJO = 1e-4
+_MAX_BACKTRACKS = 12
+
+
+@dataclasses.dataclass
+class Minimum:
+    """Where each row ended.
+
+    Attributes:
+        x: last accepted points, shape (P, n).
+        value: objective there, shape (P,).
+        gain: estimated relative decrease still to be had there, shape (P,); infinite where the value is not finite.
+        converged: whether the gain fell to the tolerance, shape (P,).
+        iterations: accepted steps, shape (P,).
+        evaluations: gradient evaluations, shape (P,).
+    """
+
+    x: Tensor
+    value: Tensor
+    gain: Tensor
+    converged: Tensor
+    iterations: Tensor
+    evaluations: Tensor
+
+
+@dataclasses.dataclass
+class _Rows:
+    """State of the unfinished rows; every tensor has one entry per row along its first axis."""
+
+    index: Tensor  # which problem the row is
+    x: Tensor
+    value: Tensor
+    gradient: Tensor
+    direction: Tensor
+    slope: Tensor  # directional derivative, negative
+    step: Tensor
+    backtracks: Tensor
+    gain: Tensor
+    steps: Tensor  # [A, m, n] differences of points, oldest first
+    changes: Tensor  # [A, m, n] differences of gradients
+    curvature: Tensor  # [A, m] inner products of the two, zero in an empty slot
+    iterations: Tensor
+    evaluations: Tensor
+
+    def keep(self, mask: Tensor) -> _Rows:
+        return _Rows(**{f.name: getattr(self, f.name)[mask] for f in dataclasses.fields(self)})
+
+
+def _two_loop(gradient: Tensor, steps: Tensor, changes: Tensor, curvature: Tensor) -> Tensor:
+    """Inverse Hessian of the memory times the gradient, per row; the identity where the memory is empty."""
+    filled = curvature > 0
+    rho = torch.where(filled, 1.0 / curvature.where(filled, torch.ones_like(curvature)), 0.0)
+    q = gradient.clone()
+    alphas = []
+    for j in reversed(range(curvature.shape[1])):
+        alpha = rho[:, j] * (steps[:, j] * q).sum(1)
+        q -= alpha[:, None] * changes[:, j]
+        alphas.append(alpha)
+    newest = changes[:, -1]
+    scale = torch.where(
+        filled[:, -1], curvature[:, -1] / newest.square().sum(1).clamp_min(torch.finfo(q.dtype).tiny), 1.0
+    )
+    q *= scale[:, None]
+    for j, alpha in enumerate(reversed(alphas)):
+        beta = rho[:, j] * (changes[:, j] * q).sum(1)
+        q += (alpha - beta)[:, None] * steps[:, j]
+    return q
+
+
+def minimise(objective: Objective, start: Tensor, *, tol: float, max_iter: int = 200, memory: int = 10) -> Minimum:
+    r"""Minimise a positive function of each row, to a relative tolerance.
+
+    With inverse Hessian estimate B and gradient g, the Newton decrement :math:`\tfrac12 g^\top B g` estimates how much
+    a row can still fall. The estimate used here is its larger value under the memory and under the newest secant
+    pair's long step :math:`s^\top s / s^\top y`, and at least the decrease of the last step; a row has converged when
+    this is at most ``tol`` times its value.
+
+    Args:
+        objective: maps points (A, n) and the numbers (A,) of the rows they belong to, to values (A,), at least zero,
+            and gradients (A, n). A value that is not finite is treated as a failed step.
+        start: initial points, shape (P, n); the problem is assumed to be scaled so that a unit step is sensible.
+        tol: relative decrease at which a row has converged.
+        max_iter: accepted steps of a row at most.
+        memory: secant pairs kept by each row.
+
+    Returns:
+        The result as data, also for rows that did not converge; nothing is raised for numerical failure.
+
+    Example:
+        >>> import torch
+        >>> bowl = lambda x, rows: ((x - 3.0).square().sum(1) + 1.0, 2.0 * (x - 3.0))
+        >>> result = minimise(bowl, torch.zeros(2, 4), tol=1e-6)
+        >>> result.value, result.converged
+        (tensor([1., 1.]), tensor([True, True]))
+    """
+    P, n = start.shape
+    everyone = torch.arange(P, device=start.device)
+    value, gradient = objective(start, everyone)
+    noise = 4.0 * torch.finfo(start.dtype).eps
+    rows = _Rows(
+        index=everyone,
+        x=start.clone(),
+        value=value,
+        gradient=gradient,
+        direction=-gradient,
+        slope=-gradient.square().sum(1),
+        step=torch.ones_like(value),
+        backtracks=torch.zeros(P, dtype=torch.long, device=start.device),
+        gain=0.5 * gradient.square().sum(1) / value.clamp_min(torch.finfo(value.dtype).tiny),
+        steps=start.new_zeros(P, memory, n),
+        changes=start.new_zeros(P, memory, n),
+        curvature=start.new_zeros(P, memory),
+        iterations=torch.zeros(P, dtype=torch.long, device=start.device),
+        evaluations=torch.ones(P, dtype=torch.long, device=start.device),
+    )
+    result = Minimum(
+        x=start.clone(),
+        value=value.clone(),
+        gain=torch.full_like(value, torch.inf),
+        converged=torch.zeros(P, dtype=torch.bool, device=start.device),
+        iterations=rows.iterations.clone(),
+        evaluations=rows.evaluations.clone(),
+    )
+    while True:
+        finite = torch.isfinite(rows.value) & torch.isfinite(rows.gradient).all(1)
+        converged = finite & (rows.gain <= tol)
+        stuck = ~finite | (rows.iterations >= max_iter) | (rows.backtracks > _MAX_BACKTRACKS)
+        done = converged | stuck
+        if done.any():
+            out = rows.keep(done)
+            result.x[out.index], result.value[out.index] = out.x, out.value
+            result.gain[out.index] = out.gain.where(finite[done], torch.full_like(out.gain, torch.inf))
+            result.converged[out.index] = converged[done]
+            result.iterations[out.index], result.evaluations[out.index] = out.iterations, out.evaluations
+            rows = rows.keep(~done)
+        if len(rows.index) == 0:
+            return result
+        trial = rows.x + rows.step[:, None] * rows.direction
+        value, gradient = objective(trial, rows.index)
+        rows.evaluations += 1
+        # Near the minimum the decrease drowns in rounding; a step that changes nothing measurable is accepted.
+        allowed = rows.value + _ARMIJO * rows.step * rows.slope + noise * rows.value
+        accepted = torch.isfinite(value) & torch.isfinite(gradient).all(1) & (value <= allowed)
+        if not accepted.all():
+            _backtrack(rows, ~accepted, value)
+        if accepted.any():
+            _advance(rows, accepted, trial, value, gradient)
+
+
+def _backtrack(rows: _Rows, failed: Tensor, value: Tensor) -> None:
+    """Shorten the step of the failed rows to the minimum of the parabola through what is known."""
+    step, slope = rows.step[failed], rows.slope[failed]
+    rise = value[failed] - rows.value[failed] - step * slope
+    parabola = torch.nan_to_num(-0.5 * slope * step / rise, nan=0.1, posinf=0.1, neginf=0.1)
+    rows.step[failed] = step * parabola.clamp(0.1, 0.5)
+    rows.backtracks[failed] += 1
+
+
+def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradient: Tensor) -> None:
+    """Move the accepted rows, remember their secant pair and choose their next direction."""
+    s = trial[accepted] - rows.x[accepted]
+    y = gradient[accepted] - rows.gradient[accepted]
+    sy = (s * y).sum(1)
+    convex = sy > torch.finfo(s.dtype).eps * s.norm(dim=1) * y.norm(dim=1)
+    steps, changes, curvature = rows.steps[accepted], rows.changes[accepted], rows.curvature[accepted]
+    # A pair without positive curvature is not remembered: its row keeps the memory it has.
+    steps[convex] = torch.cat([steps[convex, 1:], s[convex, None]], dim=1)
+    changes[convex] = torch.cat([changes[convex, 1:], y[convex, None]], dim=1)
+    curvature[convex] = torch.cat([curvature[convex, 1:], sy[convex, None]], dim=1)
+    rows.steps[accepted], rows.changes[accepted], rows.curvature[accepted] = steps, changes, curvature
+    new_gradient, new_value = gradient[accepted], value[accepted]
+    direction = -_two_loop(new_gradient, steps, changes, curvature)
+    slope = (new_gradient * direction).sum(1)
+    uphill = slope >= 0
+    if uphill.any():
+        direction[uphill] = -new_gradient[uphill]
+        slope[uphill] = -new_gradient[uphill].square().sum(1)
+    newest = steps[:, -1]
+    long_step = newest.square().sum(1) / curvature[:, -1].clamp_min(torch.finfo(s.dtype).tiny)
+    decrement = torch.maximum(
+        -0.5 * slope, 0.5 * torch.where(curvature[:, -1] > 0, long_step, 1.0) * new_gradient.square().sum(1)
+    )
+    progress = rows.value[accepted] - new_value
+    rows.gain[accepted] = torch.maximum(decrement, progress) / new_value.clamp_min(torch.finfo(value.dtype).tiny)
+    rows.x[accepted], rows.value[accepted], rows.gradient[accepted] = trial[accepted], new_value, new_gradient
+    rows.direction[accepted], rows.slope[accepted] = direction, slope
+    rows.step[accepted], rows.backtracks[accepted] = 1.0, 0
+    rows.iterations[accepted] += 1

@@ -1,0 +1,132 @@
+r"""Changes of variables that make the chord energy of a curve look like a round bowl.
+
+The interior points X of curves near :math:`X_0` are written as :math:`X = X_0 + C^{-\top} Y`, where
+:math:`C C^\top \approx \nabla^2 E`; in Y the Hessian is about the identity.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from latentgeo.geometry.curve import sine_basis
+from latentgeo.geometry.decoder import Decoder
+from latentgeo.geometry.metric import jacobian
+
+_FLOOR = 1e-4  # of a metric's eigenvalues, relative to their mean
+
+
+class Whitening(Protocol):
+    """A factor C of the approximate Hessian for each curve."""
+
+    def step(self, y: Tensor, rows: Tensor) -> Tensor:
+        """C⁻ᵀ Y for some of the curves: (A, N - 1, d) -> (A, N - 1, d)."""
+
+    def gradient(self, g: Tensor, rows: Tensor) -> Tensor:
+        """C⁻¹ g, the gradient with respect to Y: (A, N - 1, d) -> (A, N - 1, d)."""
+
+
+def _regularised(metric: Tensor) -> Tensor:
+    """Raise the metric's small eigenvalues, so that rounding does not send a curve where the decoder is constant.
+
+    A metric that is not finite, or zero, is replaced by the identity.
+    """
+    identity = torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
+    size = metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    usable = torch.isfinite(metric).all(-1, keepdim=True).all(-2, keepdim=True) & (size > 0)
+    return torch.where(usable, metric + _FLOOR * size * identity, identity)
+
+
+class FlatWhitening:
+    r"""Whitening that is exact on a flat manifold.
+
+    With one metric :math:`\bar G = L L^\top` everywhere the Hessian of the chord energy is
+    :math:`2N\,T \otimes \bar G`, T the 1-D Laplacian, so that
+    :math:`C^{-\top} Y = (2N T)^{-1/2}\, Y L^{-1}`. The mean metric at a few points of each curve stands in for
+    :math:`\bar G`; in very many dimensions, the squared speed from end to end in all directions.
+
+    Args:
+        decode: flat decoder.
+        curve: curves, shape (P, N + 1, d).
+        ends: their decoded ends, shape (P, 2, D).
+        full: whether to take the metric rather than the speed.
+    """
+
+    def __init__(self, decode: Decoder, curve: Tensor, ends: Tensor, full: bool) -> None:
+        N = curve.shape[1] - 1
+        basis, eigenvalues = sine_basis(N)
+        self._time = ((basis / (2.0 * N * eigenvalues).sqrt()) @ basis).to(curve)  # symmetric
+        self._full = full
+        if full:
+            metric = torch.zeros((), dtype=torch.float64, device=curve.device)
+            for node in (N // 6, N // 2, N * 5 // 6):
+                J = jacobian(decode, curve[:, node])
+                metric = metric + (J.mT @ J).double() / 3.0
+        else:
+            latent = (curve[:, -1] - curve[:, 0]).double().square().sum(1)
+            metric = ((ends[:, 1] - ends[:, 0]).double().square().sum(1) / latent)[:, None, None]
+        self._factor = torch.linalg.cholesky(_regularised(metric)).to(curve)  # [P, d, d] or [P, 1, 1]
+
+    def step(self, y: Tensor, rows: Tensor) -> Tensor:
+        """See :class:`Whitening`."""
+        L = self._factor[rows]
+        return self._time @ (torch.linalg.solve_triangular(L, y, upper=False, left=False) if self._full else y / L)
+
+    def gradient(self, g: Tensor, rows: Tensor) -> Tensor:
+        """See :class:`Whitening`."""
+        L = self._factor[rows]
+        return self._time @ (torch.linalg.solve_triangular(L.mT, g, upper=True, left=False) if self._full else g / L)
+
+
+class CurveWhitening:
+    r"""Whitening by the Gauss-Newton Hessian of the chord energy along each curve.
+
+    Its blocks are :math:`H_{ii} = 4N J_i^\top J_i` and :math:`H_{i,i+1} = -2N J_i^\top J_{i+1}` with the Jacobian at
+    every node; C is its block bidiagonal Cholesky factor. It costs d forward-mode passes for each node and follows a
+    metric whose soft directions turn along the curve, where one mean metric is no guide.
+
+    Args:
+        decode: flat decoder.
+        curve: curves, shape (P, N + 1, d).
+    """
+
+    def __init__(self, decode: Decoder, curve: Tensor) -> None:
+        N = curve.shape[1] - 1
+        self._diagonal: list[Tensor] = []  # L_i, lower triangular, [P, d, d]
+        self._below: list[Tensor] = []  # C_{i,i-1}, [P, d, d]
+        previous = None
+        for node in range(1, N):
+            J = jacobian(decode, curve[:, node])
+            block = 4.0 * N * _regularised((J.mT @ J).double())
+            if previous is not None:
+                coupling = -2.0 * N * (J.mT @ previous).double()
+                coupling = coupling.where(torch.isfinite(coupling).flatten(1).all(1)[:, None, None], 0.0)
+                below = torch.linalg.solve_triangular(self._diagonal[-1].mT, coupling, upper=True, left=False)
+                block = block - below @ below.mT
+                self._below.append(below)
+            self._diagonal.append(torch.linalg.cholesky(block))
+            previous = J
+        self._diagonal = [L.to(curve) for L in self._diagonal]
+        self._below = [B.to(curve) for B in self._below]
+
+    def step(self, y: Tensor, rows: Tensor) -> Tensor:
+        """See :class:`Whitening`."""
+        x = [None] * y.shape[1]
+        for i in reversed(range(y.shape[1])):
+            right = y[:, i, :, None]
+            if i + 1 < y.shape[1]:
+                right = right - self._below[i][rows].mT @ x[i + 1]
+            x[i] = torch.linalg.solve_triangular(self._diagonal[i][rows].mT, right, upper=True)
+        return torch.stack(x, 1).squeeze(-1)
+
+    def gradient(self, g: Tensor, rows: Tensor) -> Tensor:
+        """See :class:`Whitening`."""
+        y: list[Tensor] = []
+        for i in range(g.shape[1]):
+            right = g[:, i, :, None]
+            if i > 0:
+                right = right - self._below[i - 1][rows] @ y[-1]
+            y.append(torch.linalg.solve_triangular(self._diagonal[i][rows], right, upper=False))
+        return torch.stack(y, 1).squeeze(-1)

@@ -1,0 +1,1 @@
+"""Which quantities survive a change of latent coordinates."""

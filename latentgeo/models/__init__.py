@@ -1,0 +1,1 @@
+"""The generative models of the paper and how they are trained."""

@@ -1,0 +1,195 @@
+"""Every figure of the notebooks, one function each: drawn at the width of a column, in colours that all can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from latentgeo.paths import figures_dir
+
+COLUMN = 3.25  # inches, a column of the conference's two
+PAGE = 6.75  # inches, both columns
+_STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,
+}
+_COLOURS = sns.color_palette("colorblind")
+METHOD_NAMES = {
+    "euclidean": "Euclidean",
+    "geodesic": "geodesic",
+    "geodesic_one_decoder": "geodesic (one decoder)",
+    "straight_line": "straight latent line",
+    "ambient_chord": "chord in data space",
+    "data": "distance of the data",
+}
+_METHOD_COLOURS = {"euclidean": _COLOURS[1], "geodesic": _COLOURS[0]}
+
+
+def save(figure: Figure, name: str) -> list[Path]:
+    """Save a figure as PDF and PNG in the folder of figures.
+
+    Args:
+        figure: the figure.
+        name: file name without ending.
+
+    Returns:
+        The paths written.
+    """
+    folder = figures_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    # No date inside, so that the same figure is the same file.
+    figure.savefig(paths[0], metadata={"CreationDate": None}, bbox_inches="tight")
+    figure.savefig(paths[1], bbox_inches="tight")
+    return paths
+
+
+def _against(
+    axes: Axes, first: np.ndarray, second: np.ndarray, colour: object, title: str, labels: tuple[str, str]
+) -> None:
+    """Scatter of one model's numbers against the other's, with the line of agreement."""
+    limit = 1.05 * max(first.max(), second.max())
+    axes.plot([0, limit], [0, limit], color="0.6", linewidth=0.8, zorder=0)
+    axes.scatter(first, second, s=7, color=colour, alpha=0.7, linewidth=0)
+    axes.set(xlim=(0, limit), ylim=(0, limit), title=title, xlabel=labels[0], ylabel=labels[1])
+    axes.set_aspect("equal")
+
+
+def two_models(
+    codes: Sequence[np.ndarray], labels: np.ndarray, class_names: Sequence[str], table: pd.DataFrame
+) -> Figure:
+    """Two models of the same data: their codes, and their distances between the same pairs.
+
+    Args:
+        codes: latent codes of the same images under each model, two arrays (n, d); two coordinates are drawn.
+        labels: class of each image, shape (n,).
+        class_names: names of the classes.
+        table: distances of the two models with the columns ``seed``, ``pair``, ``method`` and ``value``.
+
+    Returns:
+        The figure: codes above, Euclidean and geodesic distances below.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(2, 2, figsize=(PAGE, 6.0), layout="constrained")
+        palette = sns.color_palette("colorblind" if len(class_names) <= 10 else "husl", len(class_names))
+        for model, (ax, z) in enumerate(zip(axes[0], codes, strict=True)):
+            for c, name in enumerate(class_names):
+                ax.scatter(*z[labels == c, :2].T, s=7, color=palette[c], label=name, linewidth=0)
+                ax.annotate(
+                    name,
+                    np.median(z[labels == c, :2], axis=0),
+                    fontsize=8,
+                    weight="bold",
+                    ha="center",
+                    bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": palette[c]},
+                )
+            ax.set(title=f"codes of model {model + 1}", xlabel="$z_1$", ylabel="$z_2$")
+        for ax, method, unit in zip(axes[1], ("euclidean", "geodesic"), ("latent units", "data units"), strict=True):
+            wide = table[table["method"] == method].pivot(index="pair", columns="seed", values="value").to_numpy()
+            title = f"{METHOD_NAMES[method]} distances of {len(wide)} pairs"
+            models = (f"model 1 ({unit})", f"model 2 ({unit})")
+            _against(ax, wide[:, 0], wide[:, 1], _METHOD_COLOURS[method], title, models)
+    return figure
+
+
+def invariance(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> Figure:
+    """Relative change of distances under a change of latent coordinates, by method.
+
+    Args:
+        before: distances of pairs by method, each of shape (P,).
+        after: the same pairs in the new coordinates.
+
+    Returns:
+        The figure, a panel for each method, all on the same vertical scale.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            1, len(before), figsize=(PAGE, 2.3), sharey=True, layout="constrained", squeeze=False
+        )
+        for ax, (method, values) in zip(axes[0], before.items(), strict=True):
+            change = 100 * (after[method] / values - 1)
+            ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+            ax.scatter(values, change, s=10, color=_METHOD_COLOURS.get(method, _COLOURS[7]), linewidth=0)
+            unit = "latent units" if method == "euclidean" else "data units"
+            ax.set(xlim=(0, None), title=METHOD_NAMES[method], xlabel=f"distance before ({unit})")
+            ax.annotate(
+                f"largest: {np.abs(change).max():.2g} %",
+                (0.98, 0.96),
+                xycoords="axes fraction",
+                ha="right",
+                va="top",
+                fontsize=7,
+            )
+        axes[0, 0].set_ylabel("relative change (%)")
+    return figure
+
+
+def cv_histogram(cv: pd.DataFrame, models: int, title: str) -> Figure:
+    """Coefficients of variation of the pairs' distances over models, geodesic against Euclidean, as in the paper.
+
+    Args:
+        cv: one row for each pair with the columns ``euclidean`` and ``geodesic``, see
+            :func:`latentgeo.coefficient_of_variation`.
+        models: the number of models S.
+        title: what the models are.
+
+    Returns:
+        The figure, a column wide.
+    """
+    with plt.rc_context(_STYLE):
+        figure, ax = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
+        shown = 100 * cv[["euclidean", "geodesic"]]
+        bins = np.linspace(0, shown.to_numpy().max() * 1.02, 26)
+        for method in shown:
+            colour = _METHOD_COLOURS[method]
+            ax.hist(shown[method], bins=bins, color=colour, alpha=0.55, label=METHOD_NAMES[method])
+            ax.axvline(shown[method].mean(), color=colour, linewidth=1.2, linestyle="--")
+        ax.set(
+            title=f"{title}, {models} models, {len(cv)} pairs",
+            xlabel="coefficient of variation over models (%)",
+            ylabel="pairs",
+        )
+        ax.legend(title="distance (dashed: mean)", title_fontsize=7)
+    return figure
+
+
+def reliability(comparison: pd.DataFrame, title: str) -> Figure:
+    """Mean coefficient of variation of every method, with intervals over models.
+
+    Args:
+        comparison: from :func:`latentgeo.compare_reliability`.
+        title: what the models are.
+
+    Returns:
+        The figure, a column wide.
+    """
+    with plt.rc_context(_STYLE):
+        figure, ax = plt.subplots(figsize=(COLUMN, 2.1), layout="constrained")
+        shown = comparison.drop(index="data", errors="ignore")[::-1]
+        for height, (method, row) in enumerate(shown.iterrows()):
+            colour = _METHOD_COLOURS.get(method, "0.35")
+            low, high = max(row.mean_cv_low, 0.0), row.mean_cv_high
+            ax.plot([100 * low, 100 * high], [height, height], color=colour, linewidth=1.2)
+            ax.plot(100 * row.mean_cv, height, "o", color=colour, markersize=4)
+        ax.set_yticks(range(len(shown)), [METHOD_NAMES.get(method, method) for method in shown.index])
+        ax.set(xlim=(0, None), xlabel="mean coefficient of variation (%), 95 % interval")
+        ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="right")
+        ax.grid(axis="x", color="0.9")
+    return figure

@@ -1,0 +1,99 @@
+"""The runner of notebooks, on small notebooks in real kernels."""
+
+import re
+
+import nbformat
+import pytest
+
+from latentgeo import cli
+from latentgeo.experiments import reproduce as module
+from latentgeo.experiments.report import Verdict
+from latentgeo.paths import project_root
+
+PARAMETERS = 'profile: str = "quick"\nn: int = 1'
+VERDICT = "from latentgeo.experiments.report import Verdict\nVerdict('It holds.', n > 0, f'n = {n}, {profile}')"
+
+
+def _notebook(folder, name, *cells):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (PARAMETERS, *cells)])
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(cli, "project_root", lambda: tmp_path)
+    return folder
+
+
+def test_the_verdict_of_a_notebook_is_found(notebooks, tmp_path):
+    path = _notebook(notebooks, "00_ok", VERDICT)
+    outcome = module.run_notebook(path, tmp_path / "out", {"n": 3, "profile": "paper"})
+    assert (outcome.status, outcome.headline) == ("reproduced", "n = 3, paper")
+    outcome = module.run_notebook(path, tmp_path / "out", {"n": -1})
+    assert (outcome.status, outcome.headline) == ("not reproduced", "n = -1, quick")
+    assert (tmp_path / "out" / "00_ok.ipynb").is_file()
+
+
+def test_all_notebooks_are_run_and_a_failure_makes_the_command_fail(notebooks, capsys):
+    _notebook(notebooks, "00_ok", VERDICT)
+    _notebook(notebooks, "01_data", "import latentgeo as lg", "raise lg.MissingDataError('no faces. Three ways')")
+    assert cli.main(["reproduce"]) == 0  # needing data is not a failure
+    _notebook(notebooks, "02_broken", "assert n > 1, 'n is too small'")
+    _notebook(notebooks, "03_silent", "n")
+    assert cli.main(["reproduce"]) == 1
+    table = capsys.readouterr().out.rsplit("\n\n", 1)[-1]
+    statuses = dict(re.split("  +", line)[:2] for line in table.splitlines() if line[:2].isdigit())
+    assert statuses == {"00_ok": "reproduced", "01_data": "needs data", "02_broken": "failed", "03_silent": "failed"}
+    assert "AssertionError: n is too small" in table
+    assert "no verdict" in table
+
+
+def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(notebooks, tmp_path, capsys):
+    _notebook(notebooks, "00_ok", VERDICT)
+    file = tmp_path / "parameters.yml"
+    file.write_text("n: 2\nm: 3\n")
+    assert cli.main(["reproduce", "--parameters", str(file)]) == 2
+    assert "00_ok has no parameter m; it has: n, profile" in capsys.readouterr().err
+    assert cli.main(["reproduce", "--only", "07"]) == 2
+    assert "there are: 00_ok" in capsys.readouterr().err
+    for content, message in (
+        ("- 1", "map names to values"),
+        ("profile: paper", "--profile"),
+        ("a: [", "cannot be read"),
+    ):
+        file.write_text(content)
+        assert cli.main(["reproduce", "--parameters", str(file)]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "build").exists()
+
+
+def test_parameters_from_a_file_reach_the_notebook(notebooks, tmp_path, capsys):
+    _notebook(notebooks, "00_ok", VERDICT)
+    file = tmp_path / "parameters.yml"
+    file.write_text("n: 5\n")
+    assert cli.main(["reproduce", "--parameters", str(file), "--only", "00", "--output", str(tmp_path / "out")]) == 0
+    assert "n = 5, quick" in capsys.readouterr().out
+
+
+def test_every_notebook_of_the_project_has_a_profile_and_is_executed():
+    paths = module.find_notebooks()
+    assert [path.name[:2] for path in paths][:1] == ["00"]
+    module.check_parameters(paths, {"profile": "quick"})
+    for path in paths:
+        notebook = nbformat.read(path, 4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), path
+        assert notebook.metadata.kernelspec.name == "python3"
+        assert "papermill" not in notebook.metadata
+        assert any("assert " in cell.source for cell in code)
+
+
+def test_a_verdict_says_what_was_found():
+    assert Verdict("It holds.", False, "n = 0").status == "not reproduced"
+    assert project_root().joinpath("pyproject.toml").is_file()

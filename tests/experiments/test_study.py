@@ -1,0 +1,190 @@
+"""The study and its store, on real digits with short training."""
+
+import dataclasses
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+import latentgeo as lg
+from latentgeo.experiments.data import load_dataset
+from latentgeo.experiments.distances import METHODS
+from latentgeo.experiments.store import RunStore
+
+SHORT = lg.TrainingConfig(epochs=2, batch_size=64, learning_rate=4e-3, warmup_steps=10)
+
+
+def _study(store, **changes):
+    options = {"seeds": 3, "pairs": 8, "latent_dim": 2, "decoders": 2, "training": SHORT} | changes
+    return lg.Study("digits", "mlp", store=store, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished study, run by two worker processes; tests copy it before they damage it."""
+    store = tmp_path_factory.mktemp("store")
+    return _study(store), _study(store).run(workers=2, progress=False)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    study, table = finished
+    shutil.copytree(study.store, tmp_path / "store")
+    return _study(tmp_path / "store"), table
+
+
+def _folder(study, seed):
+    return RunStore(study.store).folder(study.config(seed), load_dataset("digits"))
+
+
+def _written(study):
+    return {seed: (_folder(study, seed) / "weights.safetensors").stat().st_mtime_ns for seed in study.seeds}
+
+
+def test_the_table_is_tidy(finished):
+    study, table = finished
+    assert table.columns.tolist() == ["seed", "pair", "method", "value", "converged", "error"]
+    assert len(table) == 3 * 8 * len(METHODS)
+    assert not table.duplicated(["seed", "pair", "method"]).any()
+    assert table["converged"].dtype == bool
+    data = table[table["method"] == "data"].pivot(index="pair", columns="seed", values="value")
+    assert (data.nunique(axis=1) == 1).all()
+    assert study.seeds == (0, 1, 2)
+
+
+def test_a_run_leaves_a_trail(finished):
+    study, _ = finished
+    folder = _folder(study, 1)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["seed"] == 1
+    assert config["training"]["epochs"] == 2
+    assert config["data_sha256"] == dict(load_dataset("digits").sha256)
+    assert json.loads((folder / "environment.json").read_text())["threads"] == 1
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert not [path for path in study.store.iterdir() if path.name.startswith(".")]
+
+
+def test_running_again_trains_nothing_and_gives_the_same_table(copied):
+    study, table = copied
+    before = _written(study)
+    pd.testing.assert_frame_equal(study.run(progress=False), table, check_exact=True)
+    assert _written(study) == before
+
+
+def test_another_machine_mode_gives_the_same_table(finished, tmp_path):
+    study = _study(tmp_path)
+    pd.testing.assert_frame_equal(study.run(workers=0, progress=False), finished[1], check_exact=True)
+
+
+def test_deleting_one_models_files_trains_that_one_alone(copied):
+    study, table = copied
+    before = _written(study)
+    shutil.rmtree(_folder(study, 1))
+    pd.testing.assert_frame_equal(study.run(workers=0, progress=False), table, check_exact=True)
+    after = _written(study)
+    assert after[1] != before[1]
+    assert (after[0], after[2]) == (before[0], before[2])
+
+
+def test_more_pairs_measure_again_without_training(copied):
+    study, _ = copied
+    before = _written(study)
+    more = dataclasses.replace(study, pairs=9).run(workers=0, progress=False)
+    assert len(more) == 3 * 9 * len(METHODS)
+    assert _written(study) == before
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no marker", "broken marker", "no weights"])
+def test_a_damaged_run_is_moved_aside_and_trained_again(copied, damage):
+    study, table = copied
+    folder = _folder(study, 2)
+    weights, marker = folder / "weights.safetensors", folder / "SUCCESS.json"
+    if damage == "flip":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    elif damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "no marker":
+        marker.unlink()
+    elif damage == "broken marker":
+        marker.write_text("{")
+    else:
+        weights.unlink()
+    store, dataset = RunStore(study.store), load_dataset("digits")
+    assert not store.is_complete(study.config(2), dataset)
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        store.model(study.config(2), dataset)
+    pd.testing.assert_frame_equal(study.run(workers=0, progress=False), table, check_exact=True)
+    assert store.is_complete(study.config(2), dataset)
+    assert folder.with_name(f"{folder.name}.damaged0").exists()
+
+
+def test_an_interrupted_training_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
+    study = _study(tmp_path, seeds=1)
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("latentgeo.experiments.store.save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(workers=0, progress=False)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert len(study.run(workers=0, progress=False)) == 8 * len(METHODS)
+
+
+def test_a_failing_seed_does_not_stop_the_others(tmp_path, monkeypatch):
+    study = _study(tmp_path)
+    (tmp_path / _folder(study, 0).name).write_text("a file where a folder should be")
+    monkeypatch.setattr("latentgeo.experiments.store._unused", lambda path: tmp_path / "no" / "such" / "folder")
+    with pytest.raises(RuntimeError, match="1 of 3 models failed and 2 finished"):
+        study.run(workers=0, progress=False)
+    assert [RunStore(tmp_path).is_complete(study.config(s), load_dataset("digits")) for s in study.seeds] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_trained_model_is_the_stored_one(copied):
+    study, _ = copied
+    model = study.trained(0)
+    data = load_dataset("digits")
+    assert not model.training
+    assert model.evaluate(data.validation) < lg.build_vae("mlp", (1, 8, 8), 2, 2, seed=0, noise=0.25).evaluate(
+        data.validation
+    )
+    with pytest.raises(ValueError, match=r"expected a seed among \(0, 1, 2\), got 7"):
+        study.trained(7)
+
+
+def test_the_profile_chooses_what_is_not_said():
+    quick, paper = lg.Study(), lg.Study(profile="paper")
+    assert (quick.model, len(quick.seeds), quick.latent_dim, quick.decoders) == ("mlp", 5, 16, 8)
+    assert (paper.model, len(paper.seeds), paper.training.epochs) == ("conv", 30, 500)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 0}, "seeds: expected a positive number"),
+        ({"seeds": [1, 1]}, "different seeds"),
+        ({"seeds": [-1]}, "different seeds"),
+        ({"pairs": 0}, "at least 1"),
+        ({"decoders": 0}, "at least 1"),
+        ({"profile": "fast"}, "profile: expected one of quick, paper"),
+        ({"model": "rnn"}, "architecture among"),
+        ({"dataset": "mnist"}, "data set among"),
+    ],
+)
+def test_bad_studies_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        lg.Study(**options)
+
+
+def test_too_many_pairs_are_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(ValueError, match="between 1 and 360 pairs"):
+        _study(tmp_path, pairs=361).run(workers=0, progress=False)
+    assert list(tmp_path.iterdir()) == []

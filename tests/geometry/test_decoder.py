@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch import nn
+
+import latentgeo as lg
+from latentgeo.geometry.decoder import check_points, flat_decoder
+
+
+def test_a_decoder_is_flattened_to_rows():
+    f = flat_decoder(lambda z: z.reshape(-1, 1, 2, 2), torch.zeros(1, 4))
+    assert f(torch.zeros(5, 4)).shape == (5, 4)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(3)])
+def test_a_module_whose_rows_depend_on_chance_or_each_other_is_refused(layer):
+    module = nn.Sequential(nn.Linear(3, 3), layer)
+    with pytest.raises(ValueError, match=r"training mode.*call decoder\.eval\(\)"):
+        lg.pullback_metric(module, torch.zeros(2, 3))
+    assert lg.pullback_metric(module.eval(), torch.zeros(2, 3)).shape == (2, 3, 3)
+
+
+def test_a_module_in_training_mode_without_such_layers_is_taken():
+    assert lg.pullback_metric(nn.Linear(3, 4), torch.zeros(3)).shape == (3, 3)
+
+
+def test_another_dtype_than_the_parameters_is_refused():
+    with pytest.raises(TypeError, match=r"float32.*float64"):
+        lg.pullback_metric(nn.Linear(3, 4), torch.zeros(2, 3).double())
+
+
+@pytest.mark.parametrize(
+    ("decoder", "error", "message"),
+    [
+        ("f", TypeError, "expected a callable"),
+        (lambda z: z.sum(0, keepdim=True), ValueError, "one row for each latent point"),
+        (lambda z: z.sum(1), ValueError, "one row for each latent point"),
+        (lambda z: z.tolist(), TypeError, "return a torch.Tensor"),
+    ],
+)
+def test_what_is_not_a_decoder_is_refused(decoder, error, message):
+    with pytest.raises(error, match=message):
+        lg.distance(decoder, torch.zeros(2, 3), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("z", "ndim", "error", "message"),
+    [
+        ([[0.0]], None, TypeError, "torch.as_tensor"),
+        (torch.zeros(2, 3, dtype=torch.long), None, TypeError, "floating-point"),
+        (torch.zeros(3), 2, ValueError, r"unsqueeze\(0\)"),
+        (torch.zeros(2, 0), 2, ValueError, "d ≥ 1"),
+        (torch.tensor([[float("nan")]]), 2, ValueError, "NaN or infinity"),
+    ],
+)
+def test_what_are_not_points_is_refused(z, ndim, error, message):
+    with pytest.raises(error, match=message):
+        check_points("z", z, ndim)

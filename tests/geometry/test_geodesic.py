@@ -1,0 +1,250 @@
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import latentgeo as lg
+from latentgeo.geometry.curve import resample
+from latentgeo.geometry.surfaces import cylinder, cylinder_distance, sphere, sphere_distance
+from tests.conftest import mlp
+
+TIGHT = {"tol": 1e-11, "max_iter": 1000}
+
+
+def _points(P, d, scale=0.7, seed=0):
+    return scale * torch.randn(2, P, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _linear():
+    M = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (lambda z: z @ M.T + 1.0), (lambda a, b: ((b - a) @ M.T).norm(dim=1))
+
+
+CLOSED_FORMS = {
+    "sphere S²": (sphere, sphere_distance, _points(20, 2, scale=0.4)),
+    "sphere S¹⁰": (sphere, sphere_distance, _points(20, 10, scale=0.3)),
+    "cylinder": (cylinder, cylinder_distance, _points(20, 2)),
+    "linear": (*_linear(), _points(20, 3)),
+}
+
+
+@pytest.mark.parametrize("case", CLOSED_FORMS)
+def test_distances_of_surfaces_with_closed_forms(case):
+    decoder, expected, (a, b) = CLOSED_FORMS[case]
+    result = lg.geodesic(decoder, a, b, segments=64, **TIGHT)
+    truth = expected(a, b)
+    assert result.converged.all()
+    assert ((result.length - truth) / truth).abs().max() < 1e-6
+    assert ((result.energy - truth.square()) / truth.square()).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("case", CLOSED_FORMS)
+def test_the_certificate_covers_the_true_error(case):
+    decoder, expected, (a, b) = CLOSED_FORMS[case]
+    result = lg.geodesic(decoder, a, b)
+    truth = expected(a, b)
+    assert result.converged.all()
+    assert (((result.length - truth) / truth).abs() <= result.error.clamp_min(1e-6)).all()
+
+
+def test_on_a_linear_decoder_the_straight_line_is_found_at_once():
+    decoder, _, (a, b) = CLOSED_FORMS["linear"]
+    bent = lg.straight_line(a, b, 8)
+    bent[:, 1:-1] += 0.1 * torch.randn(bent[:, 1:-1].shape, generator=torch.Generator().manual_seed(0)).double()
+    result = lg.geodesic(decoder, a, b, initial=bent, tol=1e-6)
+    assert result.converged.all()
+    assert (result.iterations <= 4).all()  # the whitening's floor is all that is left to correct
+    torch.testing.assert_close(result.points, lg.straight_line(a, b, 16), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("transform", [lg.RadialTwist(0.2), lg.LinearTransform(torch.eye(3).double() + 0.3)], ids=type)
+def test_geodesics_do_not_depend_on_coordinates_but_euclidean_distances_do(ensemble, ends, transform):
+    a, b = ends
+    here = lg.geodesic(ensemble, a, b, **TIGHT)
+    there = lg.geodesic(lg.reparametrise(ensemble, transform), transform(a), transform(b), **TIGHT)
+    assert here.converged.all()
+    assert there.converged.all()
+    assert (there.length / here.length - 1).abs().max() < 1e-6
+    torch.testing.assert_close(transform(here.points), there.points, rtol=0, atol=1e-3)
+    euclidean_change = (transform(a) - transform(b)).norm(dim=1) / (a - b).norm(dim=1) - 1
+    assert euclidean_change.abs().max() > 1e-2  # the control fails
+
+
+def test_geodesics_are_shorter_than_straight_lines_and_longer_than_chords(ensemble, ends):
+    result = lg.geodesic(ensemble, *ends, **TIGHT)
+    straight = lg.chord_length(ensemble, lg.straight_line(*ends, 512))
+    chord = (ensemble(ends[1]) - ensemble(ends[0])).flatten(1).norm(dim=1)
+    assert (result.length < straight).all()
+    assert (result.length > chord).all()
+    assert (result.length < 0.999 * straight).any()
+
+
+def test_speed_is_constant(ensemble, ends):
+    result = lg.geodesic(ensemble, *ends, **TIGHT)
+    assert lg.speed_variation(ensemble, result.points).max() < 1e-2
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, None)])
+def test_a_pair_is_the_same_alone_in_any_order_and_with_any_chunk_size(ensemble, ends, dtype, tolerance):
+    F, (a, b) = ensemble.to(dtype), (z.to(dtype) for z in ends)
+    whole = lg.geodesic(F, a, b)
+    tolerance = whole.error.max().item() * whole.length.max().item() if tolerance is None else tolerance
+    for other in (
+        lg.geodesic(F, a, b, chunk_size=1),
+        lg.geodesic(F, a, b, chunk_size=4),
+    ):
+        torch.testing.assert_close(other.length, whole.length, rtol=0, atol=tolerance)
+    backwards = lg.geodesic(F, a.flip(0), b.flip(0)).length.flip(0)
+    torch.testing.assert_close(backwards, whole.length, rtol=0, atol=tolerance)
+    alone = lg.geodesic(F, a[2:3], b[2:3]).length
+    torch.testing.assert_close(alone, whole.length[2:3], rtol=0, atol=tolerance)
+
+
+def test_the_distance_is_symmetric(ensemble, ends):
+    a, b = ends
+    torch.testing.assert_close(
+        lg.distance(ensemble, a, b, **TIGHT), lg.distance(ensemble, b, a, **TIGHT), rtol=1e-8, atol=0
+    )
+
+
+def test_equal_ends_are_at_distance_zero(decoder, ends):
+    a, b = ends
+    result = lg.geodesic(decoder, a, torch.cat([a[:3], b[3:]]))
+    assert result.length[:3].eq(0).all()
+    assert result.length[3:].gt(0).all()
+    assert result.converged.all()
+    assert torch.isfinite(result.error).all()
+
+
+def test_a_row_that_is_not_finite_flags_its_pair_alone(decoder, ends):
+    a, b = ends
+
+    def broken(z):
+        x = decoder(z)
+        return torch.where((z - a[1]).norm(dim=1, keepdim=True) < 1e-9, torch.nan, x)
+
+    with pytest.warns(RuntimeWarning, match="1 of 6 geodesics did not converge"):
+        result = lg.geodesic(broken, a, b)
+    expected = torch.ones(6, dtype=torch.bool)
+    expected[1] = False
+    assert torch.equal(result.converged, expected)
+    torch.testing.assert_close(result.length[expected], lg.distance(decoder, a, b)[expected])
+
+
+def test_running_out_of_iterations_is_flagged_with_its_excess(ends):
+    with pytest.warns(RuntimeWarning, match="raise max_iter or segments"):
+        result = lg.geodesic(mlp(3), *ends, tol=1e-12, max_iter=1)
+    assert not result.converged.any()
+    assert (result.excess > 1e-12).all()
+
+
+def test_a_kink_is_followed(ends):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        relu = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 7)).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        result = lg.geodesic(relu, *ends)
+    assert torch.isfinite(result.length).all()
+    assert (result.length <= lg.chord_length(relu, lg.straight_line(*ends, 512)) * (1 + result.error)).all()
+
+
+def test_another_initial_curve_may_be_given_and_finds_the_same_geodesic(ensemble, ends):
+    a, b = ends
+    detour = lg.straight_line(a, b, 10)
+    detour[:, 1:-1] += 0.2 * torch.randn(detour[:, 1:-1].shape, generator=torch.Generator().manual_seed(0)).double()
+    expected = lg.distance(ensemble, a, b, **TIGHT)
+    torch.testing.assert_close(lg.distance(ensemble, a, b, initial=detour, **TIGHT), expected, rtol=1e-7, atol=0)
+
+
+def _around(turn, height, segments=16):
+    """A curve in the plane without its origin that turns by an angle while log radius grows by a height."""
+    t = torch.linspace(0, 1, segments + 1, dtype=torch.float64)[:, None]
+    return (torch.cat([(turn * t).cos(), (turn * t).sin()], 1) * (height * t).exp())[None]
+
+
+@pytest.mark.parametrize("turn", [5.0, 5.0 - 2 * torch.pi])
+def test_the_initial_curve_chooses_the_way_round_a_cylinder(turn):
+    def cylinder_over_plane(z):
+        radius = z.norm(dim=1, keepdim=True)
+        return torch.cat([z / radius, radius.log()], 1)
+
+    way = _around(turn, height=1.0)
+    length = lg.distance(cylinder_over_plane, way[:, 0], way[:, -1], initial=way, segments=64, tol=1e-10)
+    assert length.item() == pytest.approx((turn**2 + 1.0) ** 0.5, rel=1e-6)
+
+
+def test_the_distance_matrix_is_symmetric_with_zero_diagonal(decoder, ends):
+    z = ends[0]
+    matrix = lg.distance_matrix(decoder, z, **TIGHT)
+    assert torch.equal(matrix, matrix.T)
+    assert matrix.diagonal().eq(0).all()
+    torch.testing.assert_close(matrix[1, 4], lg.distance(decoder, z[1:2], z[4:5], **TIGHT)[0], rtol=1e-8, atol=0)
+    assert (matrix[:, :, None] <= matrix[:, None, :] + matrix[None] + 1e-6).all()  # triangle inequality
+
+
+def test_no_pairs_give_no_geodesics(decoder):
+    result = lg.geodesic(decoder, torch.zeros(0, 3).double(), torch.zeros(0, 3).double())
+    assert len(result) == 0
+    assert result.points.shape == (0, 17, 3)
+
+
+def test_many_dimensions_are_whitened_by_their_mean_speed():
+    f = mlp(0, d=300, D=320, width=32)
+    a, b = _points(3, 300, scale=0.2)
+    result = lg.geodesic(f, a, b, tol=1e-8, max_iter=1000)
+    assert result.converged.all()
+    assert (result.length <= lg.chord_length(f, lg.straight_line(a, b, 512))).all()
+
+
+def test_decoder_rows_counts_what_went_through(decoder, ends):
+    rows = 0
+
+    def counting(z):
+        nonlocal rows
+        rows += len(z)
+        return decoder(z)
+
+    result = lg.geodesic(counting, *ends, chunk_size=6)
+    assert result.decoder_rows == rows
+
+
+def test_neither_decoder_nor_ends_are_touched_even_without_gradients(decoder, ends):
+    before = [z.clone() for z in ends]
+    with torch.no_grad():
+        result = lg.geodesic(decoder, *(z.requires_grad_() for z in ends))
+    assert not result.length.requires_grad
+    assert all(p.grad is None for p in decoder.parameters())
+    assert all(z.grad is None and torch.equal(z.detach(), old) for z, old in zip(ends, before, strict=True))
+    assert decoder[0].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"segments": 7}, "even number of at least 4, got 7"),
+        ({"segments": 2}, "even number of at least 4, got 2"),
+        ({"tol": 0.0}, "positive finite number"),
+        ({"max_iter": 0}, "at least 1"),
+        ({"chunk_size": 0}, "at least 1"),
+        ({"initial": torch.zeros(6, 5, 3).double()}, "begin in start and finish in end"),
+        ({"initial": torch.zeros(2, 5, 3).double()}, "begin in start and finish in end"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(decoder, ends, options, message):
+    with pytest.raises(ValueError, match=message):
+        lg.geodesic(decoder, *ends, **options)
+
+
+def test_ends_that_do_not_fit_each_other_are_refused(decoder, ends):
+    with pytest.raises(ValueError, match="same shape"):
+        lg.geodesic(decoder, ends[0], ends[1][:2])
+    with pytest.raises(ValueError, match="same shape"):
+        lg.geodesic(decoder, ends[0], ends[1].float())
+
+
+def test_resampled_geodesics_stay_geodesics(ensemble, ends):
+    result = lg.geodesic(ensemble, *ends, **TIGHT)
+    length = lg.chord_length(ensemble, resample(result.points, 64))
+    assert (length / result.length - 1).abs().max() < 1e-3

@@ -1,0 +1,40 @@
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+mpl.use("agg")
+
+import latentgeo as lg
+from latentgeo import plotting
+
+
+@pytest.fixture
+def table():
+    random = np.random.default_rng(0)
+    rows = [
+        (seed, pair, method, random.uniform(1, 2))
+        for seed in range(2)
+        for pair in range(10)
+        for method in plotting.METHOD_NAMES
+    ]
+    return pd.DataFrame(rows, columns=["seed", "pair", "method", "value"])
+
+
+def test_every_figure_can_be_drawn_and_saved(table, tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTGEO_FIGURES", str(tmp_path))
+    codes, labels = np.random.default_rng(0).normal(size=(2, 30, 3)), np.arange(30) % 10
+    values = np.arange(1.0, 5.0)
+    figures = {
+        "two": plotting.two_models(codes, labels, [str(i) for i in range(10)], table),
+        "invariance": plotting.invariance(*2 * [{"euclidean": values, "geodesic": values}]),
+        "cv": plotting.cv_histogram(lg.coefficient_of_variation(table), 2, "digits"),
+        "methods": plotting.reliability(lg.compare_reliability(table), "digits"),
+    }
+    for name, figure in figures.items():
+        paths = plotting.save(figure, name)
+        assert [path.suffix for path in paths] == [".pdf", ".png"]
+        assert all(path.stat().st_size > 1000 for path in paths)
+    before = (tmp_path / "cv.pdf").read_bytes()
+    plotting.save(figures["cv"], "cv")
+    assert (tmp_path / "cv.pdf").read_bytes() == before  # the same figure is the same file
