@@ -9,8 +9,8 @@ reproduce: venv data
 	$(BIN)/latentgeo reproduce --profile quick
 
 test: venv data lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
-	LATENTGEO_FIGURES=$(FIGURES) $(BIN)/python -m pytest -p no:doctest --nbval-lax --nbval-current-env notebooks
+	$(BIN)/python -m pytest -n 2 -m "not slow" --doctest-modules
+	LATENTGEO_FIGURES=$(FIGURES) $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
 
 test-all: test
 	$(BIN)/python -m pytest -m slow
