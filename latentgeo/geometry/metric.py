@@ -55,7 +55,7 @@ def jacobian(decoder: Decoder, z: Tensor) -> Tensor:
     """
     check_points("z", z)
     f = flat_decoder(decoder, z)
-    rows = z.detach().reshape(-1, z.shape[-1])  # [B, d]
+    rows = z.detach().reshape(-1, z.shape[-1]).contiguous()  # [B, d]; an expanded tensor cannot be differentiated at
     basis = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
     # J applied to each unit vector at once: e_j → J e_j; the primal pass is shared by all of them.
     columns = vmap(lambda e: jvp(f, (rows,), (e.expand_as(rows),))[1])(basis)  # [d, B, D]
@@ -94,7 +94,7 @@ def _push_forward(decoder: Decoder, z: Tensor, v: Tensor) -> Tensor:
     """Apply J to v: (*batch, d) -> (*batch, D)."""
     f = flat_decoder(decoder, z)
     d = z.shape[-1]
-    _, Jv = jvp(f, (z.detach().reshape(-1, d),), (v.detach().reshape(-1, d),))
+    _, Jv = jvp(f, (z.detach().reshape(-1, d).contiguous(),), (v.detach().reshape(-1, d).contiguous(),))
     return Jv.detach().reshape(*z.shape[:-1], -1)
 
 

@@ -91,6 +91,12 @@ def test_directions_that_do_not_fit_are_refused():
         lg.norm(lambda z: z, torch.zeros(4, 2), torch.zeros(3, 2))
 
 
+def test_expanded_points_and_directions_are_taken(decoder):
+    z, v = torch.zeros(3).double(), torch.ones(3).double()
+    torch.testing.assert_close(lg.norm(decoder, z.expand(4, 3), v), lg.norm(decoder, z, v).expand(4))
+    torch.testing.assert_close(lg.jacobian(decoder, z.expand(4, 3)), lg.jacobian(decoder, z).expand(4, 7, 3))
+
+
 def test_neither_decoder_nor_points_are_touched(decoder, ends):
     z, before = ends[0].clone().requires_grad_(), ends[0].clone()
     assert not lg.pullback_metric(decoder, z).requires_grad
