@@ -12,22 +12,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from latentgeo.geometry.curve import resample, richardson, straight_line
 from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
-from latentgeo.geometry.solver import Minimum, minimise
-from latentgeo.geometry.whitening import CurveWhitening, FlatWhitening, Whitening
+from latentgeo.geometry.multilevel import bytes_per_pair, refine
 
-_MEMORY = 10
 _BUDGET = 512 * 2**20  # bytes that one chunk's activations and solver memory may take
-_FULL_METRIC_DIM = 256  # above this many dimensions the whitening uses one number per pair
-_PATIENCE = 60  # steps before a pair is whitened anew
-_STARTING_TOL = 1e-3  # relative excess of curves that only serve to start the next level
 _MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
+Initial = Tensor | Sequence[Tensor | None] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,142 +67,6 @@ class _Counter:
         return self.decode(z)
 
 
-def _bytes_per_pair(decode: Decoder, start: Tensor, segments: int) -> int:
-    """Memory that one more pair takes: autograd's, the solver's, and that of a Jacobian."""
-
-    def saved(rows: int) -> tuple[int, int]:
-        sizes: list[int] = []
-
-        def pack(tensor: Tensor) -> Tensor:
-            sizes.append(tensor.numel() * tensor.element_size())
-            return tensor
-
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            x = decode(start[:1].expand(rows, -1).clone().requires_grad_())
-        return sum(sizes), x[0].numel() * x.element_size()
-
-    (one, _), (two, output) = saved(1), saved(2)
-    d = start.shape[1]
-    activations = 2 * (segments - 1) * (max(two - one, 0) + output)
-    memory = 2 * (_MEMORY + 4) * (segments - 1) * d * start.element_size()
-    jacobian = (2 * d * output + (max(two - one, 0)) * d) if d <= _FULL_METRIC_DIM else 0
-    return activations + memory + jacobian
-
-
-def _chords(decode: Decoder, interior: Tensor, ends: Tensor) -> Tensor:
-    """Differences of neighbouring decoded points: (P, N - 1, d) and ends (P, 2, D) -> (P, N, D)."""
-    x = decode(interior.reshape(-1, interior.shape[2])).reshape(*interior.shape[:2], -1)
-    return torch.cat([ends[:, :1], x, ends[:, 1:]], dim=1).diff(dim=1)
-
-
-def _minimise_energy(
-    decode: Decoder, curve: Tensor, ends: Tensor, whitening: Whitening, tol: float, max_iter: int
-) -> tuple[Tensor, Minimum]:
-    """Minimise the chord energy of curves (P, N + 1, d) in whitened coordinates."""
-    P, N, d = curve.shape[0], curve.shape[1] - 1, curve.shape[2]
-
-    def interior(y: Tensor, rows: Tensor) -> Tensor:
-        return curve[rows, 1:-1] + whitening.step(y.reshape(-1, N - 1, d), rows)
-
-    def energy(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        z = interior(y, rows).requires_grad_()
-        with torch.enable_grad():
-            value = N * _chords(decode, z, ends[rows]).square().sum((1, 2))
-            (gradient,) = torch.autograd.grad(value.sum(), z)
-        return value.detach(), whitening.gradient(gradient, rows).flatten(1)
-
-    report = minimise(energy, curve.new_zeros(P, (N - 1) * d), tol=tol, max_iter=max_iter, memory=_MEMORY)
-    solved = interior(report.x, torch.arange(P, device=curve.device))
-    return torch.cat([curve[:, :1], solved, curve[:, -1:]], dim=1), report
-
-
-def _solve_level(decode: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Minimum]:
-    """Minimise the chord energy of curves with a given number of segments, re-whitening those that take long.
-
-    Args:
-        decode: flat decoder.
-        curve: initial curves, shape (P, N + 1, d).
-        ends: decoded end points, shape (P, 2, D).
-        tol: relative energy excess to stop at.
-        max_iter: steps at most.
-
-    Returns:
-        The curves and the solver's report.
-    """
-    full = curve.shape[2] <= _FULL_METRIC_DIM
-    whitening = FlatWhitening(decode, curve, ends, full)
-    curve, report = _minimise_energy(
-        decode, curve, ends, whitening, tol, min(max_iter, _PATIENCE) if full else max_iter
-    )
-    left = torch.arange(len(curve), device=curve.device)
-    while full:
-        open_ = ~report.converged[left] & torch.isfinite(report.gain[left]) & (report.iterations[left] < max_iter)
-        left = left[open_]
-        if len(left) == 0:
-            break
-        # The mean metric was no guide here: go on with the metric at every node of the present curve.
-        budget = min(max_iter - int(report.iterations[left].max()), _PATIENCE)
-        curve[left], more = _minimise_energy(
-            decode, curve[left], ends[left], CurveWhitening(decode, curve[left]), tol, budget
-        )
-        for old, new in ((report.value, more.value), (report.gain, more.gain), (report.converged, more.converged)):
-            old[left] = new
-        report.iterations[left] += more.iterations
-        left = left[more.iterations > 0]
-    return curve, report
-
-
-def _levels(segments: int) -> list[int]:
-    """Numbers of segments from coarse to fine, halving down to eight, and once at least.
-
-    Example:
-        >>> _levels(64), _levels(16), _levels(8), _levels(10)
-        ([8, 16, 32, 64], [8, 16], [4, 8], [5, 10])
-    """
-    levels = [segments // 2, segments]
-    while levels[0] % 2 == 0 and levels[0] >= 16:
-        levels.insert(0, levels[0] // 2)
-    return levels
-
-
-def _solve_chunk(
-    decode: _Counter, start: Tensor, end: Tensor, initial: Tensor | None, segments: int, tol: float, max_iter: int
-) -> Geodesic:
-    """Solve all levels for some pairs, and combine the last two."""
-    rows_before = decode.rows
-    ends = decode(torch.cat([start, end])).reshape(2, len(start), -1).transpose(0, 1)  # [P, 2, D]
-    curve = straight_line(start, end, 2) if initial is None else initial
-    iterations = torch.zeros(len(start), dtype=torch.long, device=start.device)
-    levels = _levels(segments)
-    chords, reports = [], []
-    for N in levels:
-        # Only the last two levels enter the result; those before them lend a starting curve.
-        level_tol = tol if N in levels[-2:] else max(tol, _STARTING_TOL)
-        curve, report = _solve_level(decode, resample(curve, N), ends, level_tol, max_iter)
-        iterations += report.iterations
-        if N in levels[-2:]:
-            chords.append(_chords(decode, curve[:, 1:-1], ends).norm(dim=2))
-            reports.append(report)
-    coarse, fine = (lengths.sum(1) for lengths in chords)
-    zero = fine == 0  # two identical ends: exact
-    scale = fine.where(~zero, torch.ones_like(fine))
-    variation = chords[-1].std(1, correction=0) * segments / scale
-    excess = torch.maximum(reports[0].gain, reports[1].gain).where(~zero, torch.zeros_like(fine))
-    length = richardson(coarse, fine)
-    converged = (reports[0].converged & reports[1].converged) | zero
-    return Geodesic(
-        points=curve,
-        length=length,
-        energy=richardson(reports[0].value, reports[1].value),
-        excess=excess,
-        # A relative excess ε of the energy is ε/2 of the length; extrapolation weighs the two levels by 1/3 and 4/3.
-        error=(fine - coarse).abs() / (3.0 * scale) + 5.0 / 6.0 * excess,
-        converged=converged & torch.isfinite(length) & (variation <= _MAX_SPEED_VARIATION),
-        iterations=iterations,
-        decoder_rows=decode.rows - rows_before,
-    )
-
-
 def _no_geodesics(start: Tensor, segments: int) -> Geodesic:
     none, flags = start.new_zeros(0), torch.zeros(0, dtype=torch.bool, device=start.device)
     points = start.new_zeros(0, segments + 1, start.shape[1])
@@ -230,7 +91,7 @@ def geodesic(
     segments: int = 16,
     tol: float = 1e-4,
     max_iter: int = 200,
-    initial: Tensor | None = None,
+    initial: Initial = None,
     chunk_size: int | None = None,
     progress: bool = False,
 ) -> Geodesic:
@@ -238,10 +99,11 @@ def geodesic(
 
     .. math:: \min_{z(0) = a,\; z(1) = b} \int_0^1 \Big\| \tfrac{d}{dt} f(z(t)) \Big\|^2 dt
 
-    solved with N/2 and then N segments; length and energy are extrapolated from the two. A pair's result does not
-    depend on the other pairs, nor on ``chunk_size``, beyond rounding. Local minimisation finds a geodesic near the
-    initial curve, which need not be the shortest on a manifold with holes; hand other curves in as ``initial`` and
-    compare the energies.
+    solved with more and more segments, up to N; the length is extrapolated from the last two or three levels. A
+    pair's result does not depend on the other pairs, nor on ``chunk_size``, beyond rounding. Local minimisation finds
+    a geodesic near the initial curve, which need not be the shortest on a manifold with holes: hand several initial
+    curves in, such as ``[None, curves]`` for the straight lines and curves of your own, and each pair keeps the one
+    of least energy.
 
     Args:
         decoder: f, a callable (B, d) -> (B, *event) acting row by row; neither changed nor given gradients.
@@ -250,7 +112,8 @@ def geodesic(
         segments: N, an even number of segments, at least 4.
         tol: relative energy excess at which a pair has converged. In float32 ask for no less than about 1e-6.
         max_iter: steps of the solver at most, at each level of refinement.
-        initial: initial curves (P, M + 1, d) with the given ends; straight lines by default.
+        initial: initial curves (P, M + 1, d) with the given ends, None for straight lines, or a sequence of these to
+            choose the best from.
         chunk_size: pairs solved at a time; chosen from the decoder's memory need by default.
         progress: whether to show a progress bar over the chunks.
 
@@ -274,60 +137,135 @@ def geodesic(
         >>> round(result.length.item(), 4), result.converged.item()
         (2.0, True)
     """
-    _checked_ends(start, end)
-    if not isinstance(segments, int) or segments < 4 or segments % 2:
-        raise ValueError(f"segments: expected an even number of at least 4, got {segments!r}")
-    if not (tol > 0 and math.isfinite(tol)):
-        raise ValueError(f"tol: expected a positive finite number, got {tol!r}")
-    if max_iter < 1 or (chunk_size is not None and chunk_size < 1):
-        raise ValueError(f"max_iter and chunk_size: expected at least 1, got {max_iter!r} and {chunk_size!r}")
-    if initial is not None:
-        check_points("initial", initial, ndim=3)
-        ends_fit = initial.shape[::2] == start.shape and initial.dtype == start.dtype and initial.shape[1] >= 2
-        if not (ends_fit and torch.allclose(initial[:, 0], start) and torch.allclose(initial[:, -1], end)):
+    options = _Options(segments, tol, max_iter, initial, chunk_size, progress)
+    result, _ = _solve(decoder, start, end, options, gradient=False)
+    _warn_of_failures(result, tol)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """The options of :func:`geodesic`, checked."""
+
+    segments: int = 16
+    tol: float = 1e-4
+    max_iter: int = 200
+    initial: Initial = None
+    chunk_size: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.segments, int) or self.segments < 4 or self.segments % 2:
+            raise ValueError(f"segments: expected an even number of at least 4, got {self.segments!r}")
+        if not (self.tol > 0 and math.isfinite(self.tol)):
+            raise ValueError(f"tol: expected a positive finite number, got {self.tol!r}")
+        if self.max_iter < 1 or (self.chunk_size is not None and self.chunk_size < 1):
+            raise ValueError(
+                f"max_iter and chunk_size: expected at least 1, got {self.max_iter!r} and {self.chunk_size!r}"
+            )
+
+
+def _checked_initial(initial: Initial, start: Tensor, end: Tensor) -> list[Tensor | None]:
+    candidates = [initial] if initial is None or isinstance(initial, Tensor) else list(initial)
+    if not candidates:
+        raise ValueError("initial: expected curves, None, or a sequence of these, got an empty one")
+    for curves in candidates:
+        if curves is None:
+            continue
+        check_points("initial", curves, ndim=3)
+        ends_fit = curves.shape[::2] == start.shape and curves.dtype == start.dtype and curves.shape[1] >= 2
+        if not (ends_fit and torch.allclose(curves[:, 0], start) and torch.allclose(curves[:, -1], end)):
             raise ValueError(
                 f"initial: expected curves (P, M + 1, d) = ({len(start)}, M + 1, {start.shape[1]}) of dtype "
-                f"{start.dtype} that begin in start and finish in end, got {tuple(initial.shape)} {initial.dtype}"
+                f"{start.dtype} that begin in start and finish in end, got {tuple(curves.shape)} {curves.dtype}"
             )
+    return candidates
+
+
+def _solve(
+    decoder: Decoder, start: Tensor, end: Tensor, options: _Options, gradient: bool
+) -> tuple[Geodesic, Tensor | None]:
+    """Geodesics, and the gradients (P, 2, d) of their lengths with respect to the ends if asked for."""
+    _checked_ends(start, end)
+    candidates = _checked_initial(options.initial, start, end)
     # Nothing of the caller's may be written to, or be tracked by its autograd.
     start, end = start.detach().clone(), end.detach().clone()
     decode = _Counter(flat_decoder(decoder, start))
     if len(start) == 0:
-        return _no_geodesics(start, segments)
+        return _no_geodesics(start, options.segments), start.new_zeros(0, 2, start.shape[1])
     with torch.no_grad():
-        if chunk_size is None:
-            chunk_size = max(1, _BUDGET // _bytes_per_pair(decode, start, segments))
-        parts: list[Geodesic] = []
-        for first in tqdm(range(0, len(start), chunk_size), desc="geodesics", unit="chunk", disable=not progress):
-            part = slice(first, first + chunk_size)
-            curves = (
-                None if initial is None else torch.cat([start[part, None], initial[part, 1:-1], end[part, None]], 1)
-            )
-            parts.append(_solve_chunk(decode, start[part], end[part], curves, segments, tol, max_iter))
-    merged = {
-        field.name: torch.cat([getattr(part, field.name) for part in parts])
-        for field in dataclasses.fields(Geodesic)
-        if field.name != "decoder_rows"
+        size = options.chunk_size or max(1, _BUDGET // bytes_per_pair(decode, start, options.segments))
+        chunks = [slice(first, first + size) for first in range(0, len(start), size)]
+        parts: list[dict[str, Tensor]] = []
+        for part in tqdm(chunks, desc="geodesics", unit="chunk", disable=not options.progress):
+            best: dict[str, Tensor] | None = None
+            for curves in candidates:
+                if curves is not None:
+                    curves = torch.cat([start[part, None], curves[part, 1:-1].detach(), end[part, None]], 1)
+                refined = refine(
+                    decode, start[part], end[part], curves, options.segments, options.tol, options.max_iter, gradient
+                )
+                found = {f.name: getattr(refined, f.name) for f in dataclasses.fields(refined)}
+                best = found if best is None else _shorter(best, found)
+            parts.append(best)
+    merged = {name: torch.cat([part[name] for part in parts]) for name, value in parts[0].items() if value is not None}
+    variation, slopes = merged.pop("speed_variation"), merged.pop("gradient", None)
+    merged["converged"] &= torch.isfinite(merged["length"]) & (variation <= _MAX_SPEED_VARIATION)
+    return Geodesic(**merged, decoder_rows=decode.rows), slopes
+
+
+def _shorter(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For each pair the result of less energy; one that is finite beats one that is not."""
+    better = (second["energy"] < first["energy"]) | (second["energy"].isfinite() & ~first["energy"].isfinite())
+    return {
+        name: None if value is None else value.where(~better.reshape(-1, *[1] * (value.ndim - 1)), second[name])
+        for name, value in first.items()
     }
-    result = Geodesic(**merged, decoder_rows=decode.rows)
+
+
+def _warn_of_failures(result: Geodesic, tol: float) -> None:
     failed = int((~result.converged).sum())
     if failed:
         warnings.warn(
             f"{failed} of {len(result)} geodesics did not converge (worst excess {result.excess.max():.1e}, "
             f"tol {tol:.1e}); see Geodesic.converged, and raise max_iter or segments",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return result
+
+
+class _Distance(torch.autograd.Function):
+    """Geodesic distance with its derivative by the envelope theorem."""
+
+    @staticmethod
+    def forward(ctx, start: Tensor, end: Tensor, decoder: Decoder, options: _Options) -> Tensor:
+        wanted = any(ctx.needs_input_grad[:2])
+        result, gradient = _solve(decoder, start, end, options, gradient=wanted)
+        _warn_of_failures(result, options.tol)
+        if wanted:
+            ctx.save_for_backward(gradient)
+        return result.length
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        slopes = upstream[:, None, None] * gradient
+        return slopes[:, 0], slopes[:, 1], None, None
 
 
 def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) -> Tensor:
-    """Geodesic distances between pairs of latent points.
+    r"""Geodesic distances between pairs of latent points, differentiable with respect to both.
+
+    The derivative comes from the envelope theorem, not through the solver: the inner points of a geodesic are
+    stationary, so that only its outermost chords count,
+
+    .. math:: \frac{\partial}{\partial b} d(a, b) = G(b)\, \frac{\dot\gamma(1)}{\|\dot\gamma(1)\|}.
 
     Args:
-        decoder: f, a callable (B, d) -> (B, *event).
-        start: latent points, shape (P, d).
-        end: latent points, shape (P, d).
+        decoder: f, a callable (B, d) -> (B, *event); its parameters get no gradients.
+        start: latent points a, shape (P, d).
+        end: latent points b, shape (P, d).
         **options: as for :func:`geodesic`, which also returns the certificates.
 
     Returns:
@@ -338,22 +276,26 @@ def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) ->
 
     Example:
         >>> import torch
-        >>> distance(lambda z: 3.0 * z, torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
-        tensor([15.])
+        >>> b = torch.tensor([[3.0, 4.0]], requires_grad=True)
+        >>> d = distance(lambda z: 3.0 * z, torch.zeros(1, 2), b)
+        >>> d.sum().backward()
+        >>> d.detach(), b.grad
+        (tensor([15.]), tensor([[1.8000, 2.4000]]))
     """
-    return geodesic(decoder, start, end, **options).length
+    return _Distance.apply(start, end, decoder, _Options(**options))
 
 
-def distance_matrix(decoder: Decoder, z: Tensor, **options: object) -> Tensor:
+def distance_matrix(decoder: Decoder, z: Tensor | np.ndarray, **options: object) -> Tensor | np.ndarray:
     """Geodesic distances between all points, each unordered pair solved once.
 
     Args:
-        decoder: f, a callable (B, d) -> (B, *event).
-        z: latent points, shape (n, d).
+        decoder: f, a callable (B, d) -> (B, *event), of tensors.
+        z: latent points, shape (n, d); a NumPy array gives a NumPy array.
         **options: as for :func:`geodesic`, but for ``initial``.
 
     Returns:
-        Symmetric matrix with zero diagonal, shape (n, n), in data units.
+        Symmetric matrix with zero diagonal, shape (n, n), in data units: what scikit-learn takes as
+        ``metric="precomputed"``.
 
     Raises:
         TypeError, ValueError: see :func:`geodesic`.
@@ -365,8 +307,11 @@ def distance_matrix(decoder: Decoder, z: Tensor, **options: object) -> Tensor:
                 [2., 0., 4.],
                 [6., 4., 0.]])
     """
+    if isinstance(z, np.ndarray):
+        return distance_matrix(decoder, torch.from_numpy(z), **options).numpy()
     check_points("z", z, ndim=2)
     i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
     matrix = z.new_zeros(len(z), len(z))
-    matrix[i, j] = matrix[j, i] = distance(decoder, z[i], z[j], **options)
+    with torch.no_grad():
+        matrix[i, j] = matrix[j, i] = distance(decoder, z[i], z[j], **options)
     return matrix

@@ -1,10 +1,16 @@
+import math
 import warnings
 
+import geographiclib.geodesic
+import numpy as np
 import pytest
 import torch
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 import latentgeo as lg
+from latentgeo.geometry import surfaces
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.surfaces import cylinder, cylinder_distance, sphere, sphere_distance
 from tests.conftest import mlp
@@ -16,16 +22,63 @@ def _points(P, d, scale=0.7, seed=0):
     return scale * torch.randn(2, P, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def _box(P, lower, upper, seed=0):
+    lower, upper = torch.tensor(lower, dtype=torch.float64), torch.tensor(upper, dtype=torch.float64)
+    random = torch.Generator().manual_seed(seed)
+    return lower + (upper - lower) * torch.rand(2, P, len(lower), generator=random, dtype=torch.float64)
+
+
 def _linear():
     M = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return (lambda z: z @ M.T + 1.0), (lambda a, b: ((b - a) @ M.T).norm(dim=1))
 
 
+def _meridian_ends(P):
+    radius, angle = _box(P, [-1.0], [1.5]), _box(P, [0.0], [6.0])[0]
+    direction = torch.cat([angle.cos(), angle.sin()], 1)
+    return radius[0] * direction, radius[1] * direction
+
+
+def _meridian_distance(a, b):
+    direction = b / b.norm(dim=1, keepdim=True)
+    radii = ((z * direction).sum(1) for z in (a, b))
+    first, second = (surfaces.paraboloid_arc(radius) for radius in radii)
+    return (first - second).abs()
+
+
+def _equator_ends(P):
+    """Along the outer equator of the torus, up to nine tenths of the way to the conjugate point."""
+    longitude = torch.linspace(0.1, 0.9 * math.pi / math.sqrt(3.0), P, dtype=torch.float64)[:, None]
+    zero = torch.zeros_like(longitude)
+    return torch.cat([zero, zero], 1), torch.cat([longitude, zero], 1)
+
+
+def _geographic_distance(a, b):
+    earth = geographiclib.geodesic.Geodesic.WGS84
+    degrees = [[math.degrees(v) for v in (p[1], p[0], q[1], q[0])] for p, q in zip(a, b, strict=True)]
+    return torch.tensor([earth.Inverse(*ends)["s12"] for ends in degrees], dtype=torch.float64)
+
+
+def _latitude_chart(z):
+    return surfaces.spheroid(z, equatorial=1.0, flattening=0.0)
+
+
+def _latitude_distance(a, b):
+    x, y = _latitude_chart(a), _latitude_chart(b)
+    return 2.0 * torch.atan2((x - y).norm(dim=1), (x + y).norm(dim=1))
+
+
 CLOSED_FORMS = {
-    "sphere S²": (sphere, sphere_distance, _points(20, 2, scale=0.4)),
-    "sphere S¹⁰": (sphere, sphere_distance, _points(20, 10, scale=0.3)),
-    "cylinder": (cylinder, cylinder_distance, _points(20, 2)),
-    "linear": (*_linear(), _points(20, 3)),
+    "sphere S², stereographic": (sphere, sphere_distance, _box(20, [-0.6] * 2, [0.6] * 2)),
+    "sphere S², longitude and latitude": (_latitude_chart, _latitude_distance, _box(20, [-0.9] * 2, [0.9] * 2)),
+    "sphere S¹⁰, stereographic": (sphere, sphere_distance, _box(20, [-0.25] * 10, [0.25] * 10)),
+    "cylinder": (cylinder, cylinder_distance, _box(20, [-1.0] * 2, [1.0] * 2)),
+    "swiss roll": (surfaces.swiss_roll, surfaces.swiss_roll_distance, _box(20, [4.0, 0.0], [9.0, 6.0])),
+    "torus, outer equator": (surfaces.torus, lambda a, b: 3.0 * (a - b)[:, 0].abs(), _equator_ends(20)),
+    "paraboloid, meridians": (surfaces.paraboloid, _meridian_distance, _meridian_ends(20)),
+    "pseudosphere": (surfaces.pseudosphere, surfaces.pseudosphere_distance, _box(20, [0.0, 1.5], [1.0, 3.0])),
+    "ellipsoid of revolution": (surfaces.spheroid, _geographic_distance, _box(20, [-1.0] * 2, [1.0] * 2)),
+    "linear": (*_linear(), _box(20, [-1.0] * 3, [1.0] * 3)),
 }
 
 
@@ -35,8 +88,8 @@ def test_distances_of_surfaces_with_closed_forms(case):
     result = lg.geodesic(decoder, a, b, segments=64, **TIGHT)
     truth = expected(a, b)
     assert result.converged.all()
-    assert ((result.length - truth) / truth).abs().max() < 1e-6
-    assert ((result.energy - truth.square()) / truth.square()).abs().max() < 1e-6
+    assert ((result.length - truth) / truth).abs().max() < 1e-8
+    assert ((result.energy - truth.square()) / truth.square()).abs().max() < 2e-8
 
 
 @pytest.mark.parametrize("case", CLOSED_FORMS)
@@ -182,6 +235,37 @@ def test_the_distance_matrix_is_symmetric_with_zero_diagonal(decoder, ends):
     assert matrix.diagonal().eq(0).all()
     torch.testing.assert_close(matrix[1, 4], lg.distance(decoder, z[1:2], z[4:5], **TIGHT)[0], rtol=1e-8, atol=0)
     assert (matrix[:, :, None] <= matrix[:, None, :] + matrix[None] + 1e-6).all()  # triangle inequality
+
+
+def test_of_several_initial_curves_the_best_is_kept():
+    def cylinder_over_plane(z):
+        radius = z.norm(dim=1, keepdim=True)
+        return torch.cat([z / radius, radius.log()], 1)
+
+    turns = (5.0, 5.0 - 2 * torch.pi)
+    long, short = (_around(turn, height=1.0) for turn in turns)
+    ends = torch.cat([long[:, 0]] * 2), torch.cat([long[:, -1]] * 2)
+    candidates = [torch.cat([long, long]), torch.cat([long, short])]
+    result = lg.geodesic(cylinder_over_plane, *ends, initial=candidates, segments=64, tol=1e-10)
+    expected = [(turn**2 + 1.0) ** 0.5 for turn in turns]
+    assert result.length.tolist() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="an empty one"):
+        lg.geodesic(cylinder_over_plane, *ends, initial=[])
+
+
+def test_a_matrix_of_numpy_arrays_serves_scikit_learn():
+    """Two arms of a swiss roll that touch in space: neighbours along the surface know them apart."""
+    z = np.random.default_rng(0).uniform([4.0, 0.0], [9.0, 3.0], (30, 2))
+    matrix = lg.distance_matrix(surfaces.swiss_roll, z)
+    assert isinstance(matrix, np.ndarray)
+    assert matrix.dtype == z.dtype
+    a, b = (torch.from_numpy(z[np.newaxis, i]) for i in (3, 17))
+    assert matrix[3, 17] == pytest.approx(surfaces.swiss_roll_distance(a, b).item(), rel=1e-3)
+    labels = (z[:, 0] > 6.5).astype(int)
+    nearest = KNeighborsClassifier(3, metric="precomputed").fit(matrix, labels)
+    assert nearest.score(matrix, labels) > 0.9
+    clusters = AgglomerativeClustering(2, metric="precomputed", linkage="average").fit_predict(matrix)
+    assert len(set(clusters)) == 2
 
 
 def test_no_pairs_give_no_geodesics(decoder):
