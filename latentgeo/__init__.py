@@ -30,6 +30,7 @@ from latentgeo.experiments.study import Study
 from latentgeo.geometry.curve import chord_energy, chord_length, speed_variation, straight_line
 from latentgeo.geometry.ensemble import Ensemble
 from latentgeo.geometry.geodesic import Geodesic, distance, distance_matrix, geodesic
+from latentgeo.geometry.graph import graph_curves, landmark_distances
 from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
 from latentgeo.geometry.metric import angle, inner, jacobian, norm, pullback_metric, volume, volume_element
 from latentgeo.identifiability.transforms import LinearTransform, RadialTwist, reparametrise
@@ -56,6 +57,8 @@ __all__ = [  # noqa: RUF022 (grouped by subject)
     "geodesic",
     "distance",
     "distance_matrix",
+    "graph_curves",
+    "landmark_distances",
     # maps
     "exp_map",
     "log_map",

@@ -1,0 +1,171 @@
+r"""Shortest paths through a neighbour graph of data: global initial curves, and distances of very many points.
+
+The solver of :mod:`latentgeo.geometry.geodesic` improves a curve locally. Where a manifold has holes, or where the
+straight line runs far from data, a path along data points is a better start. Its length bounds the geodesic distance
+from above.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from latentgeo.geometry.curve import chord_length
+from latentgeo.geometry.decoder import Decoder, check_points
+
+_EDGE_SEGMENTS = 4  # chords that an edge is measured by
+_BATCH = 4096  # edges measured at a time
+
+
+def _edges(z: np.ndarray, neighbours: int) -> np.ndarray:
+    """Edges (E, 2) of the symmetric k-nearest-neighbour graph, bridged where it falls apart, each once."""
+    tree = KDTree(z)
+    _, nearest = tree.query(z, k=min(neighbours + 1, len(z)), workers=-1)
+    first = np.repeat(np.arange(len(z)), nearest.shape[1])
+    edges = np.stack([first, nearest.ravel()], 1)
+    while True:
+        graph = scipy.sparse.coo_array((np.ones(len(edges)), edges.T), shape=(len(z), len(z)))
+        components, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
+        if components == 1:
+            break
+        # Join each part but the largest to the point nearest to it outside; few rounds remain, as parts halve.
+        sizes = np.bincount(label)
+        bridges = []
+        for part in np.flatnonzero(np.arange(components) != sizes.argmax()):
+            inside, outside = np.flatnonzero(label == part), np.flatnonzero(label != part)
+            gap, nearest_outside = KDTree(z[outside]).query(z[inside], k=1)
+            bridges.append((inside[gap.argmin()], outside[nearest_outside[gap.argmin()]]))
+        edges = np.concatenate([edges, np.array(bridges)])
+    edges = np.sort(edges, axis=1)
+    return np.unique(edges[edges[:, 0] < edges[:, 1]], axis=0)
+
+
+def _graph(decoder: Decoder, z: Tensor, neighbours: int) -> scipy.sparse.csr_array:
+    """Neighbour graph of latent points (n, d), weighted by the pull-back length of its straight edges."""
+    edges = _edges(z.cpu().double().numpy(), neighbours)
+    t = torch.linspace(0.0, 1.0, _EDGE_SEGMENTS + 1, dtype=z.dtype, device=z.device)[None, :, None]
+    lengths = []
+    with torch.no_grad():
+        for part in torch.from_numpy(edges).split(_BATCH):
+            a, b = (z[part[:, side].to(z.device), None] for side in (0, 1))
+            lengths.append(chord_length(decoder, torch.lerp(a, b, t)).double().cpu())
+    # A shortest-path search takes an edge of weight zero for none.
+    weights = torch.cat(lengths).numpy().clip(min=np.finfo(np.float64).tiny)
+    return scipy.sparse.coo_array((weights, edges.T), shape=(len(z), len(z))).tocsr()
+
+
+def _check(z: Tensor, neighbours: int) -> None:
+    check_points("data", z, ndim=2)
+    if len(z) < 2:
+        raise ValueError(f"data: expected at least two points, got {len(z)}")
+    if neighbours < 1:
+        raise ValueError(f"neighbours: expected at least 1, got {neighbours!r}")
+
+
+def _resampled(path: Tensor, decoder: Decoder, segments: int) -> Tensor:
+    """A polyline (M, d) as N + 1 points at equal pull-back length from each other."""
+    if len(path) == 1:
+        return path.expand(segments + 1, -1)
+    with torch.no_grad():
+        lengths = chord_length(decoder, torch.stack([path[:-1], path[1:]], 1)).double().cpu()
+    at = np.concatenate([[0.0], np.cumsum(lengths.numpy())])
+    wanted = np.linspace(0.0, at[-1], segments + 1)
+    columns = [np.interp(wanted, at, column) for column in path.T.cpu().double().numpy()]
+    return torch.as_tensor(np.stack(columns, 1), dtype=path.dtype, device=path.device)
+
+
+def graph_curves(
+    decoder: Decoder, data: Tensor, start: Tensor, end: Tensor, *, neighbours: int = 10, segments: int = 16
+) -> Tensor:
+    r"""Initial curves along data: shortest paths in the neighbour graph of encoded data and the ends.
+
+    Hand them to :func:`latentgeo.geodesic` as ``initial=[None, curves]``, and each pair keeps the better of the
+    geodesics found from the straight line and from the path.
+
+    Args:
+        decoder: f, a callable (B, d) -> (B, *event).
+        data: latent codes of data, shape (n, d).
+        start: latent points, shape (P, d).
+        end: latent points, shape (P, d).
+        neighbours: k, nearest neighbours in latent space that a point is joined to; parts of the graph that are not
+            connected are joined at their nearest points.
+        segments: N of the curves.
+
+    Returns:
+        Curves from start to end, shape (P, N + 1, d), at equal pull-back lengths.
+
+    Raises:
+        TypeError, ValueError: shapes or types do not fit.
+
+    References:
+        Tenenbaum, de Silva and Langford, "A global geometric framework for nonlinear dimensionality reduction",
+        Science 2000 (shortest paths as geodesics).
+
+    Example:
+        >>> import torch
+        >>> line = torch.linspace(0, 1, 11)[:, None]
+        >>> graph_curves(lambda z: z, line, line[:1], line[-1:], segments=2, neighbours=2).flatten()
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+    _check(data, neighbours)
+    for name, z in (("start", start), ("end", end)):
+        check_points(name, z, ndim=2)
+        if z.shape[1] != data.shape[1] or z.dtype != data.dtype or len(z) != len(start):
+            raise ValueError(
+                f"{name}: expected points (P, {data.shape[1]}) of dtype {data.dtype} like data, as many as start, "
+                f"got {tuple(z.shape)} of dtype {z.dtype}"
+            )
+    nodes = torch.cat([data, start, end]).detach()
+    graph = _graph(decoder, nodes, neighbours)
+    n, P = len(data), len(start)
+    curves = []
+    for p in range(P):
+        _, before = scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=n + p, return_predecessors=True)
+        path = [n + P + p]
+        while path[-1] != n + p:
+            path.append(int(before[path[-1]]))
+        curve = _resampled(nodes[path[::-1]], decoder, segments)
+        curve[0], curve[-1] = start[p].detach(), end[p].detach()
+        curves.append(curve)
+    return torch.stack(curves) if curves else nodes.new_zeros(0, segments + 1, nodes.shape[1])
+
+
+def landmark_distances(decoder: Decoder, z: Tensor, landmarks: Tensor, *, neighbours: int = 10) -> Tensor:
+    r"""Approximate geodesic distances from a few landmarks to very many points, along the neighbour graph.
+
+    Each distance is the length of a path through data points, an upper bound of the geodesic distance up to the
+    discretisation of its edges. Paths zigzag, the less the more neighbours there are to choose from; more data alone
+    do not help. In many dimensions the bound is loose: compare a few pairs with :func:`latentgeo.distance` before
+    relying on it.
+
+    Args:
+        decoder: f, a callable (B, d) -> (B, *event).
+        z: latent points, shape (n, d).
+        landmarks: indices of the landmarks among the points, shape (m,).
+        neighbours: k, nearest neighbours in latent space that a point is joined to.
+
+    Returns:
+        Distances, shape (m, n), float32, in data units.
+
+    Raises:
+        TypeError, ValueError: shapes or types do not fit, or an index is out of range.
+
+    References:
+        de Silva and Tenenbaum, "Sparse multidimensional scaling using landmark points", 2004.
+
+    Example:
+        >>> import torch
+        >>> line = torch.linspace(0, 1, 11)[:, None]
+        >>> landmark_distances(lambda z: 2.0 * z, line, torch.tensor([0]), neighbours=2)[0, [5, 10]]
+        tensor([1., 2.])
+    """
+    _check(z, neighbours)
+    if landmarks.ndim != 1 or landmarks.is_floating_point() or not ((landmarks >= 0) & (landmarks < len(z))).all():
+        raise ValueError(f"landmarks: expected indices (m,) from 0 to {len(z) - 1}, got {landmarks!r}")
+    graph = _graph(decoder, z.detach(), neighbours)
+    found = scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=landmarks.cpu().numpy())
+    return torch.from_numpy(found.astype(np.float32))
