@@ -102,6 +102,9 @@ class Study:
     def run(self, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
         """Train what is not trained yet, measure what is not measured yet, and gather everything.
 
+        Worker processes import the script they were started from: a script calls this under
+        ``if __name__ == "__main__":``, a notebook needs nothing.
+
         Args:
             workers: processes, see :func:`latentgeo.experiments.runner.run_jobs`.
             progress: whether to show a progress bar.

@@ -66,13 +66,22 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
             )
 
     def decode(z: Tensor) -> Tensor:
-        x = decoder(z)
+        try:
+            x = decoder(z)
+        except RuntimeError as error:
+            error.add_note(f"while decoding latent points of shape {tuple(z.shape)} and type {z.dtype}")
+            raise
         if not isinstance(x, Tensor):
             raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}")
         if x.ndim < 2 or len(x) != len(z):
             raise ValueError(
                 f"decoder: expected (B, d) -> (B, *event), but {tuple(z.shape)} gave {tuple(x.shape)}; "
                 "return one row for each latent point, e.g. x.reshape(len(z), -1)"
+            )
+        if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
+            raise ValueError(
+                "decoder: its output is not differentiable in z; it was detached, computed without gradients, or "
+                "outside PyTorch. Use torch operations throughout"
             )
         return x.flatten(1)
 

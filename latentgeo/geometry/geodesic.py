@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import warnings
 from collections.abc import Sequence
 
@@ -81,6 +82,8 @@ def _checked_ends(start: Tensor, end: Tensor) -> None:
             "start and end: expected the same shape (P, d), dtype and device, got "
             f"{tuple(start.shape)} {start.dtype} {start.device} and {tuple(end.shape)} {end.dtype} {end.device}"
         )
+    if start.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"start and end: expected float32 or float64, got {start.dtype}; half precision is too coarse")
 
 
 def geodesic(
@@ -155,8 +158,9 @@ class _Options:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.segments, int) or self.segments < 4 or self.segments % 2:
+        if not isinstance(self.segments, numbers.Integral) or self.segments < 4 or self.segments % 2:
             raise ValueError(f"segments: expected an even number of at least 4, got {self.segments!r}")
+        object.__setattr__(self, "segments", int(self.segments))
         if not (self.tol > 0 and math.isfinite(self.tol)):
             raise ValueError(f"tol: expected a positive finite number, got {self.tol!r}")
         if self.max_iter < 1 or (self.chunk_size is not None and self.chunk_size < 1):
@@ -188,12 +192,12 @@ def _solve(
     """Geodesics, and the gradients (P, 2, d) of their lengths with respect to the ends if asked for."""
     _checked_ends(start, end)
     candidates = _checked_initial(options.initial, start, end)
-    # Nothing of the caller's may be written to, or be tracked by its autograd.
-    start, end = start.detach().clone(), end.detach().clone()
-    decode = _Counter(flat_decoder(decoder, start))
-    if len(start) == 0:
-        return _no_geodesics(start, options.segments), start.new_zeros(0, 2, start.shape[1])
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
+        # Nothing of the caller's may be written to, or be tracked by its autograd.
+        start, end = start.detach().clone(), end.detach().clone()
+        decode = _Counter(flat_decoder(decoder, start))
+        if len(start) == 0:
+            return _no_geodesics(start, options.segments), start.new_zeros(0, 2, start.shape[1])
         size = options.chunk_size or max(1, _BUDGET // bytes_per_pair(decode, start, options.segments))
         chunks = [slice(first, first + size) for first in range(0, len(start), size)]
         parts: list[dict[str, Tensor]] = []
@@ -282,6 +286,10 @@ def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) ->
         >>> d.detach(), b.grad
         (tensor([15.]), tensor([[1.8000, 2.4000]]))
     """
+    known = [field.name for field in dataclasses.fields(_Options)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"expected options among {', '.join(known)}, got {', '.join(unknown)}")
     return _Distance.apply(start, end, decoder, _Options(**options))
 
 

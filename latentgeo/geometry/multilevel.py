@@ -189,9 +189,11 @@ def refine(
             gains.append(report.gain)
             outermost.append(N * torch.stack([-chords[:, 0], chords[:, -1]], 1))  # [P, 2, D], away from the curve
             converged &= report.converged
-    zero = lengths[-1] == 0  # two identical ends: exact
-    scale = lengths[-1].where(~zero, torch.ones_like(lengths[-1]))
-    length = sum(w * L for w, L in zip(weights, lengths, strict=True))
+    # Between two identical ends there is no curve, only the rounding of two passes through the decoder.
+    zero = (start == end).all(1) | (lengths[-1] == 0)
+    curve = torch.where(zero[:, None, None], start[:, None], curve)
+    scale = lengths[-1].masked_fill(zero, 1.0)
+    length = sum(w * L for w, L in zip(weights, lengths, strict=True)).masked_fill(zero, 0.0)
     # The error of the extrapolation that uses one level less; of the finest level's own, were there only two.
     lower = sum(w * L for w, L in zip(_WEIGHTS[2], lengths[-2:], strict=True)) if len(weights) > 2 else lengths[-1]
     discretisation = (length - lower).abs() / scale
@@ -204,7 +206,7 @@ def refine(
         energy=length.square(),
         excess=excess.masked_fill(zero, 0.0),
         error=(discretisation + optimisation).masked_fill(zero, 0.0),
-        speed_variation=speed.std(1, correction=0) / scale,
+        speed_variation=(speed.std(1, correction=0) / scale).masked_fill(zero, 0.0),
         converged=converged | zero,
         iterations=iterations,
         gradient=_end_gradient(decode, start, end, outermost, lengths, weights, zero) if gradient else None,

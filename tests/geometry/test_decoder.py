@@ -35,11 +35,19 @@ def test_another_dtype_than_the_parameters_is_refused():
         (lambda z: z.sum(0, keepdim=True), ValueError, "one row for each latent point"),
         (lambda z: z.sum(1), ValueError, "one row for each latent point"),
         (lambda z: z.tolist(), TypeError, "return a torch.Tensor"),
+        (lambda z: (2 * z).detach(), ValueError, "not differentiable in z"),
+        (lambda z: torch.from_numpy(z.detach().numpy()), ValueError, "not differentiable in z"),
     ],
 )
 def test_what_is_not_a_decoder_is_refused(decoder, error, message):
     with pytest.raises(error, match=message):
         lg.distance(decoder, torch.zeros(2, 3), torch.ones(2, 3))
+
+
+def test_what_a_decoder_raises_says_what_it_was_given():
+    with pytest.raises(RuntimeError) as caught:
+        lg.pullback_metric(nn.Linear(3, 4), torch.zeros(2, 5))
+    assert "latent points of shape (2, 5)" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,25 @@ def test_equal_ends_are_at_distance_zero(decoder, ends):
     assert torch.isfinite(result.error).all()
 
 
+def test_equal_ends_are_at_distance_zero_whatever_the_rounding(ensemble):
+    F, z = ensemble.float(), 30 * torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+
+    def rounding(z):  # as if every row of a batch were rounded in its own way
+        return F(z).flatten(1) + 1e-5 * torch.arange(len(z))[:, None]
+
+    result = lg.geodesic(rounding, z, z)
+    assert result.length.eq(0).all()
+    assert result.converged.all()
+    assert torch.equal(result.points, z[:, None].expand(-1, 17, -1))
+
+
+def test_geodesics_are_found_in_inference_mode(decoder, ends):
+    with torch.inference_mode():
+        a, b = (z.clone() for z in ends)
+        inside = lg.distance(decoder, a, b)
+    torch.testing.assert_close(inside.clone(), lg.distance(decoder, *ends))
+
+
 def test_a_row_that_is_not_finite_flags_its_pair_alone(decoder, ends):
     a, b = ends
 
@@ -309,6 +328,7 @@ def test_neither_decoder_nor_ends_are_touched_even_without_gradients(decoder, en
     [
         ({"segments": 7}, "even number of at least 4, got 7"),
         ({"segments": 2}, "even number of at least 4, got 2"),
+        ({"segments": 16.0}, "even number of at least 4, got 16.0"),
         ({"tol": 0.0}, "positive finite number"),
         ({"max_iter": 0}, "at least 1"),
         ({"chunk_size": 0}, "at least 1"),
@@ -326,6 +346,13 @@ def test_ends_that_do_not_fit_each_other_are_refused(decoder, ends):
         lg.geodesic(decoder, ends[0], ends[1][:2])
     with pytest.raises(ValueError, match="same shape"):
         lg.geodesic(decoder, ends[0], ends[1].float())
+
+
+def test_unknown_options_and_half_precision_are_refused(decoder, ends):
+    with pytest.raises(TypeError, match=r"expected options among segments, tol, .*, got segmentz"):
+        lg.distance(decoder, *ends, segmentz=8)
+    with pytest.raises(TypeError, match="expected float32 or float64"):
+        lg.distance(decoder, *(z.half() for z in ends))
 
 
 def test_resampled_geodesics_stay_geodesics(ensemble, ends):
