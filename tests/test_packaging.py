@@ -45,7 +45,7 @@ def test_the_conda_environment_has_the_ranges_of_the_package(project, conda):
 def test_the_conda_environment_is_from_conda_forge_with_the_package_editable(conda):
     assert conda["channels"] == ["conda-forge", "nodefaults"]
     (pip,) = [line["pip"] for line in conda["dependencies"] if isinstance(line, dict)]
-    assert pip == ["--no-deps --editable ."]
+    assert pip == ["--editable ."]
 
 
 def test_the_lock_pins_everything_within_the_ranges(project):
