@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,15 +41,15 @@ METHOD_NAMES = {
 _METHOD_COLOURS = {"euclidean": _COLOURS[1], "geodesic": _COLOURS[0]}
 
 
-def save(figure: Figure, name: str) -> list[Path]:
-    """Save a figure as PDF and PNG in the folder of figures.
+def save(figure: Figure, name: str) -> Figure:
+    """Save a figure as PDF and PNG in the folder of figures, and close it.
 
     Args:
         figure: the figure.
         name: file name without ending.
 
     Returns:
-        The paths written.
+        The figure, so that a notebook shows it as the value of its cell.
     """
     folder = figures_dir()
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +57,8 @@ def save(figure: Figure, name: str) -> list[Path]:
     # No date inside, so that the same figure is the same file.
     figure.savefig(paths[0], metadata={"CreationDate": None}, bbox_inches="tight")
     figure.savefig(paths[1], bbox_inches="tight")
-    return paths
+    plt.close(figure)
+    return figure
 
 
 def _against(

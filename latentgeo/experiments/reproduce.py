@@ -92,6 +92,8 @@ def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> 
     except papermill.PapermillExecutionError as error:
         status = NEEDS_DATA if error.ename == "MissingDataError" else FAILED
         return Outcome(path.stem, status, time.perf_counter() - began, f"{error.ename}: {error.evalue}\nsee {executed}")
+    except Exception as error:  # a kernel that died, was killed for memory, or never started
+        return Outcome(path.stem, FAILED, time.perf_counter() - began, f"{type(error).__name__}: {error}")
     seconds = time.perf_counter() - began
     for cell in reversed(notebook.cells):
         for shown in cell.get("outputs", []):

@@ -98,10 +98,11 @@ class RunStore:
         if self.is_complete(config, dataset):
             return self.model(config, dataset)
         folder = self.folder(config, dataset)
-        if folder.exists():
+        if folder.exists() and not self.is_complete(config, dataset):  # it may have been finished meanwhile
             os.replace(folder, _unused(folder.with_name(f"{folder.name}.damaged")))
         self.root.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=self.root))
+        partial.chmod(0o755)  # a store may be shared
         try:
             _write_json(partial / "config.json", config.as_dict(dataset.sha256))
             _write_json(partial / "environment.json", _environment())

@@ -20,8 +20,8 @@ from latentgeo.experiments.config import (
     training_preset,
 )
 from latentgeo.experiments.data import Dataset, load_dataset
-from latentgeo.experiments.distances import PAIR_SEED, draw_pairs, pair_distances
-from latentgeo.experiments.runner import run_jobs
+from latentgeo.experiments.distances import METHODS, PAIR_SEED, draw_pairs, pair_distances
+from latentgeo.experiments.runner import run_jobs, single_thread
 from latentgeo.experiments.store import RunStore
 from latentgeo.models.training import TrainingConfig
 from latentgeo.models.vae import VAE
@@ -130,13 +130,15 @@ class Study:
 
         Raises:
             ValueError: the seed is not one of the study's.
+            MissingDataError: the data set is not on this machine.
         """
         if seed not in self.seeds:
             raise ValueError(f"expected a seed among {self.seeds}, got {seed!r}")
-        return run_jobs(_train, [(self, seed)], workers=0, progress=False)[0]
+        with single_thread():
+            return _train((self, seed))
 
     def _table_name(self) -> str:
-        return f"distances-{digest({'schema': _TABLE_SCHEMA, 'pairs': self.pairs, 'pair_seed': PAIR_SEED})}"
+        return f"distances-{digest([_TABLE_SCHEMA, self.pairs, PAIR_SEED, METHODS])}"
 
     def _is_measured(self, seed: int, dataset: Dataset) -> bool:
         store, config = RunStore(self.store), self.config(seed)

@@ -72,7 +72,8 @@ def chord_energy(decoder: Decoder, points: Tensor) -> Tensor:
         >>> chord_energy(lambda z: z, torch.tensor([[0.0], [1.0], [3.0]]))  # 2 (1 + 4) > 3²
         tensor(10.)
     """
-    return (points.shape[-2] - 1) * _chords(decoder, points).square().sum(-1)
+    chords = _chords(decoder, points)
+    return chords.shape[-1] * chords.square().sum(-1)
 
 
 def speed_variation(decoder: Decoder, points: Tensor) -> Tensor:

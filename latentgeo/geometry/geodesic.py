@@ -219,8 +219,12 @@ def _solve(
 
 
 def _shorter(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
-    """For each pair the result of less energy; one that is finite beats one that is not."""
-    better = (second["energy"] < first["energy"]) | (second["energy"].isfinite() & ~first["energy"].isfinite())
+    """For each pair the result of less energy; one that has converged beats one that has not.
+
+    The energy is extrapolated, so that of a curve that has not converged may lie below the truth.
+    """
+    shorter = (second["energy"] < first["energy"]) | (second["energy"].isfinite() & ~first["energy"].isfinite())
+    better = torch.where(first["converged"] == second["converged"], shorter, second["converged"])
     return {
         name: None if value is None else value.where(~better.reshape(-1, *[1] * (value.ndim - 1)), second[name])
         for name, value in first.items()

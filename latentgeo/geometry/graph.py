@@ -14,7 +14,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from latentgeo.geometry.curve import chord_length
+from latentgeo.geometry.curve import chord_length, straight_line
 from latentgeo.geometry.decoder import Decoder, check_points
 
 _EDGE_SEGMENTS = 4  # chords that an edge is measured by
@@ -44,18 +44,26 @@ def _edges(z: np.ndarray, neighbours: int) -> np.ndarray:
     return np.unique(edges[edges[:, 0] < edges[:, 1]], axis=0)
 
 
+def _edge_lengths(decoder: Decoder, a: Tensor, b: Tensor) -> np.ndarray:
+    """Pull-back lengths of straight edges (E, d) -> (E,), infinite where the decoder is not finite."""
+    t = torch.linspace(0.0, 1.0, _EDGE_SEGMENTS + 1, dtype=a.dtype, device=a.device)[None, :, None]
+    with torch.no_grad():
+        parts = zip(a.split(_BATCH), b.split(_BATCH), strict=True)
+        lengths = [chord_length(decoder, torch.lerp(p[:, None], q[:, None], t)).double().cpu() for p, q in parts]
+    # A shortest-path search takes an edge of weight zero for none.
+    return np.nan_to_num(torch.cat(lengths).numpy(), nan=np.inf).clip(min=np.finfo(np.float64).tiny)
+
+
+def _weighted(edges: np.ndarray, weights: np.ndarray, nodes: int) -> scipy.sparse.csr_array:
+    kept = np.isfinite(weights)
+    return scipy.sparse.coo_array((weights[kept], edges[kept].T), shape=(nodes, nodes)).tocsr()
+
+
 def _graph(decoder: Decoder, z: Tensor, neighbours: int) -> scipy.sparse.csr_array:
     """Neighbour graph of latent points (n, d), weighted by the pull-back length of its straight edges."""
     edges = _edges(z.cpu().double().numpy(), neighbours)
-    t = torch.linspace(0.0, 1.0, _EDGE_SEGMENTS + 1, dtype=z.dtype, device=z.device)[None, :, None]
-    lengths = []
-    with torch.no_grad():
-        for part in torch.from_numpy(edges).split(_BATCH):
-            a, b = (z[part[:, side].to(z.device), None] for side in (0, 1))
-            lengths.append(chord_length(decoder, torch.lerp(a, b, t)).double().cpu())
-    # A shortest-path search takes an edge of weight zero for none.
-    weights = torch.cat(lengths).numpy().clip(min=np.finfo(np.float64).tiny)
-    return scipy.sparse.coo_array((weights, edges.T), shape=(len(z), len(z))).tocsr()
+    first, second = (z[torch.from_numpy(edges[:, side]).to(z.device)] for side in (0, 1))
+    return _weighted(edges, _edge_lengths(decoder, first, second), len(z))
 
 
 def _check(z: Tensor, neighbours: int) -> None:
@@ -68,8 +76,6 @@ def _check(z: Tensor, neighbours: int) -> None:
 
 def _resampled(path: Tensor, decoder: Decoder, segments: int) -> Tensor:
     """A polyline (M, d) as N + 1 points at equal pull-back length from each other."""
-    if len(path) == 1:
-        return path.expand(segments + 1, -1)
     with torch.no_grad():
         lengths = chord_length(decoder, torch.stack([path[:-1], path[1:]], 1)).double().cpu()
     at = np.concatenate([[0.0], np.cumsum(lengths.numpy())])
@@ -96,7 +102,8 @@ def graph_curves(
         segments: N of the curves.
 
     Returns:
-        Curves from start to end, shape (P, N + 1, d), at equal pull-back lengths.
+        Curves from start to end, shape (P, N + 1, d), at equal pull-back lengths; a pair's curve does not depend on
+        the other pairs. Where the decoder is finite along no path, the straight line.
 
     Raises:
         TypeError, ValueError: shapes or types do not fit.
@@ -112,6 +119,8 @@ def graph_curves(
         tensor([0.0000, 0.5000, 1.0000])
     """
     _check(data, neighbours)
+    if segments < 1:
+        raise ValueError(f"segments: expected at least 1, got {segments!r}")
     for name, z in (("start", start), ("end", end)):
         check_points(name, z, ndim=2)
         if z.shape[1] != data.shape[1] or z.dtype != data.dtype or len(z) != len(start):
@@ -119,19 +128,36 @@ def graph_curves(
                 f"{name}: expected points (P, {data.shape[1]}) of dtype {data.dtype} like data, as many as start, "
                 f"got {tuple(z.shape)} of dtype {z.dtype}"
             )
-    nodes = torch.cat([data, start, end]).detach()
-    graph = _graph(decoder, nodes, neighbours)
+    data, start, end = data.detach(), start.detach(), end.detach()
+    graph = _graph(decoder, data, neighbours)
     n, P = len(data), len(start)
+    ends = torch.cat([start, end])  # [2 P, d]
+    if P == 0:
+        return data.new_zeros(0, segments + 1, data.shape[1])
+    k = min(neighbours, n)
+    _, nearest = KDTree(data.cpu().double().numpy()).query(ends.cpu().double().numpy(), k=k)
+    nearest = nearest.reshape(2 * P, k)
+    near = data[torch.from_numpy(nearest.ravel()).to(data.device)]
+    weights = _edge_lengths(decoder, ends.repeat_interleave(k, 0), near).reshape(2 * P, k)
+    straight = straight_line(start, end, segments)
     curves = []
     for p in range(P):
-        _, before = scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=n + p, return_predecessors=True)
-        path = [n + P + p]
-        while path[-1] != n + p:
+        # The pair's own ends are nodes n and n + 1; other pairs' ends are no one's way.
+        edges = [np.stack([np.full(k, n + side), nearest[side * P + p]], 1) for side in (0, 1)]
+        joined = _weighted(np.concatenate(edges), np.concatenate([weights[p], weights[P + p]]), n + 2)
+        whole = joined + scipy.sparse.block_diag([graph, scipy.sparse.csr_array((2, 2))], format="csr")
+        _, before = scipy.sparse.csgraph.dijkstra(whole, directed=False, indices=n, return_predecessors=True)
+        if before[n + 1] < 0:  # no path: the decoder is not finite on the way
+            curves.append(straight[p])
+            continue
+        path = [n + 1]
+        while path[-1] != n:
             path.append(int(before[path[-1]]))
-        curve = _resampled(nodes[path[::-1]], decoder, segments)
-        curve[0], curve[-1] = start[p].detach(), end[p].detach()
+        inner = data[torch.tensor(path[-2:0:-1], device=data.device)]
+        curve = _resampled(torch.cat([start[p, None], inner, end[p, None]]), decoder, segments)
+        curve[0], curve[-1] = start[p], end[p]
         curves.append(curve)
-    return torch.stack(curves) if curves else nodes.new_zeros(0, segments + 1, nodes.shape[1])
+    return torch.stack(curves)
 
 
 def landmark_distances(decoder: Decoder, z: Tensor, landmarks: Tensor, *, neighbours: int = 10) -> Tensor:

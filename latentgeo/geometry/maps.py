@@ -35,7 +35,12 @@ def _acceleration(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
         return jvp(f, (point,), (v,))[1]
 
     _, second = jvp(push_forward, (z,), (v,))  # D²f(v, v), [P, D]
-    return -torch.linalg.lstsq(jacobian(f, z), second.unsqueeze(-1)).solution.squeeze(-1)
+    J = jacobian(f, torch.where(torch.isfinite(z), z, 0.0))
+    # A row that has left the decoder's domain is kept from the linear algebra of the others, and stays NaN.
+    inside = torch.isfinite(z).all(1) & torch.isfinite(second).all(1) & torch.isfinite(J).flatten(1).all(1)
+    a = torch.full_like(z, torch.nan)
+    a[inside] = -torch.linalg.lstsq(J[inside], second[inside].unsqueeze(-1)).solution.squeeze(-1)
+    return a
 
 
 def exp_map(decoder: Decoder, z: Tensor, v: Tensor, *, steps: int = 50) -> Tensor:
@@ -75,8 +80,12 @@ def exp_map(decoder: Decoder, z: Tensor, v: Tensor, *, steps: int = 50) -> Tenso
         raise ValueError(f"steps: expected at least 1, got {steps!r}")
     f = flat_decoder(decoder, z)
     z, v, h = z.detach(), v.detach(), 1.0 / steps
+    origin, lost = z, torch.zeros(len(z), dtype=torch.bool, device=z.device)
     with torch.no_grad():
         for _ in range(steps):
+            # Rows that are lost rest where they started, for the decoder's sake, until the end.
+            lost |= ~(torch.isfinite(z) & torch.isfinite(v)).all(1)
+            z, v = torch.where(lost[:, None], origin, z), v.masked_fill(lost[:, None], 0.0)
             a1 = _acceleration(f, z, v)
             z2, v2 = z + 0.5 * h * v, v + 0.5 * h * a1
             a2 = _acceleration(f, z2, v2)
@@ -86,7 +95,7 @@ def exp_map(decoder: Decoder, z: Tensor, v: Tensor, *, steps: int = 50) -> Tenso
             a4 = _acceleration(f, z4, v4)
             z = z + h / 6.0 * (v + 2.0 * v2 + 2.0 * v3 + v4)
             v = v + h / 6.0 * (a1 + 2.0 * a2 + 2.0 * a3 + a4)
-    return z
+    return z.masked_fill(lost[:, None], torch.nan)
 
 
 def log_map(decoder: Decoder, z: Tensor, target: Tensor, *, shooting: int = 0, **options: object) -> Tensor:
@@ -132,14 +141,15 @@ def log_map(decoder: Decoder, z: Tensor, target: Tensor, *, shooting: int = 0, *
         return v
     # Broyden's method for exp_z(v) = target; the derivative of exp at 0 is the identity.
     inverse = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1).clone()
-    miss = exp_map(decoder, z, v) - target
+    found = torch.isfinite(v).all(1, keepdim=True)
+    miss = exp_map(decoder, z, v.where(found, 0.0)) - target
     floor = 16.0 * torch.finfo(z.dtype).eps * (1.0 + target.norm(dim=1))
     for _ in range(shooting):
-        open_ = miss.norm(dim=1) > floor
+        open_ = found.squeeze(1) & (miss.norm(dim=1) > floor)
         if not open_.any():
             break
         step = -(inverse @ miss.unsqueeze(-1)).squeeze(-1) * open_.unsqueeze(1)
-        new_miss = exp_map(decoder, z, v + step) - target
+        new_miss = exp_map(decoder, z, torch.where(found, v + step, 0.0)) - target
         moved = (inverse @ (new_miss - miss).unsqueeze(-1)).squeeze(-1)
         scale = (step * moved).sum(1)
         usable = open_ & torch.isfinite(scale) & (scale.abs() > 0)

@@ -81,7 +81,7 @@ def _chords(decode: Decoder, interior: Tensor, ends: Tensor) -> Tensor:
 
 
 def _minimise_energy(
-    decode: Decoder, curve: Tensor, ends: Tensor, whitening: Whitening, tol: float, max_iter: int
+    decode: Decoder, curve: Tensor, ends: Tensor, whitening: Whitening, tol: float, max_iter: int | Tensor
 ) -> tuple[Tensor, Minimum]:
     """Minimise the chord energy of curves (P, N + 1, d) in whitened coordinates."""
     P, N, d = curve.shape[0], curve.shape[1] - 1, curve.shape[2]
@@ -124,7 +124,7 @@ def _solve_level(decode: Decoder, curve: Tensor, ends: Tensor, tol: float, max_i
         if len(left) == 0:
             break
         # The mean metric was no guide here: go on with the metric at every node of the present curve.
-        budget = min(max_iter - int(report.iterations[left].max()), _PATIENCE)
+        budget = (max_iter - report.iterations[left]).clamp_max(_PATIENCE)
         whitening = CurveWhitening(decode, curve[left])
         curve[left], more = _minimise_energy(decode, curve[left], ends[left], whitening, tol, budget)
         for old, new in ((report.value, more.value), (report.gain, more.gain), (report.converged, more.converged)):
@@ -190,8 +190,9 @@ def refine(
             outermost.append(N * torch.stack([-chords[:, 0], chords[:, -1]], 1))  # [P, 2, D], away from the curve
             converged &= report.converged
     # Between two identical ends there is no curve, only the rounding of two passes through the decoder.
-    zero = (start == end).all(1) | (lengths[-1] == 0)
-    curve = torch.where(zero[:, None, None], start[:, None], curve)
+    same = (start == end).all(1)
+    zero = same | (lengths[-1] == 0)
+    curve = torch.where(same[:, None, None], start[:, None], curve)
     scale = lengths[-1].masked_fill(zero, 1.0)
     length = sum(w * L for w, L in zip(weights, lengths, strict=True)).masked_fill(zero, 0.0)
     # The error of the extrapolation that uses one level less; of the finest level's own, were there only two.

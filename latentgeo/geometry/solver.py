@@ -83,7 +83,9 @@ def _two_loop(gradient: Tensor, steps: Tensor, changes: Tensor, curvature: Tenso
     return q
 
 
-def minimise(objective: Objective, start: Tensor, *, tol: float, max_iter: int = 200, memory: int = 10) -> Minimum:
+def minimise(
+    objective: Objective, start: Tensor, *, tol: float, max_iter: int | Tensor = 200, memory: int = 10
+) -> Minimum:
     r"""Minimise a positive function of each row, to a relative tolerance.
 
     With inverse Hessian estimate B and gradient g, the Newton decrement :math:`\tfrac12 g^\top B g` estimates how much
@@ -96,7 +98,7 @@ def minimise(objective: Objective, start: Tensor, *, tol: float, max_iter: int =
             and gradients (A, n). A value that is not finite is treated as a failed step.
         start: initial points, shape (P, n); the problem is assumed to be scaled so that a unit step is sensible.
         tol: relative decrease at which a row has converged.
-        max_iter: accepted steps of a row at most.
+        max_iter: accepted steps of a row at most, one number or one for each row, shape (P,).
         memory: secant pairs kept by each row.
 
     Returns:
@@ -112,6 +114,7 @@ def minimise(objective: Objective, start: Tensor, *, tol: float, max_iter: int =
     P, n = start.shape
     everyone = torch.arange(P, device=start.device)
     value, gradient = objective(start, everyone)
+    limit = torch.as_tensor(max_iter, device=start.device).expand(P)
     noise = 4.0 * torch.finfo(start.dtype).eps
     rows = _Rows(
         index=everyone,
@@ -140,7 +143,7 @@ def minimise(objective: Objective, start: Tensor, *, tol: float, max_iter: int =
     while True:
         finite = torch.isfinite(rows.value) & torch.isfinite(rows.gradient).all(1)
         converged = finite & (rows.gain <= tol)
-        stuck = ~finite | (rows.iterations >= max_iter) | (rows.backtracks > _MAX_BACKTRACKS)
+        stuck = ~finite | (rows.iterations >= limit[rows.index]) | (rows.backtracks > _MAX_BACKTRACKS)
         done = converged | stuck
         if done.any():
             out = rows.keep(done)

@@ -62,6 +62,12 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(latent_dim, width * 4)
+        largest = 2 ** (1 + len(hidden))
+        if max(event_shape[1:]) > largest:
+            raise ValueError(
+                f"event_shape: expected at most {largest} pixels a side with {len(hidden)} hidden layers, "
+                f"got {event_shape}"
+            )
         channels = (width, *hidden, event_shape[0])
         layers: list[nn.Module] = [nn.ELU(), nn.Unflatten(1, (width, 2, 2))]
         for incoming, outgoing in itertools.pairwise(channels):

@@ -46,10 +46,17 @@ def test_all_notebooks_are_run_and_a_failure_makes_the_command_fail(notebooks, c
     assert cli.main(["reproduce"]) == 0  # needing data is not a failure
     _notebook(notebooks, "02_broken", "assert n > 1, 'n is too small'")
     _notebook(notebooks, "03_silent", "n")
+    _notebook(notebooks, "04_dead", "import os", "os._exit(9)")
     assert cli.main(["reproduce"]) == 1
     table = capsys.readouterr().out.rsplit("\n\n", 1)[-1]
     statuses = dict(re.split("  +", line)[:2] for line in table.splitlines() if line[:2].isdigit())
-    assert statuses == {"00_ok": "reproduced", "01_data": "needs data", "02_broken": "failed", "03_silent": "failed"}
+    assert statuses == {
+        "00_ok": "reproduced",
+        "01_data": "needs data",
+        "02_broken": "failed",
+        "03_silent": "failed",
+        "04_dead": "failed",
+    }
     assert "AssertionError: n is too small" in table
     assert "no verdict" in table
 
@@ -92,6 +99,9 @@ def test_every_notebook_of_the_project_has_a_profile_and_is_executed():
         assert notebook.metadata.kernelspec.name == "python3"
         assert "papermill" not in notebook.metadata
         assert any("assert " in cell.source for cell in code)
+        for cell in code:
+            shown = [output.get("data", {}) for output in cell.outputs]
+            assert any("image/png" in data for data in shown) == ("plotting.save" in cell.source), (path, cell.source)
 
 
 def test_a_verdict_says_what_was_found():

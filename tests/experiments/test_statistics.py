@@ -84,6 +84,14 @@ def test_what_is_not_finite_is_left_out_for_every_method_and_counted():
     pd.testing.assert_frame_equal(result.drop(columns="dropped_pairs"), expected.drop(columns="dropped_pairs"))
 
 
+def test_a_pair_at_distance_zero_is_left_out_and_counted():
+    values = _models(4, 0.1)
+    values[:, 3] = 0.0
+    result = lg.compare_reliability(_table(euclidean=_models(4, 0.1), geodesic=values))
+    assert result["dropped_pairs"].tolist() == [1, 1]
+    assert np.isfinite(result[["mean_cv", "difference", "difference_high"]]).all(axis=None)
+
+
 def test_failures_of_the_solver_are_counted():
     table = _table(euclidean=_models(4, 0.1), geodesic=_models(4, 0.1))
     table["converged"] = True

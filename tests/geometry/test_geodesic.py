@@ -12,6 +12,7 @@ from torch import nn
 import latentgeo as lg
 from latentgeo.geometry import surfaces
 from latentgeo.geometry.curve import resample
+from latentgeo.geometry.geodesic import _shorter
 from latentgeo.geometry.surfaces import cylinder, cylinder_distance, sphere, sphere_distance
 from tests.conftest import mlp
 
@@ -136,6 +137,35 @@ def test_geodesics_are_shorter_than_straight_lines_and_longer_than_chords(ensemb
 def test_speed_is_constant(ensemble, ends):
     result = lg.geodesic(ensemble, *ends, **TIGHT)
     assert lg.speed_variation(ensemble, result.points).max() < 1e-2
+
+
+def test_a_hard_pair_is_the_same_alone():
+    """ReLU and few steps: most pairs are whitened anew, each after its own number of steps."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        relu = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 9)).double()
+    a, b = _box(8, [-2.0] * 3, [2.0] * 3)
+    options = {"segments": 8, "tol": 1e-9, "max_iter": 100}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        whole = lg.geodesic(relu, a, b, **options)
+        alone = lg.geodesic(relu, a, b, chunk_size=1, **options)
+    assert (whole.iterations > 60).any()
+    assert torch.equal(whole.iterations, alone.iterations)
+    torch.testing.assert_close(whole.length, alone.length, rtol=1e-10, atol=0)
+
+
+def test_a_curve_that_has_converged_is_kept_before_one_that_has_not():
+    """The energies are extrapolated, so that the lower one may be false."""
+
+    def found(energy, converged):
+        return {"energy": torch.tensor(energy), "converged": torch.tensor(converged), "gradient": None}
+
+    first = found([1.0, 1.0, 2.0, 2.0, float("nan")], [True, False, True, False, False])
+    second = found([0.5, 2.0, 1.0, 1.0, 3.0], [False, True, True, False, False])
+    best = _shorter(first, second)
+    assert best["energy"].tolist() == [1.0, 2.0, 1.0, 1.0, 3.0]
+    assert best["converged"].tolist() == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, None)])

@@ -65,9 +65,28 @@ def test_curves_have_the_given_ends_and_equal_steps():
     assert lg.speed_variation(sphere, curves).max() < 0.3
 
 
+def test_a_curve_does_not_depend_on_the_other_pairs():
+    z = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    together = lg.graph_curves(sphere, z[:40], z[40:50], z[50:], neighbours=3)
+    for p in range(10):
+        alone = lg.graph_curves(sphere, z[:40], z[40 + p, None], z[50 + p, None], neighbours=3)
+        torch.testing.assert_close(alone[0], together[p])
+
+
+def test_where_the_decoder_is_not_finite_the_straight_line_is_returned():
+    z = torch.randn(30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def broken(y):
+        return torch.where((y - z[20]).norm(dim=1, keepdim=True) < 1e-9, torch.nan, sphere(y))
+
+    curves = lg.graph_curves(broken, z[:20], z[20:22], z[22:24], neighbours=3)
+    assert torch.equal(curves[0], lg.straight_line(z[20:21], z[22:23], 16)[0])
+    assert not torch.equal(curves[1], lg.straight_line(z[21:22], z[23:24], 16)[0])
+
+
 def test_equal_ends_give_a_curve_that_stays():
     z = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    curves = lg.graph_curves(sphere, z[:10], z[10:12], z[10:12], neighbours=3)
+    curves = lg.graph_curves(sphere, z, z[10:12], z[10:12], neighbours=3)
     assert torch.allclose(curves, z[10:12, None].expand_as(curves))
 
 

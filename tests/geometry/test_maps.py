@@ -6,7 +6,7 @@ import torch
 from torch.func import jacrev, vmap
 
 import latentgeo as lg
-from latentgeo.geometry.surfaces import sphere, sphere_distance, spheroid, torus
+from latentgeo.geometry.surfaces import pseudosphere, sphere, sphere_distance, spheroid, torus
 
 TIGHT = {"segments": 64, "tol": 1e-11, "max_iter": 1000}
 
@@ -41,6 +41,14 @@ def test_exponential_and_logarithm_are_inverse(surface):
     v = lg.log_map(surface, z, y, shooting=12, **TIGHT)
     torch.testing.assert_close(lg.exp_map(surface, z, v), y, rtol=0, atol=1e-8)
     torch.testing.assert_close(lg.norm(surface, z, v), lg.distance(surface, z, y, **TIGHT), rtol=1e-8, atol=0)
+
+
+def test_a_geodesic_that_leaves_the_domain_is_lost_alone():
+    z = torch.tensor([[0.0, 2.0], [0.0, 2.0]]).double()
+    v = torch.tensor([[0.0, -5.0], [0.1, 0.1]]).double()
+    y = lg.exp_map(pseudosphere, z, v)
+    assert y[0].isnan().all()
+    torch.testing.assert_close(y[1:], lg.exp_map(pseudosphere, z[1:], v[1:]))
 
 
 def test_the_logarithm_without_shooting_is_as_good_as_the_curve():

@@ -63,6 +63,11 @@ def test_the_seed_determines_the_weights_and_the_global_generator_is_left_alone(
     assert not torch.equal(first, other)
 
 
+def test_a_rest_smaller_than_the_number_of_decoders_is_evaluated_too():
+    model = lg.build_vae("mlp", DIGIT, latent_dim=2, decoders=8, seed=0)
+    assert model.evaluate(torch.rand(35, *DIGIT), batch_size=16) > 0
+
+
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match="architecture among conv, mlp"):
         lg.build_vae("transformer", DIGIT, 2, 2, seed=0)
