@@ -92,6 +92,9 @@ def test_every_notebook_of_the_project_has_a_profile_and_is_executed():
     paths = module.find_notebooks()
     assert [path.name[:2] for path in paths][:1] == ["00"]
     module.check_parameters(paths, {"profile": "quick"})
+    settings = {"profile": "paper", "seeds": 2, "pairs": 20, "model": "conv"}
+    module.check_parameters([path for path in paths if path.name.startswith("07")], settings)
+    module.check_parameters([path for path in paths if path.name.startswith("02")], {"pairs": 5, "model": "mlp"})
     for path in paths:
         notebook = nbformat.read(path, 4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
