@@ -35,7 +35,7 @@ data: venv
 
 # Run the notebooks in place, for committing them with their outputs and figures.
 notebooks: venv data
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	LATENTGEO_FIGURES=$(CURDIR)/figures $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 # Pin again what a fresh environment resolves to.
 lock:

@@ -23,5 +23,8 @@ def runs_dir() -> Path:
 
 
 def figures_dir() -> Path:
-    """Folder that notebooks draw into: ``LATENTGEO_FIGURES``, or ``figures/`` of the project."""
-    return Path(os.environ.get("LATENTGEO_FIGURES") or project_root() / "figures")
+    """Folder that notebooks draw into: ``LATENTGEO_FIGURES``, or ``build/figures``.
+
+    The figures that are committed, in ``figures/``, are drawn by ``make notebooks`` alone.
+    """
+    return Path(os.environ.get("LATENTGEO_FIGURES") or project_root() / "build" / "figures")

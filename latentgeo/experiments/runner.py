@@ -99,7 +99,7 @@ def _outcomes(
 
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}),
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         futures = {client.submit(_single_threaded, task, job, pure=False): number for number, job in enumerate(jobs)}

@@ -84,13 +84,12 @@ class RunStore:
         model.load_state_dict(load_file(self.folder(config, dataset) / _WEIGHTS))
         return model.eval()
 
-    def train(self, config: RunConfig, dataset: Dataset, report: Callable[[str], None] | None = None) -> VAE:
+    def train(self, config: RunConfig, dataset: Dataset) -> VAE:
         """Train a run and store it, or load it where it is finished.
 
         Args:
             config: the run.
             dataset: its data.
-            report: called with one line for each epoch.
 
         Returns:
             The trained model, in evaluation mode.
@@ -111,8 +110,6 @@ class RunStore:
                 def on_epoch(row: dict[str, float]) -> None:
                     metrics.write(json.dumps(row) + "\n")
                     metrics.flush()
-                    if report is not None:
-                        report(f"seed {config.seed}: epoch {row['epoch']}, -ELBO {row['validation_loss']:.2f} nats")
 
                 model = train(
                     _fresh_model(config, dataset),

@@ -51,14 +51,15 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
     """
     if not callable(decoder):
         raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
-    if isinstance(decoder, nn.Module):
-        for name, module in decoder.named_modules():
+    owner = getattr(decoder, "__self__", decoder)  # a bound method such as vae.decode belongs to its module
+    if isinstance(owner, nn.Module):
+        for name, module in owner.named_modules():
             if module.training and isinstance(module, _BATCH_DEPENDENT):
                 raise ValueError(
                     f"decoder: {name or 'the module'} is a {type(module).__name__} in training mode, so its output "
-                    "is not a function of z; call decoder.eval() first"
+                    "is not a function of z; call .eval() on it first"
                 )
-        parameter = next((p for p in decoder.parameters() if p.is_floating_point()), None)
+        parameter = next((p for p in owner.parameters() if p.is_floating_point()), None)
         if parameter is not None and parameter.dtype != like.dtype:
             raise TypeError(
                 f"decoder: its parameters are {parameter.dtype} but the points are {like.dtype}; "

@@ -142,7 +142,7 @@ def geodesic(
     """
     options = _Options(segments, tol, max_iter, initial, chunk_size, progress)
     result, _ = _solve(decoder, start, end, options, gradient=False)
-    _warn_of_failures(result, tol)
+    _warn_of_failures(result, tol, stacklevel=3)
     return result
 
 
@@ -231,28 +231,28 @@ def _shorter(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, T
     }
 
 
-def _warn_of_failures(result: Geodesic, tol: float) -> None:
-    failed = int((~result.converged).sum())
-    if failed:
-        warnings.warn(
-            f"{failed} of {len(result)} geodesics did not converge (worst excess {result.excess.max():.1e}, "
-            f"tol {tol:.1e}); see Geodesic.converged, and raise max_iter or segments",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+def _warn_of_failures(result: Geodesic, tol: float, stacklevel: int) -> None:
+    """Count the pairs that did not converge, by what would help them."""
+    failed = ~result.converged
+    if not failed.any():
+        return
+    unresolved = int((failed & (result.excess <= tol)).sum())
+    warnings.warn(
+        f"{int(failed.sum())} of {len(result)} geodesics did not converge: {int(failed.sum()) - unresolved} did not "
+        f"reach tol {tol:.1e} (worst excess {result.excess.max():.1e}; raise max_iter), {unresolved} are not resolved "
+        "by their segments or not finite (raise segments); lg.geodesic(...).converged says which",
+        RuntimeWarning,
+        stacklevel=stacklevel,
+    )
 
 
-class _Distance(torch.autograd.Function):
-    """Geodesic distance with its derivative by the envelope theorem."""
+class _WithEndGradient(torch.autograd.Function):
+    """Lengths with their derivatives with respect to the ends, which are known already."""
 
     @staticmethod
-    def forward(ctx, start: Tensor, end: Tensor, decoder: Decoder, options: _Options) -> Tensor:
-        wanted = any(ctx.needs_input_grad[:2])
-        result, gradient = _solve(decoder, start, end, options, gradient=wanted)
-        _warn_of_failures(result, options.tol)
-        if wanted:
-            ctx.save_for_backward(gradient)
-        return result.length
+    def forward(ctx, start: Tensor, end: Tensor, length: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return length.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -294,7 +294,12 @@ def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) ->
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(f"expected options among {', '.join(known)}, got {', '.join(unknown)}")
-    return _Distance.apply(start, end, decoder, _Options(**options))
+    checked = _Options(**options)
+    _checked_ends(start, end)
+    wanted = torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)
+    result, gradient = _solve(decoder, start, end, checked, gradient=wanted)
+    _warn_of_failures(result, checked.tol, stacklevel=3)
+    return _WithEndGradient.apply(start, end, result.length, gradient) if wanted else result.length
 
 
 def distance_matrix(decoder: Decoder, z: Tensor | np.ndarray, **options: object) -> Tensor | np.ndarray:

@@ -28,7 +28,6 @@ class Minimum:
         gain: estimated relative decrease still to be had there, shape (P,); infinite where the value is not finite.
         converged: whether the gain fell to the tolerance, shape (P,).
         iterations: accepted steps, shape (P,).
-        evaluations: gradient evaluations, shape (P,).
     """
 
     x: Tensor
@@ -36,7 +35,6 @@ class Minimum:
     gain: Tensor
     converged: Tensor
     iterations: Tensor
-    evaluations: Tensor
 
 
 @dataclasses.dataclass
@@ -56,7 +54,6 @@ class _Rows:
     changes: Tensor  # [A, m, n] differences of gradients
     curvature: Tensor  # [A, m] inner products of the two, zero in an empty slot
     iterations: Tensor
-    evaluations: Tensor
 
     def keep(self, mask: Tensor) -> _Rows:
         return _Rows(**{f.name: getattr(self, f.name)[mask] for f in dataclasses.fields(self)})
@@ -130,7 +127,6 @@ def minimise(
         changes=start.new_zeros(P, memory, n),
         curvature=start.new_zeros(P, memory),
         iterations=torch.zeros(P, dtype=torch.long, device=start.device),
-        evaluations=torch.ones(P, dtype=torch.long, device=start.device),
     )
     result = Minimum(
         x=start.clone(),
@@ -138,7 +134,6 @@ def minimise(
         gain=torch.full_like(value, torch.inf),
         converged=torch.zeros(P, dtype=torch.bool, device=start.device),
         iterations=rows.iterations.clone(),
-        evaluations=rows.evaluations.clone(),
     )
     while True:
         finite = torch.isfinite(rows.value) & torch.isfinite(rows.gradient).all(1)
@@ -150,13 +145,12 @@ def minimise(
             result.x[out.index], result.value[out.index] = out.x, out.value
             result.gain[out.index] = out.gain.where(finite[done], torch.full_like(out.gain, torch.inf))
             result.converged[out.index] = converged[done]
-            result.iterations[out.index], result.evaluations[out.index] = out.iterations, out.evaluations
+            result.iterations[out.index] = out.iterations
             rows = rows.keep(~done)
         if len(rows.index) == 0:
             return result
         trial = rows.x + rows.step[:, None] * rows.direction
         value, gradient = objective(trial, rows.index)
-        rows.evaluations += 1
         # Near the minimum the decrease drowns in rounding; a step that changes nothing measurable is accepted.
         allowed = rows.value + _ARMIJO * rows.step * rows.slope + noise * rows.value
         accepted = torch.isfinite(value) & torch.isfinite(gradient).all(1) & (value <= allowed)

@@ -102,6 +102,7 @@ def test_every_notebook_of_the_project_has_a_profile_and_is_executed():
         assert notebook.metadata.kernelspec.name == "python3"
         assert "papermill" not in notebook.metadata
         assert any("assert " in cell.source for cell in code)
+        assert not [o.text for cell in code for o in cell.outputs if o.get("name") == "stderr"], path
         for cell in code:
             shown = [output.get("data", {}) for output in cell.outputs]
             assert any("image/png" in data for data in shown) == ("plotting.save" in cell.source), (path, cell.source)

@@ -1,7 +1,9 @@
 import os
+import warnings
 
 import pytest
 import torch
+from distributed import LocalCluster
 
 from latentgeo.experiments.runner import run_jobs
 
@@ -18,6 +20,12 @@ def test_results_come_in_the_order_of_the_jobs(workers):
     assert [square for square, _, _ in results] == [0, 1, 4, 9, 16]
     assert all(threads == 1 for _, _, threads in results)
     assert (len({pid for _, pid, _ in results} - {os.getpid()}) > 0) == (workers > 0)
+
+
+def test_a_cluster_beside_another_says_nothing():
+    with LocalCluster(n_workers=1, processes=False), warnings.catch_warnings():  # takes the default port
+        warnings.simplefilter("error")
+        assert len(run_jobs(_square, [1, 2], workers=2, progress=False)) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])

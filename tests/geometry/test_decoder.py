@@ -14,9 +14,28 @@ def test_a_decoder_is_flattened_to_rows():
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(3)])
 def test_a_module_whose_rows_depend_on_chance_or_each_other_is_refused(layer):
     module = nn.Sequential(nn.Linear(3, 3), layer)
-    with pytest.raises(ValueError, match=r"training mode.*call decoder\.eval\(\)"):
+    with pytest.raises(ValueError, match=r"training mode.*call \.eval\(\)"):
         lg.pullback_metric(module, torch.zeros(2, 3))
     assert lg.pullback_metric(module.eval(), torch.zeros(2, 3)).shape == (2, 3, 3)
+
+
+def test_the_module_of_a_bound_method_is_checked_and_not_written_to():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+        def decode(self, z):
+            return self.layers(z)
+
+    model = Model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="BatchNorm1d in training mode"):
+        lg.distance(model.decode, torch.zeros(2, 3), torch.ones(2, 3))
+    with pytest.raises(TypeError, match=r"float32.*float64"):
+        lg.distance(model.eval().decode, torch.zeros(2, 3).double(), torch.ones(2, 3).double())
+    lg.distance(model.decode, torch.zeros(2, 3), torch.ones(2, 3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_module_in_training_mode_without_such_layers_is_taken():
