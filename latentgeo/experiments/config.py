@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from latentgeo.models.training import TrainingConfig
 from latentgeo.models.vae import ARCHITECTURES
 
-SCHEMA = 1  # raise it whenever the same configuration would give another model
+SCHEMA = 2  # raise it whenever the same configuration would give another model
 PROFILES = ("quick", "paper")
 ARCHITECTURE = {"quick": "mlp", "paper": "conv"}
 SEEDS = {"quick": 5, "paper": 30}

@@ -24,6 +24,7 @@ from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
 from latentgeo.geometry.multilevel import bytes_per_pair, refine
 
 _BUDGET = 512 * 2**20  # bytes that one chunk's activations and solver memory may take
+_KINKED = 1.2  # median order of convergence below which the decoder is not smooth at the scale of the segments
 _MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
 Initial = Tensor | Sequence[Tensor | None] | None
 
@@ -38,6 +39,9 @@ class Geodesic:
         energy: energies over unit time, extrapolated likewise, shape (P,), in squared data units.
         excess: estimated relative energy that more iterations would still gain, shape (P,).
         error: estimated relative error of the length, discretisation and optimisation together, shape (P,).
+        order: observed order p at which chord lengths converge, as :math:`N^{-p}`, between 0.4 and 2, shape (P,): 2
+            where the decoder is smooth along the curve, about 1 where it has kinks (ReLU) or the segments are too few.
+            The extrapolation is made for smooth decoders; ``error`` allows for the order that was observed.
         converged: shape (P,); the excess fell to the tolerance and the segments resolve the curve.
         iterations: accepted steps over all levels of refinement, shape (P,).
         decoder_rows: latent points that went through the decoder in all.
@@ -48,6 +52,7 @@ class Geodesic:
     energy: Tensor
     excess: Tensor
     error: Tensor
+    order: Tensor
     converged: Tensor
     iterations: Tensor
     decoder_rows: int
@@ -71,7 +76,7 @@ class _Counter:
 def _no_geodesics(start: Tensor, segments: int) -> Geodesic:
     none, flags = start.new_zeros(0), torch.zeros(0, dtype=torch.bool, device=start.device)
     points = start.new_zeros(0, segments + 1, start.shape[1])
-    return Geodesic(points, none, none, none, none, flags, flags.long(), decoder_rows=0)
+    return Geodesic(points, none, none, none, none, none, flags, flags.long(), decoder_rows=0)
 
 
 def _checked_ends(start: Tensor, end: Tensor) -> None:
@@ -169,6 +174,14 @@ class _Options:
             )
 
 
+def _checked_options(options: dict[str, object], without: tuple[str, ...] = ()) -> _Options:
+    known = [field.name for field in dataclasses.fields(_Options) if field.name not in without]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"expected options among {', '.join(known)}, got {', '.join(unknown)}")
+    return _Options(**options)
+
+
 def _checked_initial(initial: Initial, start: Tensor, end: Tensor) -> list[Tensor | None]:
     candidates = [initial] if initial is None or isinstance(initial, Tensor) else list(initial)
     if not candidates:
@@ -232,18 +245,27 @@ def _shorter(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, T
 
 
 def _warn_of_failures(result: Geodesic, tol: float, stacklevel: int) -> None:
-    """Count the pairs that did not converge, by what would help them."""
+    """Count the pairs that did not converge, by what would help them, and name a decoder that has kinks."""
     failed = ~result.converged
-    if not failed.any():
-        return
-    unresolved = int((failed & (result.excess <= tol)).sum())
-    warnings.warn(
-        f"{int(failed.sum())} of {len(result)} geodesics did not converge: {int(failed.sum()) - unresolved} did not "
-        f"reach tol {tol:.1e} (worst excess {result.excess.max():.1e}; raise max_iter), {unresolved} are not resolved "
-        "by their segments or not finite (raise segments); lg.geodesic(...).converged says which",
-        RuntimeWarning,
-        stacklevel=stacklevel,
-    )
+    if failed.any():
+        unresolved = int((failed & (result.excess <= tol)).sum())
+        warnings.warn(
+            f"{int(failed.sum())} of {len(result)} geodesics did not converge: {int(failed.sum()) - unresolved} did "
+            f"not reach tol {tol:.1e} (worst excess {result.excess.max():.1e}; raise max_iter), {unresolved} are not "
+            "resolved by their segments or not finite (raise segments); lg.geodesic(...).converged says which",
+            RuntimeWarning,
+            stacklevel=stacklevel,
+        )
+    # Within the tolerance it is the solver's residual, not the decoder, that sets the order.
+    if len(result) and result.order.median() < _KINKED and result.error.median() > 10.0 * tol:
+        warnings.warn(
+            f"lengths converge only as N^-{result.order.median():.1f}, not N^-2, in the number of segments: the "
+            "decoder has kinks (ReLU), or its curves bend faster than these segments follow. The errors given allow "
+            f"for it (median {result.error.median():.1e}); for smaller ones use a smooth activation (ELU, SiLU, tanh) "
+            "or raise segments",
+            RuntimeWarning,
+            stacklevel=stacklevel,
+        )
 
 
 class _WithEndGradient(torch.autograd.Function):
@@ -290,11 +312,7 @@ def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) ->
         >>> d.detach(), b.grad
         (tensor([15.]), tensor([[1.8000, 2.4000]]))
     """
-    known = [field.name for field in dataclasses.fields(_Options)]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(f"expected options among {', '.join(known)}, got {', '.join(unknown)}")
-    checked = _Options(**options)
+    checked = _checked_options(options)
     _checked_ends(start, end)
     wanted = torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)
     result, gradient = _solve(decoder, start, end, checked, gradient=wanted)
@@ -302,17 +320,21 @@ def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) ->
     return _WithEndGradient.apply(start, end, result.length, gradient) if wanted else result.length
 
 
-def distance_matrix(decoder: Decoder, z: Tensor | np.ndarray, **options: object) -> Tensor | np.ndarray:
+def distance_matrix(
+    decoder: Decoder, z: Tensor | np.ndarray, *, with_error: bool = False, **options: object
+) -> Tensor | np.ndarray | tuple[Tensor, Tensor] | tuple[np.ndarray, np.ndarray]:
     """Geodesic distances between all points, each unordered pair solved once.
 
     Args:
         decoder: f, a callable (B, d) -> (B, *event), of tensors.
-        z: latent points, shape (n, d); a NumPy array gives a NumPy array.
+        z: latent points, shape (n, d); a NumPy array gives NumPy arrays.
+        with_error: whether to return the certificates too.
         **options: as for :func:`geodesic`, but for ``initial``.
 
     Returns:
         Symmetric matrix with zero diagonal, shape (n, n), in data units: what scikit-learn takes as
-        ``metric="precomputed"``.
+        ``metric="precomputed"``. With ``with_error``, also the estimated relative error of every entry, shape (n, n),
+        infinite where the geodesic did not converge.
 
     Raises:
         TypeError, ValueError: see :func:`geodesic`.
@@ -324,11 +346,16 @@ def distance_matrix(decoder: Decoder, z: Tensor | np.ndarray, **options: object)
                 [2., 0., 4.],
                 [6., 4., 0.]])
     """
+    points = torch.from_numpy(z) if isinstance(z, np.ndarray) else z
+    check_points("z", points, ndim=2)
+    checked = _checked_options(options, without=("initial",))
+    n = len(points)
+    i, j = torch.triu_indices(n, n, offset=1, device=points.device)
+    result, _ = _solve(decoder, points[i], points[j], checked, gradient=False)
+    _warn_of_failures(result, checked.tol, stacklevel=3)
+    matrix, error = points.new_zeros(n, n), points.new_zeros(n, n)
+    matrix[i, j] = matrix[j, i] = result.length
+    error[i, j] = error[j, i] = result.error.where(result.converged, torch.inf)
     if isinstance(z, np.ndarray):
-        return distance_matrix(decoder, torch.from_numpy(z), **options).numpy()
-    check_points("z", z, ndim=2)
-    i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
-    matrix = z.new_zeros(len(z), len(z))
-    with torch.no_grad():
-        matrix[i, j] = matrix[j, i] = distance(decoder, z[i], z[j], **options)
-    return matrix
+        matrix, error = matrix.numpy(), error.numpy()
+    return (matrix, error) if with_error else matrix

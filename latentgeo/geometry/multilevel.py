@@ -20,8 +20,11 @@ from latentgeo.geometry.whitening import CurveWhitening, FlatWhitening, Whitenin
 
 _MEMORY = 10  # secant pairs of the solver
 _FULL_METRIC_DIM = 256  # above this many dimensions the whitening uses one number per pair
-_PATIENCE = 60  # steps before a pair is whitened anew
+_FIRST_PATIENCE = 30  # steps before a pair is whitened by the metric at every node
+_PATIENCE = 60  # steps before it is whitened so again
 _STARTING_TOL = 1e-3  # relative excess of curves that only serve to start the next level
+_SAFETY = 4.0  # by which estimates of the remaining energy fall short on the hardest trained decoders measured
+_SLOWEST_RATE = 0.75  # of convergence in N that a curve is credited with
 _WEIGHTS = {2: (-1 / 3, 4 / 3), 3: (1 / 45, -20 / 45, 64 / 45)}
 
 
@@ -35,6 +38,7 @@ class Refined:
         energy: their squares, shape (P,).
         excess: largest relative energy excess of the levels that enter the length, shape (P,).
         error: estimated relative error of the length, shape (P,).
+        order: observed order of convergence of the chord lengths, shape (P,).
         speed_variation: coefficient of variation of the speed of the finest curves, shape (P,).
         converged: whether all levels that enter the length have converged, shape (P,).
         iterations: accepted steps over all levels, shape (P,).
@@ -46,6 +50,7 @@ class Refined:
     energy: Tensor
     excess: Tensor
     error: Tensor
+    order: Tensor
     speed_variation: Tensor
     converged: Tensor
     iterations: Tensor
@@ -74,10 +79,10 @@ def bytes_per_pair(decode: Decoder, start: Tensor, segments: int) -> int:
     return activations + memory + jacobian
 
 
-def _chords(decode: Decoder, interior: Tensor, ends: Tensor) -> Tensor:
-    """Differences of neighbouring decoded points: (P, N - 1, d) and ends (P, 2, D) -> (P, N, D)."""
+def _decoded(decode: Decoder, interior: Tensor, ends: Tensor) -> Tensor:
+    """Decoded points of whole curves: inner points (P, N - 1, d) and decoded ends (P, 2, D) -> (P, N + 1, D)."""
     x = decode(interior.reshape(-1, interior.shape[2])).reshape(*interior.shape[:2], -1)
-    return torch.cat([ends[:, :1], x, ends[:, 1:]], dim=1).diff(dim=1)
+    return torch.cat([ends[:, :1], x, ends[:, 1:]], dim=1)
 
 
 def _minimise_energy(
@@ -92,7 +97,7 @@ def _minimise_energy(
     def energy(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         z = interior(y, rows).requires_grad_()
         with torch.enable_grad():
-            value = N * _chords(decode, z, ends[rows]).square().sum((1, 2))
+            value = N * _decoded(decode, z, ends[rows]).diff(dim=1).square().sum((1, 2))
             (gradient,) = torch.autograd.grad(value.sum(), z)
         return value.detach(), whitening.gradient(gradient, rows).flatten(1)
 
@@ -101,36 +106,62 @@ def _minimise_energy(
     return torch.cat([curve[:, :1], solved, curve[:, -1:]], dim=1), report
 
 
-def _solve_level(decode: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Minimum]:
-    """Minimise the chord energy of curves with a given number of segments, re-whitening those that take long.
+def _solve_level(
+    decode: Decoder, curve: Tensor, ends: Tensor, hard: Tensor, tol: float, max_iter: int
+) -> tuple[Tensor, Minimum]:
+    """Minimise the chord energy of curves with a given number of segments.
+
+    Curves that take long under the mean metric, and those known to be hard, are whitened by the metric at every node
+    of their present shape, and again every so many steps.
 
     Args:
         decode: flat decoder.
         curve: initial curves, shape (P, N + 1, d).
         ends: decoded end points, shape (P, 2, D).
+        hard: which curves not to try the mean metric on, shape (P,).
         tol: relative energy excess to stop at.
         max_iter: steps at most.
 
     Returns:
         The curves and the solver's report.
     """
-    full = curve.shape[2] <= _FULL_METRIC_DIM
-    whitening = FlatWhitening(decode, curve, ends, full)
-    budget = min(max_iter, _PATIENCE) if full else max_iter
-    curve, report = _minimise_energy(decode, curve, ends, whitening, tol, budget)
-    left = torch.arange(len(curve), device=curve.device)
-    while full:
-        left = left[~report.converged[left] & torch.isfinite(report.gain[left]) & (report.iterations[left] < max_iter)]
-        if len(left) == 0:
-            break
-        # The mean metric was no guide here: go on with the metric at every node of the present curve.
-        budget = (max_iter - report.iterations[left]).clamp_max(_PATIENCE)
-        whitening = CurveWhitening(decode, curve[left])
-        curve[left], more = _minimise_energy(decode, curve[left], ends[left], whitening, tol, budget)
-        for old, new in ((report.value, more.value), (report.gain, more.gain), (report.converged, more.converged)):
-            old[left] = new
-        report.iterations[left] += more.iterations
-        left = left[more.iterations > 0]
+    P, d = curve.shape[0], curve.shape[2]
+    curve = curve.clone()
+    report = Minimum(
+        x=curve,
+        value=curve.new_zeros(P),
+        gain=curve.new_full((P,), torch.inf),
+        converged=torch.zeros(P, dtype=torch.bool, device=curve.device),
+        iterations=torch.zeros(P, dtype=torch.long, device=curve.device),
+    )
+
+    def go_on(rows: Tensor, whitening: Whitening, budget: Tensor) -> None:
+        curve[rows], more = _minimise_energy(decode, curve[rows], ends[rows], whitening, tol, budget)
+        for old, new in (
+            (report.value, more.value),
+            (report.gain, more.gain),
+            (report.converged, more.converged),
+            (report.iterations, report.iterations[rows] + more.iterations),
+        ):
+            old[rows] = new
+
+    if d > _FULL_METRIC_DIM:
+        everyone = torch.arange(P, device=curve.device)
+        go_on(everyone, FlatWhitening(decode, curve, ends, full=False), torch.full_like(everyone, max_iter))
+        return curve, report
+    easy = torch.nonzero(~hard).squeeze(1)
+    if len(easy):
+        whitening = FlatWhitening(decode, curve[easy], ends[easy], full=True)
+        go_on(easy, whitening, torch.full_like(easy, min(max_iter, _FIRST_PATIENCE)))
+    left = torch.nonzero(hard | (~report.converged & torch.isfinite(report.gain))).squeeze(1)
+    left = left[report.iterations[left] < max_iter]
+    while len(left):
+        before = report.iterations[left]
+        go_on(left, CurveWhitening(decode, curve[left]), (max_iter - before).clamp_max(_PATIENCE))
+        # A row that could not move, or whose value is not finite, would do no better again.
+        after = report.iterations[left]
+        go = ~report.converged[left] & torch.isfinite(report.gain[left]) & (after > before) & (after < max_iter)
+        left = left[go]
     return curve, report
 
 
@@ -176,15 +207,16 @@ def refine(
     weights = _WEIGHTS[min(len(ladder), 3)]
     lengths, gains, outermost = [], [], []
     converged = torch.ones(len(start), dtype=torch.bool, device=start.device)
+    hard = ~converged
     for N in ladder:
         enters = N in ladder[-len(weights) :]
-        curve, report = _solve_level(
-            decode, resample(curve, N), ends, tol if enters else max(tol, _STARTING_TOL), max_iter
-        )
+        goal = tol if enters else max(tol, _STARTING_TOL)
+        curve, report = _solve_level(decode, resample(curve, N), ends, hard, goal, max_iter)
+        hard = report.iterations >= _FIRST_PATIENCE
         iterations += report.iterations
         if enters:
-            chords = _chords(decode, curve[:, 1:-1], ends)
-            speed = N * chords.norm(dim=2)
+            x = _decoded(decode, curve[:, 1:-1], ends)
+            chords = x.diff(dim=1)
             lengths.append(report.value.sqrt())
             gains.append(report.gain)
             outermost.append(N * torch.stack([-chords[:, 0], chords[:, -1]], 1))  # [P, 2, D], away from the curve
@@ -197,21 +229,46 @@ def refine(
     length = sum(w * L for w, L in zip(weights, lengths, strict=True)).masked_fill(zero, 0.0)
     # The error of the extrapolation that uses one level less; of the finest level's own, were there only two.
     lower = sum(w * L for w, L in zip(_WEIGHTS[2], lengths[-2:], strict=True)) if len(weights) > 2 else lengths[-1]
-    discretisation = (length - lower).abs() / scale
-    # A relative excess ε of the energy is ε/2 of the length.
-    optimisation = sum(abs(w) * gain for w, gain in zip(weights, gains, strict=True)) / 2.0
     excess = torch.stack(gains).amax(0)
+    limit, order = _limit(x, excess)
+    # Extrapolation is worth the less, the further the curves are from converging at second order.
+    discretisation = (2.0 / order) ** 2 * torch.maximum((length - lower).abs(), (length - limit).abs()) / scale
+    # A relative excess ε of the energy is ε/2 of the length.
+    optimisation = _SAFETY * sum(abs(w) * gain for w, gain in zip(weights, gains, strict=True)) / 2.0
+    speed = segments * chords.norm(dim=2)
     return Refined(
         points=curve,
         length=length,
         energy=length.square(),
         excess=excess.masked_fill(zero, 0.0),
         error=(discretisation + optimisation).masked_fill(zero, 0.0),
+        order=order.masked_fill(zero, 2.0),
         speed_variation=(speed.std(1, correction=0) / scale).masked_fill(zero, 0.0),
         converged=converged | zero,
         iterations=iterations,
         gradient=_end_gradient(decode, start, end, outermost, lengths, weights, zero) if gradient else None,
     )
+
+
+def _limit(x: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Length of decoded curves as their own chords suggest, and its order of convergence, (P, N + 1, D) -> 2 × (P,).
+
+    The same curve is measured by every chord, every second and every fourth. Of the two increments the second is
+    q times the first, :math:`q = 2^{-p}`, with p = 2 where the decoder is smooth along the curve, but p = 1 where it
+    has kinks that the segments do not follow; what is missing is :math:`q / (1 - q)` times the second. An increment
+    within rounding, or within the relative energy excess of the curve, says nothing of q, which is then that of p = 2.
+    """
+    N = x.shape[1] - 1
+    lengths = []
+    for stride in (4, 2, 1):
+        nodes = torch.tensor([*range(0, N, stride), N], device=x.device)
+        chords = x[:, nodes].diff(dim=1).square().sum(2)
+        lengths.append((chords * (N / nodes.diff())).sum(1).sqrt())
+    quarter, half, whole = lengths
+    noise = (16.0 * torch.finfo(x.dtype).eps + excess) * whole
+    first, second = (half - quarter).clamp_min(0.0), (whole - half).clamp_min(0.0)
+    rate = torch.where(second > noise, second / first.maximum(second), 0.25).clamp(0.25, _SLOWEST_RATE)
+    return whole + second * rate / (1.0 - rate), -torch.log2(rate)
 
 
 def _end_gradient(

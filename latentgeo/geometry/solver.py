@@ -16,6 +16,8 @@ from torch import Tensor
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 _ARMIJO = 1e-4
 _MAX_BACKTRACKS = 12
+_WINDOW = 10  # steps over which the rate of convergence is measured
+_SLOWEST = 0.95  # rate of decrease, per window, that a row is at most credited with
 
 
 @dataclasses.dataclass
@@ -53,6 +55,7 @@ class _Rows:
     steps: Tensor  # [A, m, n] differences of points, oldest first
     changes: Tensor  # [A, m, n] differences of gradients
     curvature: Tensor  # [A, m] inner products of the two, zero in an empty slot
+    values: Tensor  # [A, 2 w + 1] the last values, newest last
     iterations: Tensor
 
     def keep(self, mask: Tensor) -> _Rows:
@@ -85,10 +88,12 @@ def minimise(
 ) -> Minimum:
     r"""Minimise a positive function of each row, to a relative tolerance.
 
-    With inverse Hessian estimate B and gradient g, the Newton decrement :math:`\tfrac12 g^\top B g` estimates how much
-    a row can still fall. The estimate used here is its larger value under the memory and under the newest secant
-    pair's long step :math:`s^\top s / s^\top y`, and at least the decrease of the last step; a row has converged when
-    this is at most ``tol`` times its value.
+    How much a row can still fall is estimated in two ways, of which the larger counts. With inverse Hessian estimate
+    B and gradient g, the Newton decrement :math:`\tfrac12 g^\top B g`, under the memory and under the newest secant
+    pair's long step :math:`s^\top s / s^\top y`; it knows the directions that the memory has seen. And, as badly
+    scaled rows creep along directions that it has not, the tail of a geometric series: where the last w steps brought
+    a decrease :math:`\Delta` and the w before them :math:`\Delta'`, :math:`\Delta\, q / (1 - q)` with
+    :math:`q = \Delta / \Delta'`. A row has converged when the estimate is at most ``tol`` times its value.
 
     Args:
         objective: maps points (A, n) and the numbers (A,) of the rows they belong to, to values (A,), at least zero,
@@ -126,6 +131,7 @@ def minimise(
         steps=start.new_zeros(P, memory, n),
         changes=start.new_zeros(P, memory, n),
         curvature=start.new_zeros(P, memory),
+        values=value[:, None].repeat(1, 2 * _WINDOW + 1),
         iterations=torch.zeros(P, dtype=torch.long, device=start.device),
     )
     result = Minimum(
@@ -169,6 +175,18 @@ def _backtrack(rows: _Rows, failed: Tensor, value: Tensor) -> None:
     rows.backtracks[failed] += 1
 
 
+def _tail(values: Tensor, iterations: Tensor) -> Tensor:
+    """Decrease still to come if the rate of the last steps goes on, (A, 2 w + 1) -> (A,)."""
+    window = (iterations // 2).clamp(1, _WINDOW)[:, None]
+    newest = values.shape[1] - 1
+    now, before = values[:, -1], values.gather(1, newest - window).squeeze(1)
+    earlier = values.gather(1, newest - 2 * window).squeeze(1)
+    last = before - now
+    rate = (last / (earlier - before).clamp_min(torch.finfo(values.dtype).tiny)).clamp(0.0, _SLOWEST)
+    # A single step says nothing of a rate; it may be as far again.
+    return torch.where(iterations > 1, last * rate / (1.0 - rate), last)
+
+
 def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradient: Tensor) -> None:
     """Move the accepted rows, remember their secant pair and choose their next direction."""
     s = trial[accepted] - rows.x[accepted]
@@ -191,10 +209,13 @@ def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradie
     newest = steps[:, -1]
     long_step = newest.square().sum(1) / curvature[:, -1].clamp_min(torch.finfo(s.dtype).tiny)
     decrement = torch.maximum(
-        -0.5 * slope, 0.5 * torch.where(curvature[:, -1] > 0, long_step, 1.0) * new_gradient.square().sum(1)
+        -0.5 * slope,
+        0.5 * torch.where(curvature[:, -1] > 0, long_step, 1.0).clamp_min(1.0) * new_gradient.square().sum(1),
     )
-    progress = rows.value[accepted] - new_value
-    rows.gain[accepted] = torch.maximum(decrement, progress) / new_value.clamp_min(torch.finfo(value.dtype).tiny)
+    values = torch.cat([rows.values[accepted, 1:], new_value[:, None]], 1)
+    rows.values[accepted] = values
+    remaining = torch.maximum(decrement, _tail(values, rows.iterations[accepted] + 1))
+    rows.gain[accepted] = remaining / new_value.clamp_min(torch.finfo(value.dtype).tiny)
     rows.x[accepted], rows.value[accepted], rows.gradient[accepted] = trial[accepted], new_value, new_gradient
     rows.direction[accepted], rows.slope[accepted] = direction, slope
     rows.step[accepted], rows.backtracks[accepted] = 1.0, 0

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 
@@ -70,14 +71,32 @@ class ConvDecoder(nn.Module):
             )
         channels = (width, *hidden, event_shape[0])
         layers: list[nn.Module] = [nn.ELU(), nn.Unflatten(1, (width, 2, 2))]
-        for incoming, outgoing in itertools.pairwise(channels):
-            layers += [nn.Conv2d(incoming, outgoing, 3, padding=1), nn.ELU(), nn.Upsample(scale_factor=2)]
-        layers[-1] = nn.Upsample(size=event_shape[1:])  # the last one brings the image to its own size
-        self.layers = nn.Sequential(*layers)
+        for stage, (incoming, outgoing) in enumerate(itertools.pairwise(channels)):
+            convolution = nn.Conv2d if stage == 0 else UpsampledConv2d
+            layers += [convolution(incoming, outgoing, 3, padding=1), nn.ELU()]
+        self.layers = nn.Sequential(*layers, nn.Upsample(size=event_shape[1:]))  # to the image's own size
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode latent points: (B, d) -> (B, channels, height, width)."""
         return self.layers(self.linear(z))
+
+
+class UpsampledConv2d(nn.Conv2d):
+    r"""Nearest-neighbour upsampling by two, followed by a 3×3 convolution, as one transposed convolution.
+
+    Of the nine weights that meet an upsampled pixel's neighbourhood, several meet copies of the same pixel; added up
+    beforehand they are a 4×4 kernel K of stride two,
+
+    .. math:: K_{mn} = \sum_{a - k + 2 = m} \sum_{b - l + 2 = n} w_{kl}, \qquad a, b \in \{0, 1\},
+
+    with four ninths of the multiplications. The result is the same up to rounding, borders included.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upsample and convolve: (B, channels, h, w) -> (B, out_channels, 2 h, 2 w)."""
+        sums = self.weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])  # [m, k]
+        kernel = torch.einsum("mk,nl,oikl->iomn", sums, sums, self.weight)
+        return nn.functional.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
 
 class MLPEncoder(nn.Sequential):

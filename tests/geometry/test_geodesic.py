@@ -150,7 +150,7 @@ def test_a_hard_pair_is_the_same_alone():
         warnings.simplefilter("ignore", RuntimeWarning)
         whole = lg.geodesic(relu, a, b, **options)
         alone = lg.geodesic(relu, a, b, chunk_size=1, **options)
-    assert (whole.iterations > 60).any()
+    assert (whole.iterations > 30).any()
     assert torch.equal(whole.iterations, alone.iterations)
     torch.testing.assert_close(whole.length, alone.length, rtol=1e-10, atol=0)
 
@@ -252,6 +252,34 @@ def test_a_kink_is_followed(ends):
     assert (result.length <= lg.chord_length(relu, lg.straight_line(*ends, 512)) * (1 + result.error)).all()
 
 
+def _wide(activation, width=200, d=4, D=40):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, second = nn.Linear(d, width), nn.Linear(width, width)
+        layers = nn.Sequential(first, activation, second, activation, nn.Linear(width, D)).double()
+        for layer in (first, second):
+            layer.weight.data *= 3.0
+    return layers
+
+
+def test_kinks_are_named_and_the_error_allows_for_them():
+    relu, smooth = _wide(nn.ReLU()), _wide(nn.SiLU())
+    a, b = _box(20, [-2.0] * 4, [2.0] * 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lg.geodesic(smooth, a, b).order.median() > 1.5
+    with pytest.warns(RuntimeWarning, match="has kinks"):
+        found = lg.geodesic(relu, a, b)
+    assert found.order.median() < 1.2
+    initial = torch.cat([a[:, None], found.points[:, 1:-1], b[:, None]], 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        truth = lg.geodesic(relu, a, b, segments=64, tol=1e-5, initial=initial)
+    error = (found.length / truth.length - 1).abs()
+    assert error.median() > 1e-3  # so that the claim is put to the test
+    assert (error <= found.error)[found.converged].double().mean() >= 0.95
+
+
 def test_another_initial_curve_may_be_given_and_finds_the_same_geodesic(ensemble, ends):
     a, b = ends
     detour = lg.straight_line(a, b, 10)
@@ -284,6 +312,21 @@ def test_the_distance_matrix_is_symmetric_with_zero_diagonal(decoder, ends):
     assert matrix.diagonal().eq(0).all()
     torch.testing.assert_close(matrix[1, 4], lg.distance(decoder, z[1:2], z[4:5], **TIGHT)[0], rtol=1e-8, atol=0)
     assert (matrix[:, :, None] <= matrix[:, None, :] + matrix[None] + 1e-6).all()  # triangle inequality
+
+
+def test_the_distance_matrix_can_come_with_its_certificates(decoder, ends):
+    z = ends[0][:4]
+    matrix, error = lg.distance_matrix(decoder, z.numpy(), with_error=True)
+    found = lg.geodesic(decoder, z[:1], z[3:4])
+    assert isinstance(error, np.ndarray)
+    assert (matrix[0, 3], error[3, 0]) == pytest.approx((found.length.item(), found.error.item()))
+    assert error.diagonal().tolist() == [0.0] * 4
+    with pytest.warns(RuntimeWarning, match="6 of 6") as caught:
+        _, error = lg.distance_matrix(decoder, z, with_error=True, tol=1e-12, max_iter=1)
+    assert caught[0].filename == __file__
+    assert error.isinf().sum() == 12
+    with pytest.raises(TypeError, match="got initial"):
+        lg.distance_matrix(decoder, z, initial=None)
 
 
 def test_of_several_initial_curves_the_best_is_kept():

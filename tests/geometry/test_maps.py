@@ -1,8 +1,10 @@
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
+from torch import nn
 from torch.func import jacrev, vmap
 
 import latentgeo as lg
@@ -184,3 +186,16 @@ def test_what_does_not_fit_is_refused(call, message):
 def test_a_mean_that_does_not_converge_is_an_error():
     with pytest.raises(RuntimeError, match="did not converge in 1 iterations"):
         lg.frechet_mean(sphere, _points(5, 2), tol=1e-12, max_iter=1)
+
+
+def test_an_exponential_map_that_cannot_be_followed_is_named():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        relu = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 5)).double()
+    z, v = torch.zeros(4, 2).double(), _points(4, 2) * 3
+    with pytest.warns(RuntimeWarning, match="the speed of 4 of 4 geodesics"):
+        lg.exp_map(relu, z, v)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lg.exp_map(sphere, z, v / 3)
+        lg.exp_map(lambda z: 2.0 * z, z, v)

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from latentgeo.geometry.solver import minimise
+from latentgeo.geometry.solver import _tail, minimise
 
 
 def _quadratic(P=5, n=12, condition=100.0):
@@ -65,6 +66,15 @@ def test_the_gain_is_about_what_is_left_to_gain():
         result = minimise(objective, torch.zeros_like(centre), tol=1e-14, max_iter=max_iter)
         left = (result.value - 1.0) / result.value
         assert (result.gain > 0.3 * left).all()
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.9])
+def test_a_row_that_creeps_at_a_constant_rate_knows_how_far_it_has_to_go(rate):
+    steps = torch.tensor([2, 7, 40])
+    history = 1.0 + rate ** (steps[:, None] + torch.arange(-20, 1, dtype=torch.float64))
+    start = 1.0 + rate ** torch.zeros(3, 1, dtype=torch.float64)
+    history = torch.where(torch.arange(-20, 1) < -steps[:, None], start, history)
+    torch.testing.assert_close(_tail(history, steps), rate ** steps.double())
 
 
 def test_a_row_that_is_not_finite_fails_alone():

@@ -1,9 +1,10 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.distributions import Independent, Normal, kl_divergence
 
 import latentgeo as lg
-from latentgeo.models.networks import ConvDecoder, ConvEncoder
+from latentgeo.models.networks import ConvDecoder, ConvEncoder, UpsampledConv2d
 
 FASHION, DIGIT = (1, 28, 28), (1, 8, 8)
 
@@ -27,6 +28,19 @@ def test_the_convolutional_networks_are_the_papers():
     assert [m.out_channels for m in convolutions] == [128, 64, 32, 16, 1]
     assert decoder.linear.out_features == 2 * 2 * 256
     assert decoder.layers[:-1](decoder.linear(torch.zeros(1, 16))).shape == (1, 1, 32, 32)
+
+
+def test_upsampling_and_convolution_in_one_are_the_two_after_each_other():
+    layer = UpsampledConv2d(3, 5, 3, padding=1).double()
+    x = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    both = layer(x)
+    one_by_one = F.conv2d(F.interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(both, one_by_one)
+    inputs = [x, layer.weight, layer.bias]
+    for first, second in zip(
+        torch.autograd.grad(both.sin().sum(), inputs), torch.autograd.grad(one_by_one.sin().sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(first, second)
 
 
 def test_the_loss_is_the_negative_elbo_with_each_decoder_on_its_own_share():
