@@ -41,7 +41,7 @@ notebooks: venv data
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet torch==2.13.0
-	build/lock/bin/python -m pip install --quiet ".[notebooks,test]"
+	build/lock/bin/python -m pip install --quiet ".[notebooks,test,benchmark]"
 	build/lock/bin/python -m pip freeze --exclude latentgeo | sed 's/^\(torch==[^+]*\)+.*/\1/' > requirements.lock
 
 clean:

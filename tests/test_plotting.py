@@ -7,6 +7,7 @@ mpl.use("agg")
 
 import latentgeo as lg
 from latentgeo import plotting
+from latentgeo.experiments import benchmark
 
 
 @pytest.fixture
@@ -30,6 +31,16 @@ def test_every_figure_can_be_drawn_and_saved(table, tmp_path, monkeypatch):
         "invariance": plotting.invariance(*2 * [{"euclidean": values, "geodesic": values}]),
         "cv": plotting.cv_histogram(lg.coefficient_of_variation(table), 2, "digits"),
         "methods": plotting.reliability(lg.compare_reliability(table), "digits"),
+    }
+    runs = pd.DataFrame(
+        {"solver": ["ours", "ours", "other"], "seconds": [0.1, 0.2, 5.0], "mean_error": [1e-3, 1e-5, 0.1]}
+    )
+    grown = pd.DataFrame({"variable": list("PPNN"), "size": [1, 10, 8, 16], "seconds": [0.1, 1.0, 0.2, 0.3]})
+    certified = pd.DataFrame({"claimed": [1e-3, 1e-2], "true": [1e-4, 0.0]})
+    figures |= {
+        "time": plotting.error_against_time({"one": runs, "two": runs}),
+        "scaling": plotting.scaling(grown, benchmark.exponents(grown)),
+        "certificate": plotting.calibration({"smooth": certified}),
     }
     for name, figure in figures.items():
         assert plotting.save(figure, name) is figure

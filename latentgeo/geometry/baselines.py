@@ -1,7 +1,9 @@
-r"""The paper's own geodesic solver, re-implemented from its description: the baseline that ours is measured against.
+r"""Other solvers for the same geodesics: what ours is measured against.
 
-A curve is a straight line plus a cubic spline that vanishes at both ends, with its energy at many time points lowered
-by Adam. Nothing here shares code with :mod:`latentgeo.geometry.geodesic`.
+:func:`spline_adam` is the paper's own, re-implemented from its description: a curve is a straight line plus a cubic
+spline that vanishes at both ends, with its energy at many time points lowered by Adam. :func:`stochman_splines` runs
+the package stochman, and :func:`collocation` SciPy's solver of boundary value problems. Nothing here shares code with
+:mod:`latentgeo.geometry.geodesic`.
 """
 
 from __future__ import annotations
@@ -9,25 +11,27 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy.integrate
 import scipy.linalg
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.curve import straight_line
+from latentgeo.geometry.curve import chord_energy, chord_length, straight_line
 from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
 from latentgeo.geometry.ensemble import Ensemble
+from latentgeo.geometry.maps import acceleration
 
 
 @dataclasses.dataclass(frozen=True)
-class SplineCurves:
-    """Curves found by :func:`spline_adam`.
+class BaselineCurves:
+    """Curves found by another solver; they come without a certificate.
 
     Attributes:
         points: the curves at equidistant times, shape (P, M, d).
         length: chord lengths, shape (P,), in data units.
         energy: chord energies, shape (P,), in squared data units.
-        steps: steps of Adam that all pairs took.
-        stopped: whether the stopping rule ended them, rather than the largest number of steps.
+        steps: iterations, of all pairs together or of the pair that took most.
+        stopped: whether the solver's own criterion ended it for all pairs, rather than its largest number of steps.
     """
 
     points: Tensor
@@ -35,6 +39,18 @@ class SplineCurves:
     energy: Tensor
     steps: int
     stopped: bool
+
+
+def _measured(decoder: Decoder, points: Tensor, steps: int, stopped: bool) -> BaselineCurves:
+    points = points.detach()
+    return BaselineCurves(points, chord_length(decoder, points), chord_energy(decoder, points), steps, stopped)
+
+
+def _check_ends(start: Tensor, end: Tensor) -> None:
+    check_points("start", start, ndim=2)
+    check_points("end", end, ndim=2)
+    if start.shape != end.shape:
+        raise ValueError(f"expected start and end of the same shape, got {tuple(start.shape)} and {tuple(end.shape)}")
 
 
 def _spline_basis(segments: int, points: int) -> np.ndarray:
@@ -77,7 +93,7 @@ def spline_adam(
     min_decrease: float = 1.0,
     independent_draws: bool = False,
     generator: torch.Generator | None = None,
-) -> SplineCurves:
+) -> BaselineCurves:
     r"""Geodesics as the paper computes them: cubic splines, Adam, and a stopping rule for the whole batch.
 
     .. math:: \gamma(t) = (1 - t)\, a + t\, b + B(t)\, \omega, \qquad
@@ -115,10 +131,7 @@ def spline_adam(
         >>> curves.length, curves.steps  # the straight line is the geodesic
         (tensor([10.]), 101)
     """
-    check_points("start", start, ndim=2)
-    check_points("end", end, ndim=2)
-    if start.shape != end.shape:
-        raise ValueError(f"expected start and end of the same shape, got {tuple(start.shape)} and {tuple(end.shape)}")
+    _check_ends(start, end)
     if independent_draws and not isinstance(decoder, Ensemble):
         raise ValueError(f"independent_draws: expected an Ensemble, got {type(decoder).__name__}")
     f = flat_decoder(decoder, start)
@@ -156,10 +169,129 @@ def spline_adam(
     with torch.no_grad():
         final = chords(weights)
         curve = line + basis @ weights
-    return SplineCurves(
+    return BaselineCurves(
         points=curve,
         length=final.sum(1),
         energy=(points - 1) * final.square().sum(1),
         steps=step,
         stopped=since >= patience,
     )
+
+
+def stochman_splines(
+    decoder: Decoder,
+    start: Tensor,
+    end: Tensor,
+    *,
+    nodes: int = 5,
+    points: int = 20,
+    max_steps: int = 150,
+    measured_at: int = 256,
+) -> BaselineCurves:
+    """Geodesics by the package stochman: cubic splines whose energy Adam lowers. Its defaults are the defaults here.
+
+    Args:
+        decoder: f, a callable (B, d) -> (B, *event).
+        start: latent points a, shape (P, d).
+        end: latent points b, shape (P, d).
+        nodes: knots of the splines.
+        points: time points at which the energy is measured while it is lowered.
+        max_steps: steps at most.
+        measured_at: M, time points of the curves handed back.
+
+    Returns:
+        The curves.
+
+    Raises:
+        ImportError: stochman is not installed.
+        TypeError, ValueError: shapes or types do not fit.
+
+    References:
+        Detlefsen et al., "StochMan", 2021.
+    """
+    _check_ends(start, end)
+    try:
+        from stochman.curves import CubicSpline
+        from stochman.geodesic import geodesic_minimizing_energy
+        from stochman.manifold import EmbeddedManifold
+    except ImportError as error:
+        raise ImportError("stochman_splines needs the package stochman: pip install 'latentgeo[benchmark]'") from error
+    f = flat_decoder(decoder, start)
+    steps = 0
+
+    class Image(EmbeddedManifold):
+        def embed(self, curve: Tensor, jacobian: bool = False) -> Tensor:
+            nonlocal steps
+            steps += 1
+            return f(curve.flatten(0, -2)).unflatten(0, curve.shape[:-1])
+
+    curve = CubicSpline(start.detach(), end.detach(), num_nodes=nodes)
+    with torch.enable_grad():
+        converged = geodesic_minimizing_energy(curve, Image(), max_iter=max_steps, eval_grid=points)
+    with torch.no_grad():
+        found = curve(torch.linspace(0.0, 1.0, measured_at, dtype=start.dtype, device=start.device))
+    found = found.reshape(len(start), measured_at, -1)
+    return _measured(decoder, found, steps, bool(converged))
+
+
+def collocation(
+    decoder: Decoder,
+    start: Tensor,
+    end: Tensor,
+    *,
+    tol: float = 1e-3,
+    nodes: int = 10,
+    max_nodes: int = 1000,
+    measured_at: int = 256,
+) -> BaselineCurves:
+    r"""Geodesics as a boundary value problem, by SciPy's collocation, one pair after the other.
+
+    .. math:: \ddot\gamma = -(J^\top J)^{-1} J^\top D^2 f(\dot\gamma, \dot\gamma),
+        \qquad \gamma(0) = a, \quad \gamma(1) = b
+
+    Its Jacobian is taken by finite differences in 2 d directions at every node, which is for few dimensions only.
+
+    Args:
+        decoder: f, a callable (B, d) -> (B, *event), twice differentiable.
+        start: latent points a, shape (P, d), of type float64.
+        end: latent points b, shape (P, d).
+        tol: of the relative residual.
+        nodes: equidistant nodes of the first mesh.
+        max_nodes: of the meshes that it refines.
+        measured_at: M, time points of the curves handed back.
+
+    Returns:
+        The curves; where SciPy gave up, as it left them.
+
+    Raises:
+        TypeError, ValueError: shapes or types do not fit.
+
+    References:
+        Kierzenka and Shampine, "A BVP solver based on residual control and the Matlab PSE", 2001.
+    """
+    _check_ends(start, end)
+    if start.dtype != torch.float64:
+        raise TypeError(f"collocation: expected float64, as SciPy computes in it, got {start.dtype}")
+    f = flat_decoder(decoder, start)
+    d = start.shape[1]
+    times = np.linspace(0.0, 1.0, nodes)
+
+    def derivative(_: np.ndarray, y: np.ndarray) -> np.ndarray:
+        z, v = (torch.from_numpy(np.ascontiguousarray(part.T)) for part in (y[:d], y[d:]))
+        with torch.no_grad():
+            return np.concatenate([y[d:], acceleration(f, z, v).numpy().T])
+
+    curves, steps, solved = [], 0, True
+    for a, b in zip(start.numpy(), end.numpy(), strict=True):
+        line = a[:, None] + times * (b - a)[:, None]
+        found = scipy.integrate.solve_bvp(
+            derivative,
+            lambda first, last, a=a, b=b: np.concatenate([first[:d] - a, last[:d] - b]),
+            times,
+            np.concatenate([line, np.repeat((b - a)[:, None], nodes, 1)]),
+            tol=tol,
+            max_nodes=max_nodes,
+        )
+        steps, solved = max(steps, found.niter), solved and found.success
+        curves.append(found.sol(np.linspace(0.0, 1.0, measured_at))[:d].T)
+    return _measured(decoder, torch.as_tensor(np.stack(curves)), steps, solved)
