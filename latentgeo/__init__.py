@@ -27,13 +27,32 @@ S        seeds, that is independently trained models
 from latentgeo.experiments.data import DataError, Dataset, MissingDataError, load_dataset
 from latentgeo.experiments.statistics import coefficient_of_variation, compare_reliability
 from latentgeo.experiments.study import Study
+from latentgeo.geometry.curvature import (
+    gaussian_curvature,
+    ricci_curvature,
+    riemann,
+    scalar_curvature,
+    second_fundamental_form,
+    sectional_curvature,
+)
 from latentgeo.geometry.curve import chord_energy, chord_length, speed_variation, straight_line
 from latentgeo.geometry.ensemble import Ensemble
 from latentgeo.geometry.geodesic import Geodesic, distance, distance_matrix, geodesic
 from latentgeo.geometry.graph import graph_curves, landmark_distances
 from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
 from latentgeo.geometry.metric import angle, inner, jacobian, norm, pullback_metric, volume, volume_element
-from latentgeo.identifiability.transforms import LinearTransform, RadialTwist, reparametrise
+from latentgeo.identifiability.models import elbo, reparametrise_model
+from latentgeo.identifiability.transforms import (
+    CoordinateWarp,
+    LinearTransform,
+    NeuralFlow,
+    RadialTwist,
+    preserves_prior,
+    random_affine,
+    random_flow,
+    random_rotation,
+    reparametrise,
+)
 from latentgeo.models.training import TrainingConfig, train
 from latentgeo.models.vae import VAE, build_vae
 
@@ -64,11 +83,26 @@ __all__ = [  # noqa: RUF022 (grouped by subject)
     "log_map",
     "parallel_transport",
     "frechet_mean",
+    # curvature
+    "second_fundamental_form",
+    "riemann",
+    "sectional_curvature",
+    "ricci_curvature",
+    "scalar_curvature",
+    "gaussian_curvature",
     # ensembles and reparametrisation
     "Ensemble",
     "LinearTransform",
     "RadialTwist",
+    "CoordinateWarp",
+    "NeuralFlow",
+    "random_rotation",
+    "random_affine",
+    "random_flow",
+    "preserves_prior",
     "reparametrise",
+    "reparametrise_model",
+    "elbo",
     # models
     "VAE",
     "build_vae",
