@@ -37,19 +37,22 @@ from latentgeo.geometry.curvature import (
 )
 from latentgeo.geometry.curve import chord_energy, chord_length, speed_variation, straight_line
 from latentgeo.geometry.ensemble import Ensemble
+from latentgeo.geometry.fisher import fisher_rao
 from latentgeo.geometry.geodesic import Geodesic, distance, distance_matrix, geodesic
 from latentgeo.geometry.graph import graph_curves, landmark_distances
 from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
 from latentgeo.geometry.metric import angle, inner, jacobian, norm, pullback_metric, volume, volume_element
+from latentgeo.geometry.statistical import fisher_metric, minimise_statistical_energy, statistical_energy
+from latentgeo.identifiability.checks import check_identifiability
+from latentgeo.identifiability.diagnostics import check_assumptions
+from latentgeo.identifiability.flows import NeuralFlow, random_flow
 from latentgeo.identifiability.models import elbo, reparametrise_model
 from latentgeo.identifiability.transforms import (
     CoordinateWarp,
     LinearTransform,
-    NeuralFlow,
     RadialTwist,
     preserves_prior,
     random_affine,
-    random_flow,
     random_rotation,
     reparametrise,
 )
@@ -90,6 +93,11 @@ __all__ = [  # noqa: RUF022 (grouped by subject)
     "ricci_curvature",
     "scalar_curvature",
     "gaussian_curvature",
+    # likelihoods
+    "fisher_rao",
+    "fisher_metric",
+    "statistical_energy",
+    "minimise_statistical_energy",
     # ensembles and reparametrisation
     "Ensemble",
     "LinearTransform",
@@ -103,6 +111,9 @@ __all__ = [  # noqa: RUF022 (grouped by subject)
     "reparametrise",
     "reparametrise_model",
     "elbo",
+    # checks
+    "check_identifiability",
+    "check_assumptions",
     # models
     "VAE",
     "build_vae",

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
 from latentgeo.geometry.multilevel import bytes_per_pair, refine
 
-_BUDGET = 512 * 2**20  # bytes that one chunk's activations and solver memory may take
+_BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
 _KINKED = 1.2  # median order of convergence below which the decoder is not smooth at the scale of the segments
 _MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
 Initial = Tensor | Sequence[Tensor | None] | None

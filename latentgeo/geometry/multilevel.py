@@ -75,7 +75,7 @@ def bytes_per_pair(decode: Decoder, start: Tensor, segments: int) -> int:
     row, d = max(two - one, 0), start.shape[1]
     activations = 2 * (segments - 1) * (row + output)
     memory = 2 * (_MEMORY + 4) * (segments - 1) * d * start.element_size()
-    jacobian = d * (2 * output + row) if d <= _FULL_METRIC_DIM else 0
+    jacobian = 3 * d * (3 * output + row) if d <= _FULL_METRIC_DIM else 0
     return activations + memory + jacobian
 
 

@@ -66,9 +66,10 @@ def _two_loop(gradient: Tensor, steps: Tensor, changes: Tensor, curvature: Tenso
     """Inverse Hessian of the memory times the gradient, per row; the identity where the memory is empty."""
     filled = curvature > 0
     rho = torch.where(filled, 1.0 / curvature.where(filled, torch.ones_like(curvature)), 0.0)
+    slots = range(curvature.shape[1] - int(filled.sum(1).max()), curvature.shape[1])  # the others are empty in all rows
     q = gradient.clone()
     alphas = []
-    for j in reversed(range(curvature.shape[1])):
+    for j in reversed(slots):
         alpha = rho[:, j] * (steps[:, j] * q).sum(1)
         q -= alpha[:, None] * changes[:, j]
         alphas.append(alpha)
@@ -77,7 +78,7 @@ def _two_loop(gradient: Tensor, steps: Tensor, changes: Tensor, curvature: Tenso
         filled[:, -1], curvature[:, -1] / newest.square().sum(1).clamp_min(torch.finfo(q.dtype).tiny), 1.0
     )
     q *= scale[:, None]
-    for j, alpha in enumerate(reversed(alphas)):
+    for j, alpha in zip(slots, reversed(alphas), strict=True):
         beta = rho[:, j] * (changes[:, j] * q).sum(1)
         q += (alpha - beta)[:, None] * steps[:, j]
     return q
@@ -187,17 +188,24 @@ def _tail(values: Tensor, iterations: Tensor) -> Tensor:
     return torch.where(iterations > 1, last * rate / (1.0 - rate), last)
 
 
+def _remember(memory: Tensor, new: Tensor, rows: Tensor) -> Tensor:
+    """Push new entries (A, ...) to the end of some rows' memory (A, m, ...), whose oldest fall out."""
+    pushed = torch.cat([memory[:, 1:], new[:, None]], dim=1)
+    return pushed if rows.all() else torch.where(rows.reshape(-1, *[1] * (memory.ndim - 1)), pushed, memory)
+
+
 def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradient: Tensor) -> None:
     """Move the accepted rows, remember their secant pair and choose their next direction."""
+    if accepted.all():
+        accepted = slice(None)  # spares copies
     s = trial[accepted] - rows.x[accepted]
     y = gradient[accepted] - rows.gradient[accepted]
     sy = (s * y).sum(1)
-    convex = sy > torch.finfo(s.dtype).eps * s.norm(dim=1) * y.norm(dim=1)
-    steps, changes, curvature = rows.steps[accepted], rows.changes[accepted], rows.curvature[accepted]
     # A pair without positive curvature is not remembered: its row keeps the memory it has.
-    steps[convex] = torch.cat([steps[convex, 1:], s[convex, None]], dim=1)
-    changes[convex] = torch.cat([changes[convex, 1:], y[convex, None]], dim=1)
-    curvature[convex] = torch.cat([curvature[convex, 1:], sy[convex, None]], dim=1)
+    convex = sy > torch.finfo(s.dtype).eps * s.norm(dim=1) * y.norm(dim=1)
+    steps = _remember(rows.steps[accepted], s, convex)
+    changes = _remember(rows.changes[accepted], y, convex)
+    curvature = _remember(rows.curvature[accepted], sy, convex)
     rows.steps[accepted], rows.changes[accepted], rows.curvature[accepted] = steps, changes, curvature
     new_gradient, new_value = gradient[accepted], value[accepted]
     direction = -_two_loop(new_gradient, steps, changes, curvature)

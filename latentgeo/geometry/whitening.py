@@ -60,10 +60,8 @@ class FlatWhitening:
         self._time = ((basis / (2.0 * N * eigenvalues).sqrt()) @ basis).to(curve)  # symmetric
         self._full = full
         if full:
-            metric = torch.zeros((), dtype=torch.float64, device=curve.device)
-            for node in (N // 6, N // 2, N * 5 // 6):
-                J = jacobian(decode, curve[:, node])
-                metric = metric + (J.mT @ J).double() / 3.0
+            J = jacobian(decode, curve[:, [N // 6, N // 2, N * 5 // 6]]).double()
+            metric = (J.mT @ J).mean(1)
         else:
             latent = (curve[:, -1] - curve[:, 0]).double().square().sum(1)
             metric = ((ends[:, 1] - ends[:, 0]).double().square().sum(1) / latent)[:, None, None]

@@ -9,20 +9,17 @@ transformation           formula                          prior N(0, I)  made by
 :class:`LinearTransform` :math:`M z + b`                  rotations only ``random_rotation``, ``random_affine``
 :class:`RadialTwist`     :math:`R(\omega \|z\|^2)\, z`    preserved      its constructor
 :class:`CoordinateWarp`  :math:`\Phi^{-1}(h(\Phi(z_i)))`  changed        its constructor
-:class:`NeuralFlow`      coupling layers                  changed        ``random_flow``
+``flows.NeuralFlow``     coupling layers                  changed        ``flows.random_flow``
 ======================== ================================ ============== =======================================
 
-All of them are exact both ways, come with their log-determinants, and can be differentiated twice in forward mode in
-both directions, as the geometry of :math:`f \circ A^{-1}` asks. ``torch.distributions.transforms.ComposeTransform``
-chains them, first one first.
+The last is in :mod:`latentgeo.identifiability.flows`, the others here. All are exact both ways, come with their
+log-determinants, and can be differentiated twice in forward mode in both directions, as the geometry of
+:math:`f \circ A^{-1}` asks. ``torch.distributions.transforms.ComposeTransform`` chains them, first one first.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -115,8 +112,7 @@ class RadialTwist(_LatentMap):
     .. math:: A(z) = R\big(\omega \|z\|^2\big)\, z
 
     where R(θ) turns the plane of each successive pair of coordinates by θ (a last odd coordinate stays). It preserves
-    the radius and volume, hence the prior N(0, I) exactly, and is nowhere near linear: neighbours at different radii
-    part. Euclidean distances are not preserved.
+    the radius and volume, hence the prior N(0, I) exactly, but not Euclidean distances, and is nowhere near linear.
 
     Args:
         rate: ω, in radians per squared latent unit.
@@ -170,12 +166,9 @@ class CoordinateWarp(_LatentMap):
     :math:`\varphi(z) / (\Phi(z) \Phi(-z))`. Hence :math:`A'(z)_i = a_i\, \ell'(z_i) / \ell'(A(z)_i)`, and the inverse
     is the same map with 1/a and -b/a, in closed form. The slope tends to √a in both tails; for b = 0 it is a at zero.
 
-    No monotone map of a single coordinate but the identity preserves N(0, 1), so the prior changes: after the warp,
-    :math:`\ell(z_i)` has the logistic distribution of location b and scale a,
-
-    .. math:: p_A(z) = \prod_i \mathrm{Logistic}\big(\ell(z_i);\, b_i, a_i\big)\, \ell'(z_i),
-
-    which is N(0, I) for a = 1 and b = 0 alone.
+    No monotone map of a single coordinate but the identity preserves N(0, 1), so the prior changes: after the warp
+    :math:`\ell(z_i)` has the logistic distribution of location b and scale a, and the prior the density
+    :math:`\prod_i \mathrm{Logistic}(\ell(z_i);\, b_i, a_i)\, \ell'(z_i)`, that of N(0, I) for a = 1, b = 0 alone.
 
     Everything is computed from logarithms of tail probabilities and is exact to rounding far into the tails. The range
     ends where Φ(-\|z\|) underflows, at \|z\| or \|A(z)\| of about 37 in float64 and 13 in float32.
@@ -259,87 +252,6 @@ def _from_logit(s: Tensor) -> Tensor:
     return sign * torch.special.ndtri(torch.sigmoid(sign * s))
 
 
-class NeuralFlow(_LatentMap):
-    r"""A normalising flow of the package zuko as a change of latent coordinates.
-
-    .. math:: A = A_L \circ \cdots \circ A_1
-
-    The flow is copied, put in evaluation mode and frozen: a fixed diffeomorphism, and no part of any training.
-    :func:`random_flow` draws one. It is as smooth and as exact as its layers: zuko's own affine layers have jumps in
-    the second derivative, and its splines as well.
-
-    Source: Rozet et al., "Zuko: Normalizing flows in PyTorch", 2022, https://github.com/probabilists/zuko.
-
-    Args:
-        flow: a ``zuko.flows.Flow`` without context, from data space (d,) to the base distribution's.
-
-    Raises:
-        ImportError: zuko is not installed.
-        TypeError: not a flow of zuko.
-
-    Example:
-        >>> A = random_flow(2, seed=0)
-        >>> type(A).__name__, A(torch.zeros(5, 2, dtype=torch.float64)).shape
-        ('NeuralFlow', torch.Size([5, 2]))
-    """
-
-    def __init__(self, flow: nn.Module) -> None:
-        super().__init__()
-        flows = _zuko_flows()
-        if not isinstance(flow, flows.Flow):
-            raise TypeError(f"flow: expected a zuko.flows.Flow, got {type(flow).__name__}")
-        self.flow = copy.deepcopy(flow).eval().requires_grad_(False)
-        distribution = self.flow()
-        self._layers, (self._dimension,) = distribution.transform, distribution.event_shape
-        self._dtype = next((p.dtype for p in self.flow.parameters()), torch.get_default_dtype())
-
-    def _call(self, x: Tensor) -> Tensor:
-        self._check(x, self._dimension, self._dtype)
-        return self._layers(x)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        self._check(y, self._dimension, self._dtype)
-        return self._layers.inv(y)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Sum of the layers' log-determinants: shape (*batch,)."""
-        return self._layers.log_abs_det_jacobian(x, y)
-
-
-class _SmoothAffine(Transform):
-    r"""Affine map of the other coordinates in a coupling layer, infinitely often differentiable in its parameters.
-
-    .. math:: x \mapsto x\, e^{\tanh(c s)} + c t
-
-    zuko's own log-slope is :math:`s / (1 + |s / \log 10^{-3}|)`, whose second derivative jumps at s = 0.
-    """
-
-    domain = codomain = constraints.real
-    bijective = True
-    sign = +1
-
-    def __init__(self, t: Tensor, s: Tensor, scale: float = 1.0) -> None:
-        super().__init__()
-        self.shift, self.log_slope = scale * t, (scale * s).tanh()
-
-    def _call(self, x: Tensor) -> Tensor:
-        return x * self.log_slope.exp() + self.shift
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return (y - self.shift) * (-self.log_slope).exp()
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.log_slope.expand(x.shape)
-
-
-def _zuko_flows():
-    try:
-        from zuko import flows  # here, since it is needed by few
-    except ImportError as error:
-        raise ImportError("neural flows need the package zuko: pip install zuko") from error
-    return flows
-
-
 def random_rotation(
     d: int, *, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64
 ) -> LinearTransform:
@@ -347,9 +259,7 @@ def random_rotation(
 
     .. math:: A(z) = Q z, \qquad Q^\top Q = I, \quad \det Q = 1
 
-    It preserves the prior N(0, I) and Euclidean distances. The matrix is drawn in float64 and then converted, so that
-    a seed gives the same rotation in every dtype.
-
+    It preserves the prior N(0, I) and Euclidean distances. Drawn in float64: a seed gives the same in every dtype.
     Source: Mezzadri, "How to generate random matrices from the classical compact groups", Notices of the AMS 2007.
 
     Args:
@@ -369,11 +279,7 @@ def random_rotation(
 
 
 def random_affine(
-    d: int,
-    *,
-    condition: float = 10.0,
-    generator: torch.Generator | None = None,
-    dtype: torch.dtype = torch.float64,
+    d: int, *, condition: float = 10.0, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64
 ) -> LinearTransform:
     r"""Affine map of random directions, a given condition number κ and determinant one.
 
@@ -417,66 +323,6 @@ def _rotation_matrix(d: int, generator: torch.Generator | None) -> Tensor:
     return Q
 
 
-def random_flow(
-    d: int,
-    *,
-    seed: int = 0,
-    transforms: int = 3,
-    hidden: Sequence[int] = (32,),
-    scale: float = 1.0,
-    dtype: torch.dtype = torch.float64,
-) -> NeuralFlow:
-    r"""Random smooth neural flow: affine coupling layers, a general non-linear diffeomorphism.
-
-    Layer l leaves half of the coordinates, :math:`x_a`, and moves the others; the halves take turns:
-
-    .. math:: x_b \mapsto x_b \odot e^{\tanh(c\, s_l(x_a))} + c\, t_l(x_a)
-
-    with fully connected networks s and t of random weights and tanh in between. It is infinitely often
-    differentiable, the inverse undoes one layer after the other and is exact, and the Jacobian of a layer has the
-    log-determinant :math:`\sum \tanh(c\, s_l(x_a))`.
-
-    Source: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017.
-
-    Args:
-        d: the number of latent dimensions, at least two.
-        seed: seed of the weights; PyTorch's global generator is left as it was.
-        transforms: the number of layers; from two on, every coordinate is moved.
-        hidden: widths of the hidden layers.
-        scale: c, the strength. At 1, ratios of distances between prior draws before and after vary by 10 to 40 %; as c
-            tends to 0, so does the difference from the identity.
-        dtype: of the weights.
-
-    Raises:
-        ImportError: zuko is not installed.
-        ValueError: d is below two (use :class:`CoordinateWarp` in one dimension), or a size or the scale is not
-            positive.
-
-    Example:
-        >>> A = random_flow(3, seed=1)
-        >>> z = torch.randn(4, 3, dtype=torch.float64)
-        >>> torch.allclose(A.inv(A(z)), z, rtol=0, atol=1e-12)
-        True
-    """
-    if d < 2:
-        raise ValueError(f"d: expected at least 2 dimensions to couple, got {d}; CoordinateWarp warps a single one")
-    if transforms < 1 or not hidden or min(hidden) < 1:
-        raise ValueError(f"expected positive sizes, got transforms={transforms} and hidden={tuple(hidden)}")
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale: expected a positive finite strength, got {scale!r}")
-    flows = _zuko_flows()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        flow = flows.RealNVP(
-            features=d,
-            transforms=transforms,
-            hidden_features=tuple(hidden),
-            activation=nn.Tanh,
-            univariate=partial(_SmoothAffine, scale=scale),
-        )
-    return NeuralFlow(flow.to(dtype))
-
-
 def preserves_prior(transform: Transform) -> bool:
     """Whether a transformation is known to leave the prior N(0, I) invariant.
 
@@ -484,7 +330,7 @@ def preserves_prior(transform: Transform) -> bool:
     nothing is known: for transformations from elsewhere, and for compositions whose parts undo each other.
 
     Args:
-        transform: A, of this module or of ``torch.distributions.transforms``.
+        transform: A, of this package or of ``torch.distributions.transforms``.
 
     Raises:
         TypeError: not a ``torch.distributions`` transform.
@@ -517,8 +363,7 @@ class ReparametrisedDecoder(nn.Module):
 
     def __init__(self, decoder: Decoder, transform: Transform) -> None:
         super().__init__()
-        self.decoder = decoder
-        self.transform = transform
+        self.decoder, self.transform = decoder, transform
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode transformed latents: (B, d) -> (B, *event)."""

@@ -6,12 +6,12 @@ from torch.distributions import Independent, Normal
 from torch.distributions.transforms import AbsTransform, ComposeTransform
 
 import latentgeo as lg
+from latentgeo.identifiability.flows import random_flow
 from latentgeo.identifiability.models import ReparametrisedVAE, elbo, elbo_terms, reparametrise_model
 from latentgeo.identifiability.transforms import (
     CoordinateWarp,
     preserves_prior,
     random_affine,
-    random_flow,
     random_rotation,
 )
 
