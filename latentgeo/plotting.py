@@ -276,3 +276,44 @@ def calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ax.grid(color="0.92")
         ax.legend(loc="upper left")
     return figure
+
+
+def latent_spaces(
+    codes: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    coordinates: tuple[int, int] = (0, 1),
+) -> Figure:
+    """Codes of the same images in several latent spaces.
+
+    Args:
+        codes: latent codes (n, d) by the title of their panel.
+        labels: class of each image, shape (n,).
+        class_names: names of the classes; names of one letter are the markers.
+        coordinates: the two coordinates that are drawn.
+
+    Returns:
+        The figure, a page wide, three panels in a row, each on its own scale; a cross marks the origin.
+    """
+    with plt.rc_context(_STYLE | {"axes.titlesize": 7.5}):
+        rows = -(-len(codes) // 3)
+        figure, axes = plt.subplots(rows, 3, figsize=(PAGE, 2.35 * rows + 0.3), layout="constrained", squeeze=False)
+        palette = sns.color_palette("colorblind" if len(class_names) <= 10 else "husl", len(class_names))
+        for ax in axes.flat[len(codes) :]:
+            ax.set_axis_off()
+        for ax, (title, z) in zip(axes.flat, codes.items(), strict=False):
+            ax.plot(0, 0, "+", color="0.2", markersize=12, zorder=3)
+            for c, name in enumerate(class_names):
+                marker = f"${name}$" if len(name) == 1 else "o"
+                points = z[labels == c][:, list(coordinates)]
+                ax.scatter(*points.T, s=13, marker=marker, color=palette[c], label=name, linewidth=0)
+            ax.set_title(title)
+            ax.set_aspect("equal", adjustable="datalim")
+        for ax in axes[-1]:
+            ax.set_xlabel(f"$z_{{{coordinates[0] + 1}}}$")
+        for ax in axes[:, 0]:
+            ax.set_ylabel(f"$z_{{{coordinates[1] + 1}}}$")
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        if any(len(name) > 1 for name in names):
+            figure.legend(handles, names, loc="outside lower center", ncols=5, markerscale=2)
+    return figure

@@ -40,6 +40,7 @@ def test_every_figure_can_be_drawn_and_saved(table, tmp_path, monkeypatch):
     figures |= {
         "time": plotting.error_against_time({"one": runs, "two": runs}),
         "scaling": plotting.scaling(grown, benchmark.exponents(grown)),
+        "spaces": plotting.latent_spaces({"a": codes[0], "b": codes[1]}, labels, [str(i) for i in range(10)]),
         "certificate": plotting.calibration({"smooth": certified}),
     }
     for name, figure in figures.items():
