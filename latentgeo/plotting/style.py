@@ -1,0 +1,56 @@
+"""What all figures share: the width of a column, colours that all can tell, and how a figure is saved."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from latentgeo.paths import figures_dir
+
+COLUMN = 3.25  # inches, a column of the conference's two
+PAGE = 6.75  # inches, both columns
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,
+}
+COLOURS = sns.color_palette("colorblind")
+METHOD_NAMES = {
+    "euclidean": "Euclidean",
+    "geodesic": "geodesic",
+    "geodesic_one_decoder": "geodesic (one decoder)",
+    "straight_line": "straight latent line",
+    "ambient_chord": "chord in data space",
+    "data": "distance of the data",
+}
+METHOD_COLOURS = {"euclidean": COLOURS[1], "geodesic": COLOURS[0]}
+
+
+def save(figure: Figure, name: str) -> Figure:
+    """Save a figure as PDF and PNG in the folder of figures, and close it.
+
+    Args:
+        figure: the figure.
+        name: file name without ending.
+
+    Returns:
+        The figure, so that a notebook shows it as the value of its cell.
+    """
+    folder = figures_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    # No date inside, so that the same figure is the same file.
+    figure.savefig(paths[0], metadata={"CreationDate": None}, bbox_inches="tight")
+    figure.savefig(paths[1], bbox_inches="tight")
+    plt.close(figure)
+    return figure
