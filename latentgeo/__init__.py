@@ -45,6 +45,7 @@ from latentgeo.geometry.metric import angle, inner, jacobian, norm, pullback_met
 from latentgeo.geometry.statistical import fisher_metric, minimise_statistical_energy, statistical_energy
 from latentgeo.identifiability.checks import check_identifiability
 from latentgeo.identifiability.diagnostics import check_assumptions
+from latentgeo.identifiability.embedding import isometric_embedding
 from latentgeo.identifiability.flows import NeuralFlow, random_flow
 from latentgeo.identifiability.models import elbo, reparametrise_model
 from latentgeo.identifiability.transforms import (
@@ -56,6 +57,7 @@ from latentgeo.identifiability.transforms import (
     random_rotation,
     reparametrise,
 )
+from latentgeo.models.isometry import IsometricVAE, isometry_penalty
 from latentgeo.models.training import TrainingConfig, train
 from latentgeo.models.vae import VAE, build_vae
 
@@ -114,8 +116,11 @@ __all__ = [  # noqa: RUF022 (grouped by subject)
     # checks
     "check_identifiability",
     "check_assumptions",
+    "isometric_embedding",
     # models
     "VAE",
+    "IsometricVAE",
+    "isometry_penalty",
     "build_vae",
     "TrainingConfig",
     "train",

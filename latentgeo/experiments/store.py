@@ -162,6 +162,7 @@ def _fresh_model(config: RunConfig, dataset: Dataset) -> VAE:
         config.decoders,
         seed=config.seed,
         noise=config.noise,
+        activation=config.activation,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from latentgeo.experiments.config import (
+    ACTIVATION,
     ARCHITECTURE,
     LATENT_DIM,
     NOISE,
@@ -23,6 +24,7 @@ from latentgeo.experiments.data import Dataset, load_dataset
 from latentgeo.experiments.distances import METHODS, PAIR_SEED, draw_pairs, pair_distances
 from latentgeo.experiments.runner import run_jobs, single_thread
 from latentgeo.experiments.store import RunStore
+from latentgeo.models.networks import ACTIVATIONS
 from latentgeo.models.training import TrainingConfig
 from latentgeo.models.vae import VAE
 from latentgeo.paths import runs_dir
@@ -43,6 +45,7 @@ class Study:
         profile: ``"quick"`` or ``"paper"``, how the models are trained.
         latent_dim: the number of latent dimensions d; the paper's by default (8 for digits).
         decoders: the number of decoders K.
+        activation: of the networks; the paper's ELU by default, SiLU for digits.
         training: the optimiser's settings; those of the profile by default.
         store: folder of the run store; ``data/runs`` by default.
 
@@ -59,6 +62,7 @@ class Study:
     profile: str = "quick"
     latent_dim: int | None = None
     decoders: int = 8
+    activation: str | None = None
     training: TrainingConfig | None = None
     store: Path | str | None = None
 
@@ -77,10 +81,13 @@ class Study:
             )
         model = self.model or ARCHITECTURE[self.profile]
         preset = training_preset(self.dataset, model, self.profile)
+        if self.activation not in (None, *ACTIVATIONS):
+            raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         fill = {
             "model": model,
             "seeds": seeds,
             "latent_dim": self.latent_dim or LATENT_DIM[self.dataset],
+            "activation": self.activation or ACTIVATION[self.dataset],
             "training": self.training or preset,
             "store": Path(self.store) if self.store is not None else runs_dir(),
         }
@@ -95,6 +102,7 @@ class Study:
             latent_dim=self.latent_dim,
             decoders=self.decoders,
             noise=NOISE[self.dataset],
+            activation=self.activation,
             seed=seed,
             training=self.training,
         )

@@ -35,10 +35,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import vmap
 
 from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
-from latentgeo.geometry.metric import _directions, jacobian
+from latentgeo.geometry.metric import _directions, derivatives, jacobian
 
 _MAX_BYTES = 64 * 2**20  # of the largest tensor of a chunk, of which there are a few at a time
 _MAX_ROWS = 2**16  # rows that the decoder is given at once, so that wide hidden layers do not fill the memory
@@ -47,15 +47,6 @@ _MAX_ROWS = 2**16  # rows that the decoder is given at once, so that wide hidden
 def _points_at_once(values: int, rows: int, like: Tensor) -> int:
     """Size of a chunk: at least one point, each of which takes so many values and rows of the decoder."""
     return max(1, min(_MAX_BYTES // (values * like.element_size()), _MAX_ROWS // rows))
-
-
-def _derivatives(f: Decoder, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """J u and D²f(u, v), by nested forward-mode differentiation: (B, d) each -> (B, D) each."""
-
-    def push_forward(point: Tensor) -> Tensor:
-        return jvp(f, (point,), (u.expand_as(point),))[1]
-
-    return jvp(push_forward, (z,), (v.expand_as(z),))
 
 
 def _frames(J: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,7 +77,7 @@ def _warn_if_piecewise_linear(f: Decoder, z: Tensor, stacklevel: int) -> None:
     One generic direction is looked at: a plane may well be flat in a surface that is not.
     """
     direction = torch.arange(1, z.shape[1] + 1, dtype=z.dtype, device=z.device).cos()
-    parts = [_derivatives(f, points, direction, direction) for points in z.split(_MAX_ROWS)]
+    parts = [derivatives(f, points, direction, direction) for points in z.split(_MAX_ROWS)]
     first, second = (torch.cat(part) for part in zip(*parts, strict=True))
     first = first[first.isfinite().all(1)]
     if len(first) == 0 or (second != 0).any():
@@ -126,7 +117,7 @@ def _by_chunks(decoder: Decoder, z: Tensor, reduce: Callable[[Tensor, Tensor], T
         D = f(rows[:1]).shape[1]
         for points in rows.split(_points_at_once(max(D * d**2, d**order), d**2, rows)):
             # The symmetric half of the pairs at once; the primal pass is shared by all of them.
-            first, second = vmap(lambda u, v, points=points: _derivatives(f, points, u, v))(basis[i], basis[j])
+            first, second = vmap(lambda u, v, points=points: derivatives(f, points, u, v))(basis[i], basis[j])
             J, second = first[mirrored.diagonal()].permute(1, 2, 0), second.permute(1, 2, 0)  # [n, D, d(d + 1)/2]
             del first
             vanished = vanished and not (second != 0).any()
@@ -415,7 +406,7 @@ def sectional_curvature(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Te
             along = (Rx * Ry).sum(1, keepdim=True)
             y = (y - along * x) / (Ry - along * Rx).norm(dim=1, keepdim=True)
             pairs = torch.stack([x, x, y]), torch.stack([x, y, y])
-            _, second = vmap(lambda s, t, points=points: _derivatives(f, points, s, t))(*pairs)
+            _, second = vmap(lambda s, t, points=points: derivatives(f, points, s, t))(*pairs)
             vanished = vanished and not (second != 0).any()
             second = second.permute(1, 2, 0)  # [n, D, 3]
             xx, xy, yy = (second - Q @ (Q.mT @ second)).unbind(-1)

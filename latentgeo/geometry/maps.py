@@ -12,12 +12,12 @@ import warnings
 
 import torch
 from torch import Tensor
-from torch.func import jvp
 
 from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
 from latentgeo.geometry.geodesic import distance
-from latentgeo.geometry.metric import jacobian, norm, pullback_metric
+from latentgeo.geometry.metric import derivatives, jacobian, norm, pullback_metric
 
+_LOG_SLACK = 0.03  # error of the logarithms that a Fréchet mean's step is made of, relative to the last step
 _MAX_DRIFT = 0.01  # relative change of a geodesic's speed that is put down to the integration alone
 
 
@@ -31,13 +31,14 @@ def _check_pair(name: str, z: Tensor, other_name: str, other: Tensor) -> None:
         )
 
 
+def _log_tol(z: Tensor) -> float:
+    """Relative energy excess of the geodesics that logarithms are read from."""
+    return 1e-16 if z.dtype == torch.float64 else 1e-6
+
+
 def acceleration(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
     r"""Second derivative of a geodesic through z with velocity v: -(JᵀJ)⁻¹ Jᵀ D²f(v, v), shape (P, d)."""
-
-    def push_forward(point: Tensor) -> Tensor:
-        return jvp(f, (point,), (v,))[1]
-
-    _, second = jvp(push_forward, (z,), (v,))  # D²f(v, v), [P, D]
+    _, second = derivatives(f, z, v, v)
     J = jacobian(f, torch.where(torch.isfinite(z), z, 0.0))
     # A row that has left the decoder's domain is kept from the linear algebra of the others, and stays NaN.
     inside = torch.isfinite(z).all(1) & torch.isfinite(second).all(1) & torch.isfinite(J).flatten(1).all(1)
@@ -128,7 +129,7 @@ def log_map(decoder: Decoder, z: Tensor, target: Tensor, *, shooting: int = 0, *
         target: latent points, shape (P, d).
         shooting: rounds of correction at most, each of which costs an exponential map; about 8 reach float64's limit.
         **options: as for :func:`latentgeo.geodesic`; directions are off by the square root of ``tol``, which is
-            therefore 1e-12 here by default (1e-6 in float32).
+            therefore 1e-16 here by default (1e-6 in float32).
 
     Returns:
         Velocities, shape (P, d), in latent units per unit time.
@@ -142,7 +143,7 @@ def log_map(decoder: Decoder, z: Tensor, target: Tensor, *, shooting: int = 0, *
         tensor([[1.0000, 3.0000]])
     """
     _check_pair("z", z, "target", target)
-    options.setdefault("tol", 1e-12 if z.dtype == torch.float64 else 1e-6)
+    options.setdefault("tol", _log_tol(z))
     options.setdefault("max_iter", 1000)
     z, target = z.detach(), target.detach()
     with torch.enable_grad():
@@ -274,15 +275,20 @@ def frechet_mean(
     w = (w / w.sum()).to(z)
     z = z.detach()
     m = w @ z
-    residual = math.inf
+    finest = _log_tol(z)
+    residual = 1.0
     for _ in range(max_iter):
-        logs = log_map(decoder, m.expand_as(z), z, **options)
+        # Logarithms, off by the root of their tolerance, need only be better than the step that they are for.
+        accuracy = max(finest, (_LOG_SLACK * residual) ** 2)
+        logs = log_map(decoder, m.expand_as(z), z, tol=accuracy, **options)
         step = w @ logs
         squared = torch.einsum("i,ij,jk,ik->", w, logs, pullback_metric(decoder, m), logs)
         residual = (norm(decoder, m, step) / squared.clamp_min(torch.finfo(z.dtype).tiny).sqrt()).item()
-        if residual <= tol or squared == 0:
+        if squared == 0 or (residual <= tol and accuracy <= max(finest, tol**2)):
             return m
-        m = exp_map(decoder, m.unsqueeze(0), step.unsqueeze(0), steps=20).squeeze(0)
+        # Where the iteration ends does not depend on how exactly a step is taken.
+        steps = max(4, math.ceil(20 * min(residual, 1.0)))
+        m = exp_map(decoder, m.unsqueeze(0), step.unsqueeze(0), steps=steps).squeeze(0)
     raise RuntimeError(
         f"the Fréchet mean did not converge in {max_iter} iterations: its gradient is {residual:.1e} of the spread, "
         f"tol {tol:.1e}; raise max_iter, or tol if it is below what the geodesics' own tol allows"

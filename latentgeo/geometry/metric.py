@@ -62,6 +62,19 @@ def jacobian(decoder: Decoder, z: Tensor) -> Tensor:
     return columns.permute(1, 2, 0).detach().reshape(*z.shape[:-1], -1, z.shape[-1])
 
 
+def derivatives(f: Decoder, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """J u and D²f(u, v), by nested forward-mode differentiation: (B, d) each -> (B, D) each."""
+
+    def push_forward(point: Tensor) -> Tensor:
+        return jvp(f, (point,), (u.expand_as(point),))[1]
+
+    # With gradients switched off PyTorch differentiates some activations (SiLU, Mish) by a kernel of their own, which
+    # has no derivative.
+    with torch.enable_grad():
+        first, second = jvp(push_forward, (z,), (v.expand_as(z),))
+    return first.detach(), second.detach()
+
+
 def pullback_metric(decoder: Decoder, z: Tensor) -> Tensor:
     r"""Pull-back metric tensor.
 

@@ -1,6 +1,7 @@
 """Encoders and decoders: the paper's convolutional networks and an MLP decoder that trains fast on a CPU.
 
-All activations are ELU, so every decoder is continuously differentiable. A decoder maps latent points `z` of shape
+Activations are the paper's ELU, which makes a decoder continuously differentiable, or one of those that make it smooth
+(``"silu"``, ``"softplus"``, ``"tanh"``). A decoder maps latent points `z` of shape
 (B, d) to images of shape (B, channels, height, width); an encoder maps images to the mean and the log-variance of
 q(z | x), side by side in one tensor of shape (B, 2 d).
 """
@@ -14,6 +15,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
 
 class ConvEncoder(nn.Sequential):
     """Stride-2 3×3 convolutions with ELU, then one linear map to mean and log-variance.
@@ -24,6 +32,7 @@ class ConvEncoder(nn.Sequential):
         event_shape: image shape (channels, height, width).
         latent_dim: the number of latent dimensions d.
         channels: output channels of the convolutions, one entry per halving of the resolution.
+        activation: name among ``ACTIVATIONS``.
     """
 
     def __init__(
@@ -31,11 +40,12 @@ class ConvEncoder(nn.Sequential):
         event_shape: tuple[int, int, int],
         latent_dim: int,
         channels: Sequence[int] = (16, 32, 64, 128, 256),
+        activation: str = "elu",
     ) -> None:
         layers: list[nn.Module] = []
         incoming, height, width = event_shape
         for outgoing in channels:
-            layers += [nn.Conv2d(incoming, outgoing, 3, stride=2, padding=1), nn.ELU()]
+            layers += [nn.Conv2d(incoming, outgoing, 3, stride=2, padding=1), ACTIVATIONS[activation]()]
             incoming, height, width = outgoing, math.ceil(height / 2), math.ceil(width / 2)
         layers += [nn.Flatten(), nn.Linear(incoming * height * width, 2 * latent_dim)]
         super().__init__(*layers)
@@ -52,6 +62,7 @@ class ConvDecoder(nn.Module):
         latent_dim: the number of latent dimensions d.
         width: channels of the 2×2 feature map.
         hidden: output channels of all convolutions but the last, which gives the image's own.
+        activation: name among ``ACTIVATIONS``.
     """
 
     def __init__(
@@ -60,6 +71,7 @@ class ConvDecoder(nn.Module):
         latent_dim: int,
         width: int = 256,
         hidden: Sequence[int] = (128, 64, 32, 16),
+        activation: str = "elu",
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(latent_dim, width * 4)
@@ -70,10 +82,10 @@ class ConvDecoder(nn.Module):
                 f"got {event_shape}"
             )
         channels = (width, *hidden, event_shape[0])
-        layers: list[nn.Module] = [nn.ELU(), nn.Unflatten(1, (width, 2, 2))]
+        layers: list[nn.Module] = [ACTIVATIONS[activation](), nn.Unflatten(1, (width, 2, 2))]
         for stage, (incoming, outgoing) in enumerate(itertools.pairwise(channels)):
             convolution = nn.Conv2d if stage == 0 else UpsampledConv2d
-            layers += [convolution(incoming, outgoing, 3, padding=1), nn.ELU()]
+            layers += [convolution(incoming, outgoing, 3, padding=1), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers, nn.Upsample(size=event_shape[1:]))  # to the image's own size
 
     def forward(self, z: Tensor) -> Tensor:
@@ -100,12 +112,13 @@ class UpsampledConv2d(nn.Conv2d):
 
 
 class MLPEncoder(nn.Sequential):
-    """Fully connected encoder with ELU.
+    """Fully connected encoder.
 
     Args:
         event_shape: image shape (channels, height, width).
         latent_dim: the number of latent dimensions d.
         hidden: widths of the hidden layers.
+        activation: name among ``ACTIVATIONS``.
     """
 
     def __init__(
@@ -113,21 +126,23 @@ class MLPEncoder(nn.Sequential):
         event_shape: tuple[int, int, int],
         latent_dim: int,
         hidden: Sequence[int] = (256, 256),
+        activation: str = "elu",
     ) -> None:
         widths = (math.prod(event_shape), *hidden)
         layers: list[nn.Module] = [nn.Flatten()]
         for incoming, outgoing in itertools.pairwise(widths):
-            layers += [nn.Linear(incoming, outgoing), nn.ELU()]
+            layers += [nn.Linear(incoming, outgoing), ACTIVATIONS[activation]()]
         super().__init__(*layers, nn.Linear(widths[-1], 2 * latent_dim))
 
 
 class MLPDecoder(nn.Sequential):
-    """Fully connected decoder with ELU and a linear output.
+    """Fully connected decoder with a linear output.
 
     Args:
         event_shape: image shape (channels, height, width).
         latent_dim: the number of latent dimensions d.
         hidden: widths of the hidden layers.
+        activation: name among ``ACTIVATIONS``.
     """
 
     def __init__(
@@ -135,9 +150,10 @@ class MLPDecoder(nn.Sequential):
         event_shape: tuple[int, int, int],
         latent_dim: int,
         hidden: Sequence[int] = (256, 256),
+        activation: str = "elu",
     ) -> None:
         widths = (latent_dim, *hidden)
         layers: list[nn.Module] = []
         for incoming, outgoing in itertools.pairwise(widths):
-            layers += [nn.Linear(incoming, outgoing), nn.ELU()]
+            layers += [nn.Linear(incoming, outgoing), ACTIVATIONS[activation]()]
         super().__init__(*layers, nn.Linear(widths[-1], math.prod(event_shape)), nn.Unflatten(1, event_shape))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentgeo.geometry.ensemble import Ensemble
-from latentgeo.models.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from latentgeo.models.networks import ACTIVATIONS, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
 _NETWORKS = {"conv": (ConvEncoder, ConvDecoder), "mlp": (MLPEncoder, MLPDecoder)}
 ARCHITECTURES = tuple(_NETWORKS)
@@ -102,6 +102,7 @@ def build_vae(
     *,
     seed: int,
     noise: float = 1.0,
+    activation: str = "elu",
 ) -> VAE:
     """Make a VAE with freshly drawn weights.
 
@@ -112,9 +113,11 @@ def build_vae(
         decoders: the number of decoders K.
         seed: seed of the initial weights; PyTorch's global generator is left as it was.
         noise: τ, the standard deviation of the likelihood, in data units.
+        activation: ``"elu"`` (the paper's, once continuously differentiable), or smooth: ``"silu"``, ``"softplus"`` or
+            ``"tanh"``.
 
     Raises:
-        ValueError: the architecture is unknown, or a size is not positive.
+        ValueError: the architecture or the activation is unknown, or a size is not positive.
 
     Example:
         >>> model = build_vae("mlp", (1, 8, 8), latent_dim=2, decoders=4, seed=0)
@@ -123,6 +126,8 @@ def build_vae(
     """
     if architecture not in _NETWORKS:
         raise ValueError(f"expected an architecture among {', '.join(ARCHITECTURES)}, got {architecture!r}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {activation!r}")
     if min(latent_dim, decoders, math.prod(event_shape)) < 1:
         raise ValueError(
             f"expected positive sizes, got latent_dim={latent_dim}, decoders={decoders}, event_shape={event_shape}"
@@ -130,5 +135,6 @@ def build_vae(
     make_encoder, make_decoder = _NETWORKS[architecture]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = make_encoder(event_shape, latent_dim)
-        return VAE(encoder, [make_decoder(event_shape, latent_dim) for _ in range(decoders)], noise)
+        encoder = make_encoder(event_shape, latent_dim, activation=activation)
+        made = [make_decoder(event_shape, latent_dim, activation=activation) for _ in range(decoders)]
+        return VAE(encoder, made, noise)

@@ -1,5 +1,6 @@
 """Every figure of the notebooks, one function each: drawn at the width of a column, in colours that all can tell."""
 
+from latentgeo.plotting.charts import flatness
 from latentgeo.plotting.latent import invariance, latent_spaces, two_models
 from latentgeo.plotting.reliability import cv_histogram, reliability
 from latentgeo.plotting.solver import calibration, error_against_time, scaling
@@ -10,6 +11,7 @@ __all__ = [
     "calibration",
     "cv_histogram",
     "error_against_time",
+    "flatness",
     "invariance",
     "latent_spaces",
     "reliability",

@@ -414,3 +414,17 @@ def test_what_is_not_a_decoder_or_not_points_is_refused(function):
         function(sphere, [[0.0, 1.0]])
     with pytest.raises(TypeError, match=r"its parameters are torch\.float64"):
         function(mlp(0), _points(5, 3).float())
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.Mish, nn.GELU, nn.Softplus, nn.Tanh])
+def test_smooth_activations_have_a_curvature_whether_or_not_gradients_are_recorded(activation):
+    f = nn.Sequential(nn.Linear(2, 8), activation(), nn.Linear(8, 5)).double()
+    z = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    outside = lg.scalar_curvature(f, z)
+    with torch.no_grad():
+        inside = lg.scalar_curvature(f, z)
+    assert torch.equal(outside, inside)
+    assert outside.isfinite().all()
+    assert (outside.abs() > 0).all()
+    assert lg.exp_map(f, z, 0.1 * z, steps=4).isfinite().all()
+    assert not outside.requires_grad

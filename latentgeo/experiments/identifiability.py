@@ -1,0 +1,105 @@
+"""The theorem's table: several models, several changes of latent coordinates, every quantity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.distributions.transforms import Transform
+from tqdm import tqdm
+
+from latentgeo.experiments.data import load_dataset
+from latentgeo.experiments.study import Study
+from latentgeo.geometry.decoder import Decoder
+from latentgeo.geometry.surfaces import sphere, swiss_roll, torus
+from latentgeo.identifiability.checks import QUANTITIES, check_identifiability
+from latentgeo.identifiability.flows import random_flow
+from latentgeo.identifiability.transforms import CoordinateWarp, RadialTwist, random_affine, random_rotation
+
+POINTS = 8  # latent points at which a model is compared
+PAIRS = 2  # pairs of them that geodesics join
+NETWORKS = {"digits": "digits VAE", "fashion_mnist": "Fashion-MNIST VAE"}
+# What takes integrations or many geodesics, seconds on a surface and a minute on a network.
+SLOW = ("logarithm", "exponential", "Fréchet mean")
+
+
+def surfaces() -> dict[str, tuple[Decoder, Tensor]]:
+    """Surfaces in closed form and latent points on them, in float64, by name."""
+    random = torch.Generator().manual_seed(0)
+    drawn = 0.4 * torch.randn(3, POINTS, 2, dtype=torch.float64, generator=random)
+    # The swiss roll's first coordinate is an angle, and its sheet begins away from zero.
+    placed = {"sphere": drawn[0], "swiss roll": drawn[1] + drawn.new_tensor([4.0, 0.0]), "torus": drawn[2]}
+    return {name: (f, placed[name]) for name, f in zip(placed, (sphere, swiss_roll, torus), strict=True)}
+
+
+def networks() -> dict[str, tuple[Decoder, Tensor]]:
+    """VAEs with smooth activations trained at the quick scale, K = 8 decoders, and codes of test images, in float64.
+
+    Raises:
+        MissingDataError: a data set is not on this machine.
+    """
+    found = {}
+    for dataset, name in NETWORKS.items():
+        model = Study(dataset, "mlp", seeds=1, activation="silu").trained(0).double().requires_grad_(False)
+        found[name] = (model.ensemble, model.encode(load_dataset(dataset).test[:POINTS].double()))
+    return found
+
+
+def families(z: Tensor) -> dict[str, Transform]:
+    """Changes of latent coordinates for codes z (n, d), by name; the twist turns the median code by one radian."""
+    d, random = z.shape[1], torch.Generator().manual_seed(1)
+    return {
+        "rotation": random_rotation(d, generator=random),
+        "affine": random_affine(d, condition=4.0, generator=random),
+        "twist": RadialTwist(1.0 / z.square().sum(1).median().item()),
+        "warp": CoordinateWarp(),
+        "flow": random_flow(d, seed=0),
+    }
+
+
+def identifiability_table(
+    models: Mapping[str, tuple[Decoder, Tensor]],
+    *,
+    quantities: tuple[str, ...] | None = None,
+    transforms: Callable[[Tensor], Mapping[str, Transform]] = families,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Compare every model with itself in other coordinates, under every family of changes.
+
+    Args:
+        models: decoder and latent points (n, d) by name, such as :func:`surfaces` and :func:`networks`.
+        quantities: names among :data:`latentgeo.identifiability.checks.QUANTITIES`; by default all that the number of
+            dimensions has.
+        transforms: makes the changes of coordinates for latent points, by name.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The rows of :func:`latentgeo.check_identifiability` with the columns ``model`` and ``family`` before them.
+    """
+    jobs = [(name, f, z, family, A) for name, (f, z) in models.items() for family, A in transforms(z).items()]
+    tables = []
+    for name, f, z, family, A in tqdm(jobs, desc="comparisons", disable=not progress):
+        table = check_identifiability(f, A, z, "all" if quantities is None else quantities, pairs=PAIRS)
+        table.insert(0, "family", family)
+        table.insert(0, "model", name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def intact_controls(table: pd.DataFrame) -> pd.DataFrame:
+    """Which controls each family leaves alone, in every model and in some.
+
+    Args:
+        table: from :func:`identifiability_table`.
+
+    Returns:
+        Share of the models in which a control (row) agrees under a family (column): 0 where it always differs.
+    """
+    controls = table[table["kind"] == "not identified"]
+    agrees = controls.assign(agrees=controls["verdict"] == "agrees").pivot_table(
+        index="quantity", columns="family", values="agrees", aggfunc="mean"
+    )
+    rows = [name for name in QUANTITIES if name in agrees.index]
+    return agrees.loc[rows, list(dict.fromkeys(table["family"]))]
