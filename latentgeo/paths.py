@@ -28,3 +28,13 @@ def figures_dir() -> Path:
     The figures that are committed, in ``figures/``, are drawn by ``make notebooks`` alone.
     """
     return Path(os.environ.get("LATENTGEO_FIGURES") or project_root() / "build" / "figures")
+
+
+def results_dir() -> Path:
+    """Folder that notebooks write tables into: ``LATENTGEO_RESULTS``, or ``build/results``; it is made.
+
+    The tables that are committed, in ``data/results/``, are those of the paper's scale.
+    """
+    folder = Path(os.environ.get("LATENTGEO_RESULTS") or project_root() / "build" / "results")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -25,10 +25,18 @@ def table():
 def test_every_figure_can_be_drawn_and_saved(table, tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTGEO_FIGURES", str(tmp_path))
     codes, labels = np.random.default_rng(0).normal(size=(2, 30, 3)), np.arange(30) % 10
-    values = np.arange(1.0, 5.0)
+    checked = pd.DataFrame(
+        [
+            (model, family, *row)
+            for model in ("sphere", "torus")
+            for family in ("twist", "warp")
+            for row in [("angle", "identified", 1e-12), ("codes", "not identified", 0.0)]
+        ],
+        columns=["model", "family", "quantity", "kind", "difference"],
+    )
     figures = {
         "two": plotting.two_models(codes, labels, [str(i) for i in range(10)], table),
-        "invariance": plotting.invariance(*2 * [{"euclidean": values, "geodesic": values}]),
+        "identifiability": plotting.identifiability(checked, 1e-2),
         "cv": plotting.cv_histogram(lg.coefficient_of_variation(table), 2, "digits"),
         "methods": plotting.reliability(lg.compare_reliability(table), "digits"),
     }

@@ -1,11 +1,13 @@
-"""Fan-out of independent jobs over processes, one thread each."""
+"""Fan-out of jobs over processes, here or on a cluster, one thread each."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from tqdm import tqdm
@@ -18,9 +20,55 @@ _WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**28),
     "MALLOC_MMAP_THRESHOLD_": str(2**28),
 }
+_POLL = 1.0  # seconds between looks at what is going on
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One call of a function.
+
+    Attributes:
+        name: different from that of all others.
+        task: a function that a worker process can import.
+        arguments: what it is called with; they are pickled on their way.
+        after: names of jobs that must have succeeded before.
+    """
+
+    name: str
+    task: Callable[..., object]
+    arguments: tuple[object, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """What became of a job that failed.
+
+    Attributes:
+        name: the job's.
+        error: type and message.
+        traceback: as text.
+    """
+
+    name: str
+    error: str
+    traceback: str
+
+
+class JobsFailedError(RuntimeError):
+    """Some jobs failed, after all others have ended.
+
+    Attributes:
+        failures: one record for each, in the order of the jobs.
+    """
+
+    def __init__(self, failures: Sequence[Failure], finished: int, label: str) -> None:
+        self.failures = list(failures)
+        first = self.failures[0]
+        super().__init__(
+            f"{len(self.failures)} of {len(self.failures) + finished} {label} failed and {finished} finished; "
+            f"the first failure: {first.name}: {first.error}"
+        )
 
 
 @contextmanager
@@ -34,75 +82,116 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _single_threaded(task: Callable[[Job], Result], job: Job) -> Result:
-    with single_thread():
-        return task(job)
+def _call(job: Job) -> object | Failure:
+    """Run a job; what it raises comes back as a record."""
+    try:
+        with single_thread():
+            return job.task(*job.arguments)
+    except Exception as error:
+        return Failure(job.name, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 def run_jobs(
-    task: Callable[[Job], Result],
     jobs: Sequence[Job],
     *,
     workers: int | None = None,
     label: str = "runs",
     progress: bool = True,
-) -> list[Result]:
-    """Run a task on every job, several at a time, and finish the others when one fails.
+    status: Callable[[], str] | None = None,
+) -> dict[str, object]:
+    """Run jobs, several at a time, and finish the others when one fails.
+
+    Where the environment variable ``DASK_SCHEDULER_ADDRESS`` is set, they run on the workers of that scheduler, which
+    must see the same files; else on a cluster of worker processes that lives as long as the call. A job whose worker
+    dies is run again by another.
 
     Args:
-        task: a function that a worker process can import, of one job.
-        jobs: what it is called with.
+        jobs: what is to be done; jobs come after those that they wait for.
         workers: processes; one for each core by default, 0 for none (everything here, one after another).
         label: what the progress bar counts.
         progress: whether to show it.
+        status: tells what is going on, for the progress bar; called about once a second.
 
     Returns:
-        The results in the order of the jobs.
+        The results by the jobs' names.
 
     Raises:
-        RuntimeError: jobs failed; the message has the first failure, which is also the cause, and their number.
+        ValueError: two jobs have the same name, or one waits for a job that does not come before it.
+        JobsFailedError: jobs failed; those that wait for them count as failed too.
 
     Example:
-        >>> run_jobs(abs, [-1, 2], workers=0, progress=False)
-        [1, 2]
+        >>> run_jobs([Job("one", abs, (-1,)), Job("two", abs, (-2,), after=("one",))], workers=0, progress=False)
+        {'one': 1, 'two': 2}
     """
-    workers = min(os.cpu_count() or 1, len(jobs)) if workers is None else workers
-    results: dict[int, Result] = {}
-    failures: dict[int, BaseException] = {}
+    names: set[str] = set()
+    for job in jobs:
+        if job.name in names or not names.issuperset(job.after):
+            raise ValueError(f"jobs: expected different names, and each job after those it waits for; got {job.name!r}")
+        names.add(job.name)
+    outcomes: dict[str, object] = {}
     with tqdm(total=len(jobs), desc=label, disable=not progress) as bar:
-        for number, outcome in _outcomes(task, jobs, workers):
-            (failures if isinstance(outcome, BaseException) else results)[number] = outcome
-            bar.update()
+        looked = time.monotonic()
+        for name, outcome in _outcomes(jobs, workers):
+            if name is not None:
+                outcomes[name] = outcome
+                bar.update()
+            if status is not None and progress and time.monotonic() - looked >= _POLL:
+                bar.set_postfix_str(status())
+                looked = time.monotonic()
+    failures = [outcomes[job.name] for job in jobs if isinstance(outcomes[job.name], Failure)]
     if failures:
-        first = failures[min(failures)]
-        raise RuntimeError(
-            f"{len(failures)} of {len(jobs)} {label} failed and {len(results)} finished; the first failure: "
-            f"{type(first).__name__}: {first}"
-        ) from first
-    return [results[number] for number in range(len(jobs))]
+        raise JobsFailedError(failures, len(jobs) - len(failures), label)
+    return {job.name: outcomes[job.name] for job in jobs}
 
 
-def _outcomes(
-    task: Callable[[Job], Result], jobs: Sequence[Job], workers: int
-) -> Iterator[tuple[int, Result | BaseException]]:
-    """Number and result, or exception, of each job as it ends."""
-    if workers <= 1:
-        for number, job in enumerate(jobs):
-            try:
-                outcome: Result | BaseException = _single_threaded(task, job)
-            except Exception as error:
-                outcome = error
-            yield number, outcome
+def _waits_for_failure(job: Job, outcomes: Mapping[str, object]) -> Failure | None:
+    broken = [name for name in job.after if isinstance(outcomes.get(name), Failure)]
+    return Failure(job.name, f"not run, as {broken[0]} failed", "") if broken else None
+
+
+def _outcomes(jobs: Sequence[Job], workers: int | None) -> Iterator[tuple[str | None, object]]:
+    """Name and result, or failure, of each job as it ends; (None, None) now and then meanwhile."""
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if workers is None and not address:
+        workers = min(os.cpu_count() or 1, len(jobs))
+    outcomes: dict[str, object] = {}
+    if workers is not None and workers <= 1:
+        for job in jobs:
+            outcomes[job.name] = _waits_for_failure(job, outcomes) or _call(job)
+            yield job.name, outcomes[job.name]
         return
     import dask
-    from distributed import Client, LocalCluster, as_completed
+    from distributed import Client, LocalCluster, wait
 
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}),
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster) as client,
-    ):
-        futures = {client.submit(_single_threaded, task, job, pure=False): number for number, job in enumerate(jobs)}
-        for future in as_completed(futures, raise_errors=False):
-            error = future.exception()
-            yield futures[future], error if error is not None else future.result()
+    with ExitStack() as stack:
+        if workers is None:
+            client = stack.enter_context(Client(address))
+        else:
+            stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}))
+            options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+            client = stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
+        waiting, running = list(jobs), {}
+        while waiting or running:
+            for job in list(waiting):
+                if not all(name in outcomes for name in job.after):
+                    continue
+                waiting.remove(job)
+                failure = _waits_for_failure(job, outcomes)
+                if failure is None:
+                    running[client.submit(_call, job, pure=False)] = job
+                else:
+                    outcomes[job.name] = failure
+                    yield job.name, failure
+            if not running:
+                continue
+            try:
+                done = wait(list(running), timeout=_POLL, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                yield None, None
+                continue
+            for future in done:
+                job = running.pop(future)
+                error = future.exception()  # of the cluster's, such as a job that has killed several workers
+                lost = error is not None and Failure(job.name, f"{type(error).__name__}: {error}", "")
+                outcomes[job.name] = lost or future.result()
+                yield job.name, outcomes[job.name]

@@ -1,91 +1,178 @@
-"""The run store: one folder for each trained model, complete or not there at all.
+"""The run store: one folder for each trained model, from which a killed training goes on where it was.
 
-A run is written under a temporary name and moved into place as a whole; its success marker, written last, carries the
-checksum of the weights. A finished run is never trained again, and a half-written one is never taken for whole.
+A run's folder holds ``config.json``, ``environment.json``, ``metrics.jsonl`` (the training curve), ``log.txt`` and
+checkpoints while it is trained; then ``weights.safetensors`` and, written last, ``SUCCESS.json`` with the checksums of
+the others. Files are written under another name, flushed to the disk and moved into place, so that each is whole or
+absent. What does not match its checksum is moved aside and made again. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import logging
+import math
 import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
 
 from latentgeo.experiments.config import RunConfig
 from latentgeo.experiments.data import Dataset
-from latentgeo.models.training import train
+from latentgeo.models.training import TrainingState, train
 from latentgeo.models.vae import VAE, build_vae
+from latentgeo.paths import project_root
 
-_MARKER, _WEIGHTS = "SUCCESS.json", "weights.safetensors"
+CHECKPOINT_SECONDS = 20.0  # between checkpoints; one takes some tenths of a second
+_MARKER, _WEIGHTS, _CONFIG = "SUCCESS.json", "weights.safetensors", "config.json"
+_ENVIRONMENT, _METRICS, _LOG = "environment.json", "metrics.jsonl", "log.txt"
+_PACKAGES = ("latentgeo", "torch", "numpy", "pandas", "safetensors")
 
 
-def _environment() -> dict[str, object]:
-    versions = {name: importlib.metadata.version(name) for name in ("latentgeo", "torch", "numpy", "pandas")}
+def environment() -> dict[str, object]:
+    """What a result was computed with: versions, platform, threads, device, and the commit of the checkout."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        **versions,
+        "device": "cpu",
+        **_commit(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _commit() -> dict[str, object]:
+    """Commit of the checkout, and whether its tracked files differ from it; None without git."""
+
+    def git(*arguments: str) -> str:
+        options = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+        return subprocess.run(["git", "-C", str(project_root()), *arguments], **options).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
 
 
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def checksum(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is whole or absent, also after a crash or on a full disk.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a damaged file or folder, so that it is neither trusted nor lost, and return its new path."""
+    candidates = (path.with_name(f"{path.name}.damaged{i}") for i in range(100_000))
+    aside = next(candidate for candidate in candidates if not candidate.exists())
+    os.replace(path, aside)
+    return aside
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, and what its marker says.
+
+    Attributes:
+        folder: the run's folder.
+        files: SHA-256 of each of its files, by name.
+        seconds: time that its training took, without interruptions.
+    """
+
+    folder: Path
+    files: Mapping[str, str]
+    seconds: float
+
+    def read(self, name: str) -> bytes:
+        """Content of one of its files.
+
+        Raises:
+            ValueError: the file is not what was written.
+            OSError: it cannot be read.
+        """
+        content = (self.folder / name).read_bytes()
+        if checksum(content) != self.files.get(name):
+            raise ValueError(f"{self.folder / name} does not have the checksum that its {_MARKER} states")
+        return content
 
 
 class RunStore:
-    """Trained models on disk, keyed by their configuration.
+    """Trained models on disk, keyed by their configuration; safe to share between processes and machines.
 
     Args:
         root: folder of the store; made when something is written.
+        checkpoint_seconds: least time between two checkpoints of a training.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> None:
         self.root = Path(root)
+        self.checkpoint_seconds = checkpoint_seconds
 
     def folder(self, config: RunConfig, dataset: Dataset) -> Path:
         """Folder of a run, whether or not it exists."""
         name = f"{config.dataset}-{config.architecture}-seed{config.seed}-{config.key(dataset.sha256)}"
         return self.root / name
 
-    def is_complete(self, config: RunConfig, dataset: Dataset) -> bool:
-        """Whether the run is finished and its weights are those that were written."""
+    def find(self, config: RunConfig, dataset: Dataset) -> Run | None:
+        """A run, if it is finished: by its marker and its configuration; weights are checked when they are read."""
         folder = self.folder(config, dataset)
         try:
-            marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
-            return marker["weights_sha256"] == _sha256(folder / _WEIGHTS)
+            marker = json.loads((folder / _MARKER).read_bytes())
+            run = Run(folder, dict(marker["files"]), float(marker["seconds"]))
+            if run.read(_CONFIG) != _json(config.as_dict(dataset.sha256)):
+                return None
+            return run if (folder / _WEIGHTS).stat().st_size == marker["weights_bytes"] else None
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return None
 
-    def model(self, config: RunConfig, dataset: Dataset) -> VAE:
-        """Load a finished run's model, in evaluation mode.
-
-        Raises:
-            FileNotFoundError: the run is not finished, or its weights are damaged.
-        """
-        if not self.is_complete(config, dataset):
-            raise FileNotFoundError(
-                f"{self.folder(config, dataset)} holds no finished run; train it first, e.g. with Study.run()"
-            )
+    def load(self, config: RunConfig, dataset: Dataset) -> VAE | None:
+        """The model of a finished run, in evaluation mode; None where there is none, or where it is damaged."""
+        run = self.find(config, dataset)
+        if run is None:
+            return None
+        try:
+            weights = load(run.read(_WEIGHTS))
+        except (OSError, ValueError, SafetensorError):
+            return None
         model = _fresh_model(config, dataset)
-        model.load_state_dict(load_file(self.folder(config, dataset) / _WEIGHTS))
+        model.load_state_dict(weights)
         return model.eval()
 
     def train(self, config: RunConfig, dataset: Dataset) -> VAE:
-        """Train a run and store it, or load it where it is finished.
+        """Load a run where it is finished; else train it, from its last checkpoint where there is one.
+
+        Of several processes that want the same run one trains, and the others wait for it.
 
         Args:
             config: the run.
@@ -93,65 +180,109 @@ class RunStore:
 
         Returns:
             The trained model, in evaluation mode.
+
+        Raises:
+            OSError: the store cannot be written, for instance as the disk is full; checkpoints are kept.
         """
-        if self.is_complete(config, dataset):
-            return self.model(config, dataset)
+        model = self.load(config, dataset)
+        if model is not None:
+            return model
+        with self.lock(config, dataset) as folder:
+            model = self.load(config, dataset)
+            if model is None:
+                self._set_up(folder, config, dataset)
+                with _logging_to(folder / _LOG):
+                    model = self._train(folder, config, dataset)
+            return model
+
+    @contextmanager
+    def lock(self, config: RunConfig, dataset: Dataset) -> Iterator[Path]:
+        """Hold a run, and get its folder; other processes wait. The system lets go of it when a process dies."""
         folder = self.folder(config, dataset)
-        if folder.exists() and not self.is_complete(config, dataset):  # it may have been finished meanwhile
-            os.replace(folder, _unused(folder.with_name(f"{folder.name}.damaged")))
-        self.root.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=self.root))
-        partial.chmod(0o755)  # a store may be shared
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{folder.name}.lock"):
+            yield folder
+
+    def _set_up(self, folder: Path, config: RunConfig, dataset: Dataset) -> None:
+        """Make the folder of a run that is to be trained; what is not this run's, or is damaged, moves aside."""
+        wanted = _json(config.as_dict(dataset.sha256))
         try:
-            _write_json(partial / "config.json", config.as_dict(dataset.sha256))
-            _write_json(partial / "environment.json", _environment())
-            with (partial / "metrics.jsonl").open("w", encoding="utf-8") as metrics:
+            usable = (folder / _CONFIG).read_bytes() == wanted and not (folder / _MARKER).exists()
+        except OSError:
+            usable = False
+        if folder.exists() and not usable:
+            move_aside(folder)
+        folder.mkdir(exist_ok=True)
+        for partial in folder.glob(".*.partial"):  # of a process that was killed
+            partial.unlink(missing_ok=True)
+        for table in folder.glob("*.csv"):  # of a model whose marker was lost
+            move_aside(table)
+        write_atomically(folder / _ENVIRONMENT, _json(environment()))
+        write_atomically(folder / _CONFIG, wanted)
 
-                def on_epoch(row: dict[str, float]) -> None:
-                    metrics.write(json.dumps(row) + "\n")
-                    metrics.flush()
+    def _train(self, folder: Path, config: RunConfig, dataset: Dataset) -> VAE:
+        log = logging.getLogger(__name__)
+        state, rows = _last_checkpoint(folder)
+        log.info("going on after epoch %s", state.epoch) if state else log.info("starting")
+        _write_rows(folder / _METRICS, rows)
+        written = time.monotonic()
+        with (folder / _METRICS).open("a", encoding="utf-8") as metrics:
 
-                model = train(
-                    _fresh_model(config, dataset),
-                    dataset.train,
-                    dataset.validation,
-                    config.training,
-                    seed=config.seed,
-                    on_epoch=on_epoch,
-                )
-            save_file(model.state_dict(), partial / _WEIGHTS)
-            _write_json(partial / _MARKER, {"weights_sha256": _sha256(partial / _WEIGHTS)})
-            try:
-                os.replace(partial, folder)
-            except OSError:
-                # Another process finished the same run first; its result is as good as ours.
-                if not self.is_complete(config, dataset):
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        return self.model(config, dataset)
+            def on_epoch(row: dict[str, float], snapshot: Callable[[], TrainingState]) -> None:
+                nonlocal written
+                rows.append(row)
+                metrics.write(json.dumps(row) + "\n")
+                metrics.flush()
+                if time.monotonic() - written >= self.checkpoint_seconds:
+                    try:
+                        _write_checkpoint(folder, snapshot(), rows)
+                    except OSError as error:  # of a full disk, for instance; what is there is still good
+                        log.warning("no checkpoint after epoch %s: %s", row["epoch"], error)
+                    written = time.monotonic()
 
-    def table(
-        self, config: RunConfig, dataset: Dataset, name: str, make: Callable[[VAE], pd.DataFrame]
-    ) -> pd.DataFrame:
-        """Read a table computed from a run's model, computing it where it is not there yet.
+            model = train(
+                _fresh_model(config, dataset),
+                dataset.train,
+                dataset.validation,
+                config.training,
+                seed=config.seed,
+                on_epoch=on_epoch,
+                resume=state,
+            )
+        log.info("finished after %s epochs", len(rows))
+        weights = save(model.state_dict())
+        write_atomically(folder / _WEIGHTS, weights)
+        _write_rows(folder / _METRICS, rows)
+        names = (_CONFIG, _ENVIRONMENT, _METRICS)
+        files = {name: checksum((folder / name).read_bytes()) for name in names} | {_WEIGHTS: checksum(weights)}
+        marker = {"files": files, "weights_bytes": len(weights), "seconds": sum(row["seconds"] for row in rows)}
+        write_atomically(folder / _MARKER, _json(marker))
+        for path in _checkpoints(folder):
+            path.unlink(missing_ok=True)
+        return model
+
+    def write_table(self, run: Run, name: str, table: pd.DataFrame) -> None:
+        """Keep a table that was computed from a run's model; its first line has the checksum of the rest.
 
         Args:
-            config: the run, finished.
-            dataset: its data.
+            run: the run.
             name: of the table; it must change whenever what it holds would.
-            make: computes the table from the model.
-
-        Returns:
-            The table as read back from disk, so that the first and every later call agree to the last digit.
+            table: with an index that says nothing.
         """
-        path = self.folder(config, dataset) / f"{name}.csv"
-        if not path.is_file():
-            made = make(self.model(config, dataset))
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            made.to_csv(partial, index=False)
-            os.replace(partial, path)
-        return pd.read_csv(path, engine="python")  # which reads back every float as it was
+        content = table.to_csv(index=False).encode()
+        write_atomically(run.folder / f"{name}.csv", f"# sha256 {checksum(content)}\n".encode() + content)
+
+    def read_tables(self, run: Run, pattern: str) -> list[pd.DataFrame]:
+        """Tables of a run by a glob pattern of their names; damaged ones are moved aside and left out."""
+        tables = []
+        for path in sorted(run.folder.glob(f"{pattern}.csv")):
+            first, _, rest = path.read_bytes().partition(b"\n")
+            if first != f"# sha256 {checksum(rest)}".encode():
+                move_aside(path)
+                continue
+            tables.append(pd.read_csv(path, comment="#", float_precision="round_trip"))
+        return tables
 
 
 def _fresh_model(config: RunConfig, dataset: Dataset) -> VAE:
@@ -166,6 +297,57 @@ def _fresh_model(config: RunConfig, dataset: Dataset) -> VAE:
     )
 
 
-def _unused(path: Path) -> Path:
-    candidates = (path.with_name(f"{path.name}{i}") for i in range(10_000))
-    return next(candidate for candidate in candidates if not candidate.exists())
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Append what the package says meanwhile to a file."""
+    logger = logging.getLogger("latentgeo")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(before or logging.INFO, logging.INFO))
+    try:
+        yield
+    except BaseException:
+        logger.exception("ended early")
+        raise
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _write_rows(path: Path, rows: list[dict[str, float]]) -> None:
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a run, newest first; a name ends with the beginning of the content's checksum."""
+    return sorted(folder.glob("checkpoint-*.safetensors"), reverse=True)
+
+
+def _write_checkpoint(folder: Path, state: TrainingState, rows: list[dict[str, float]]) -> None:
+    """Write a checkpoint and delete all older ones but the last."""
+    best_loss = None if math.isinf(state.best_loss) else state.best_loss
+    scalars = {"epoch": state.epoch, "step": state.step, "best_epoch": state.best_epoch, "best_loss": best_loss}
+    content = save(dict(state.tensors), metadata={"state": json.dumps(scalars), "rows": json.dumps(rows)})
+    write_atomically(folder / f"checkpoint-{state.epoch:06d}-{checksum(content)[:16]}.safetensors", content)
+    for path in _checkpoints(folder)[2:]:
+        path.unlink(missing_ok=True)
+
+
+def _last_checkpoint(folder: Path) -> tuple[TrainingState | None, list[dict[str, float]]]:
+    """State and training curve of the newest checkpoint that is whole; damaged ones are moved aside."""
+    for path in _checkpoints(folder):
+        content = path.read_bytes()
+        if not path.stem.endswith(checksum(content)[:16]):
+            move_aside(path)
+            continue
+        tensors: dict[str, Tensor] = load(content)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        scalars = json.loads(metadata["state"])
+        if scalars["best_loss"] is None:
+            scalars["best_loss"] = math.inf
+        return TrainingState(tensors=tensors, **scalars), json.loads(metadata["rows"])
+    return None, []

@@ -21,15 +21,17 @@ from latentgeo.experiments.config import (
     training_preset,
 )
 from latentgeo.experiments.data import Dataset, load_dataset
-from latentgeo.experiments.distances import METHODS, PAIR_SEED, draw_pairs, pair_distances
-from latentgeo.experiments.runner import run_jobs, single_thread
+from latentgeo.experiments.distances import METHODS, draw_pairs, pair_distances
+from latentgeo.experiments.runner import Job, run_jobs, single_thread
 from latentgeo.experiments.store import RunStore
 from latentgeo.models.networks import ACTIVATIONS
 from latentgeo.models.training import TrainingConfig
 from latentgeo.models.vae import VAE
 from latentgeo.paths import runs_dir
 
-_TABLE_SCHEMA = 2  # raise it whenever the same model would give other distances
+_SCHEMA = 3  # raise it whenever the same model would give other distances
+_TABLE = f"distances-{digest([_SCHEMA, METHODS])}"
+_BLOCK = 50  # pairs that one job measures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Study:
         profile: ``"quick"`` or ``"paper"``, how the models are trained.
         latent_dim: the number of latent dimensions d; the paper's by default (8 for digits).
         decoders: the number of decoders K.
-        activation: of the networks; the paper's ELU by default, SiLU for digits.
+        activation: of the networks; the paper's ELU by default, tanh for digits.
         training: the optimiser's settings; those of the profile by default.
         store: folder of the run store; ``data/runs`` by default.
 
@@ -123,14 +125,27 @@ class Study:
 
         Raises:
             MissingDataError: the data set is not on this machine.
-            RuntimeError: a model failed; the others are finished and stored.
+            JobsFailedError: a model failed; the others are finished and stored.
         """
         dataset = load_dataset(self.dataset)
-        draw_pairs(len(dataset.test), self.pairs)  # before anything is trained
-        missing = [seed for seed in self.seeds if not self._is_measured(seed, dataset)]
-        if missing:
-            run_jobs(_measure, [(self, seed) for seed in missing], workers=workers, label="models", progress=progress)
-        tables = [self._table(seed, dataset).assign(seed=seed) for seed in self.seeds]
+        drawn = draw_pairs(len(dataset.test), self.pairs)  # before anything is trained
+        pairs = pd.DataFrame({"pair": np.arange(self.pairs), "start": drawn[0], "end": drawn[1]})
+        measured = {seed: self._measured(seed, dataset, pairs) for seed in self.seeds}
+        jobs = []
+        for seed in self.seeds:
+            missing = pairs[~pairs["pair"].isin(measured[seed]["pair"])]
+            if missing.empty:
+                continue
+            train = Job(f"training of seed {seed}", _train, (self, seed))
+            jobs.append(train)
+            for first in range(0, len(missing), _BLOCK):
+                block = missing.iloc[first : first + _BLOCK]
+                numbers = f"{block['pair'].iloc[0]} to {block['pair'].iloc[-1]}"
+                jobs.append(Job(f"pairs {numbers} of seed {seed}", _measure, (self, seed, block), after=(train.name,)))
+        if jobs:
+            run_jobs(jobs, workers=workers, label="jobs", progress=progress, status=lambda: self._status(dataset))
+            measured = {seed: self._measured(seed, dataset, pairs) for seed in self.seeds}
+        tables = [measured[seed].assign(seed=seed) for seed in self.seeds]
         return pd.concat(tables, ignore_index=True)[["seed", "pair", "method", "value", "converged", "error"]]
 
     def trained(self, seed: int) -> VAE:
@@ -143,30 +158,46 @@ class Study:
         if seed not in self.seeds:
             raise ValueError(f"expected a seed among {self.seeds}, got {seed!r}")
         with single_thread():
-            return _train((self, seed))
+            return RunStore(self.store).train(self.config(seed), load_dataset(self.dataset))
 
-    def _table_name(self) -> str:
-        return f"distances-{digest([_TABLE_SCHEMA, self.pairs, PAIR_SEED, METHODS])}"
+    def _measured(self, seed: int, dataset: Dataset, pairs: pd.DataFrame) -> pd.DataFrame:
+        """Distances of a model that are in the store already, those of whole pairs only, in the order of the pairs."""
+        store = RunStore(self.store)
+        run = store.find(self.config(seed), dataset)
+        found = [] if run is None else store.read_tables(run, f"{_TABLE}-*")
+        if not found:
+            return pd.DataFrame({"pair": pd.Series(dtype=int)})
+        rows = pd.concat(found, ignore_index=True) if len(found) > 1 else found[0]
+        rows = rows.merge(pairs, on=["start", "end"]).drop_duplicates(["pair", "method"])
+        rows = rows[rows.groupby("pair")["method"].transform("size") == len(METHODS)]
+        order = rows["method"].map({method: number for number, method in enumerate(METHODS)})
+        return rows.assign(order=order).sort_values(["order", "pair"], ignore_index=True).drop(columns="order")
 
-    def _is_measured(self, seed: int, dataset: Dataset) -> bool:
-        store, config = RunStore(self.store), self.config(seed)
-        table = store.folder(config, dataset) / f"{self._table_name()}.csv"
-        return store.is_complete(config, dataset) and table.is_file()
-
-    def _table(self, seed: int, dataset: Dataset) -> pd.DataFrame:
-        def measure(model: VAE) -> pd.DataFrame:
-            start, end = draw_pairs(len(dataset.test), self.pairs)
-            return pair_distances(model, dataset.test[start], dataset.test[end])
-
-        return RunStore(self.store).table(self.config(seed), dataset, self._table_name(), measure)
-
-
-def _train(job: tuple[Study, int]) -> VAE:
-    study, seed = job
-    return RunStore(study.store).train(study.config(seed), load_dataset(study.dataset))
+    def _status(self, dataset: Dataset) -> str:
+        """Epochs that each training has done, of those at most."""
+        store, parts = RunStore(self.store), []
+        for seed in self.seeds:
+            try:
+                epochs = (store.folder(self.config(seed), dataset) / "metrics.jsonl").read_bytes().count(b"\n")
+            except OSError:
+                continue
+            if store.find(self.config(seed), dataset) is None:
+                parts.append(f"seed {seed}: epoch {epochs}/{self.training.epochs}")
+        return ", ".join(parts)
 
 
-def _measure(job: tuple[Study, int]) -> int:
-    study, seed = job
-    _train(job)
-    return len(study._table(seed, load_dataset(study.dataset)))
+def _train(study: Study, seed: int) -> None:
+    RunStore(study.store).train(study.config(seed), load_dataset(study.dataset))
+
+
+def _measure(study: Study, seed: int, pairs: pd.DataFrame) -> None:
+    """Distances of some pairs under one model, into the store."""
+    dataset, store = load_dataset(study.dataset), RunStore(study.store)
+    model = store.train(study.config(seed), dataset)
+    table = pair_distances(model, dataset.test[pairs["start"].tolist()], dataset.test[pairs["end"].tolist()])
+    ends = pairs[["start", "end"]].iloc[table["pair"]].reset_index(drop=True)
+    store.write_table(
+        store.find(study.config(seed), dataset),
+        f"{_TABLE}-{digest(pairs[['start', 'end']].to_numpy().tolist())}",
+        pd.concat([ends, table.drop(columns="pair")], axis=1),
+    )

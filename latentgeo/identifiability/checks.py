@@ -28,6 +28,7 @@ from latentgeo.identifiability.transforms import reparametrise
 
 CHANGED = 1e-2  # relative difference from which a control counts as changed
 _SAFETY = 4.0  # of estimates of the energy that a geodesic could still lose, as in the certificate of lengths
+_INTEGRATED = 1e-7  # relative error at which their integration is fine enough
 _STEP = 0.1  # length of the geodesics that the exponential map is compared on, in data units
 _CURVATURE_DIM = 6  # largest number of dimensions in which the whole curvature tensor is compared
 _FINE = 64  # segments of the curves that are only measured
@@ -148,15 +149,23 @@ def _logarithm(m: _Pair) -> Measured:
     return (apart / first.length).max(), 10.0 * m.astray.max()
 
 
-def _exponential(m: _Pair) -> Measured:
-    ends, errors = [], []
-    step = _STEP * m.u
-    for f, z, v in ((m.f, m.z, step), (m.g, m.y, m.moved(step))):
-        coarse, fine = (m.decoded(f, exp_map(f, z, v, steps=steps)) for steps in (6, 12))
+def _integrated(m: _Pair, decoder: Decoder, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Decoded end points of geodesics, and their largest error, with as many steps as they need."""
+    coarse = m.decoded(decoder, exp_map(decoder, z, v, steps=6))
+    for steps in (12, 24, 48):
+        fine = m.decoded(decoder, exp_map(decoder, z, v, steps=steps))
         error = (fine - coarse) / 15.0  # of the finer, as Runge and Kutta's error falls to a sixteenth
-        ends.append(fine + error)
-        errors.append(error.norm(dim=1).max())
-    return (ends[0] - ends[1]).norm(dim=1).max() / _STEP, sum(errors) / _STEP + m.rounding
+        coarse = fine
+        if (error.norm(dim=1) <= _INTEGRATED * _STEP).all():
+            break
+    return fine + error, error.norm(dim=1).max()
+
+
+def _exponential(m: _Pair) -> Measured:
+    step = _STEP * m.u
+    here, error = _integrated(m, m.f, m.z, step)
+    there, other_error = _integrated(m, m.g, m.y, m.moved(step))
+    return (here - there).norm(dim=1).max() / _STEP, (error + other_error) / _STEP + m.rounding
 
 
 def _parallel_transport(m: _Pair) -> Measured:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -49,6 +48,110 @@ class TrainingConfig:
         return self.learning_rate * warmup * 0.5 ** (step / self.half_life)
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainingState:
+    """Everything that the rest of a training depends on, after an epoch.
+
+    Attributes:
+        epoch: epochs that are done.
+        step: optimiser steps that are done.
+        best_epoch: epoch with the least validation loss.
+        best_loss: that loss, in nats per image.
+        tensors: weights (``model.*``), those of the best epoch (``best.*``), the optimiser's (``optimiser.*``) and
+            the generator's state (``generator``).
+    """
+
+    epoch: int
+    step: int
+    best_epoch: int
+    best_loss: float
+    tensors: Mapping[str, Tensor]
+
+
+class _Training:
+    """A model in the middle of its training."""
+
+    def __init__(self, model: VAE, config: TrainingConfig, seed: int, device: torch.device) -> None:
+        self.model, self.config = model, config
+        self.parameters = list(model.parameters())
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self.optimiser = torch.optim.Adamax(self.parameters, lr=config.learning_rate, foreach=True)
+        self.best_loss, self.best_epoch, self.best = math.inf, -1, _copied(model.state_dict())
+        self.epoch = self.step = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether patience has run out."""
+        return self.epoch - 1 - self.best_epoch >= self.config.patience
+
+    def state(self) -> TrainingState:
+        """Copy of everything that the rest depends on."""
+        slots = self.optimiser.state_dict()["state"]
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"optimiser.{i}.{name}": value for i, slot in slots.items() for name, value in slot.items()}
+        tensors["generator"] = self.generator.get_state()
+        return TrainingState(self.epoch, self.step, self.best_epoch, self.best_loss, _copied(tensors))
+
+    def resume(self, state: TrainingState) -> None:
+        """Take up where a state was taken."""
+        self.model.load_state_dict(_part(state.tensors, "model."))
+        self.best = _copied(_part(state.tensors, "best."))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(state.tensors, "optimiser.").items():
+            number, slot = name.split(".", 1)
+            slots.setdefault(int(number), {})[slot] = value.clone()
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": slots, "param_groups": groups})
+        self.generator.set_state(state.tensors["generator"].cpu())
+        self.epoch, self.step = state.epoch, state.step
+        self.best_epoch, self.best_loss = state.best_epoch, state.best_loss
+
+    def run_epoch(self, images: Tensor, validation: Tensor) -> dict[str, float]:
+        """Train for one epoch and evaluate."""
+        began, batch = time.perf_counter(), self.config.batch_size
+        self.model.train()
+        order = torch.randperm(len(images), generator=self.generator, device=images.device)
+        steps = len(images) // batch
+        total = torch.zeros((), device=images.device)
+        for indices in order[: steps * batch].split(batch):
+            squared_error, divergence = self.model.loss_terms(images[indices], self.generator)
+            loss = (squared_error + divergence).mean()
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm, foreach=True)
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.config.rate(self.step)
+            self.optimiser.step()
+            total += loss.detach()
+            self.step += 1
+        self.model.eval()
+        train_loss, validation_loss = total.item() / steps, self.model.evaluate(validation)
+        if not math.isfinite(train_loss + validation_loss):
+            raise FloatingPointError(
+                f"the loss is no longer finite in epoch {self.epoch} (training {train_loss}, validation "
+                f"{validation_loss}); lower the learning rate"
+            )
+        if validation_loss < self.best_loss:
+            self.best_loss, self.best_epoch = validation_loss, self.epoch
+            self.best = _copied(self.model.state_dict())
+        self.epoch += 1
+        return {
+            "epoch": self.epoch - 1,
+            "train_loss": train_loss,
+            "validation_loss": validation_loss,
+            "seconds": time.perf_counter() - began,
+        }
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def train(
     model: VAE,
     images: Tensor,
@@ -56,7 +159,8 @@ def train(
     config: TrainingConfig,
     *,
     seed: int,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: Callable[[dict[str, float], Callable[[], TrainingState]], None] | None = None,
+    resume: TrainingState | None = None,
 ) -> VAE:
     """Train a VAE in place and leave it with the weights of its best epoch, in evaluation mode.
 
@@ -66,7 +170,10 @@ def train(
         validation: held-out images that choose the epoch to keep, shape (m, *event); never the test set.
         config: the optimiser's settings.
         seed: seed of the order of images and of the reparametrisation noise.
-        on_epoch: called after each epoch with its number, losses (nats per image) and seconds.
+        on_epoch: called after each epoch with its number, losses (nats per image) and seconds, and with a function
+            that copies the state of the training.
+        resume: a state from which to go on. On the same machine, with the same number of threads, the result is that
+            of an uninterrupted training bit for bit.
 
     Returns:
         The same model.
@@ -80,46 +187,12 @@ def train(
             f"expected at least one batch of {config.batch_size} training images, got {len(images)}; "
             "lower TrainingConfig.batch_size"
         )
-    generator = torch.Generator(device=images.device).manual_seed(seed)
-    parameters = list(model.parameters())
-    optimiser = torch.optim.Adamax(parameters, lr=config.learning_rate, foreach=True)
-    steps_per_epoch = len(images) // config.batch_size
-    best_loss, best_weights, best_epoch, step = math.inf, copy.deepcopy(model.state_dict()), -1, 0
-    for epoch in range(config.epochs):
-        began = time.perf_counter()
-        model.train()
-        order = torch.randperm(len(images), generator=generator, device=images.device)
-        total = 0.0
-        for indices in order[: steps_per_epoch * config.batch_size].split(config.batch_size):
-            squared_error, divergence = model.loss_terms(images[indices], generator)
-            loss = (squared_error + divergence).mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm, foreach=True)
-            for group in optimiser.param_groups:
-                group["lr"] = config.rate(step)
-            optimiser.step()
-            total += loss.item()
-            step += 1
-        model.eval()
-        validation_loss = model.evaluate(validation)
-        if not math.isfinite(total + validation_loss):
-            raise FloatingPointError(
-                f"the loss is no longer finite in epoch {epoch} (training {total}, validation {validation_loss}); "
-                "lower the learning rate"
-            )
-        if validation_loss < best_loss:
-            best_loss, best_weights, best_epoch = validation_loss, copy.deepcopy(model.state_dict()), epoch
+    training = _Training(model, config, seed, images.device)
+    if resume is not None:
+        training.resume(resume)
+    while training.epoch < config.epochs and not training.stopped:
+        row = training.run_epoch(images, validation)
         if on_epoch is not None:
-            on_epoch(
-                {
-                    "epoch": epoch,
-                    "train_loss": total / steps_per_epoch,
-                    "validation_loss": validation_loss,
-                    "seconds": time.perf_counter() - began,
-                }
-            )
-        if epoch - best_epoch >= config.patience:
-            break
-    model.load_state_dict(best_weights)
+            on_epoch(row, training.state)
+    model.load_state_dict(training.best)
     return model.eval()

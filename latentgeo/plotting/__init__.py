@@ -1,18 +1,21 @@
 """Every figure of the notebooks, one function each: drawn at the width of a column, in colours that all can tell."""
 
+from latentgeo.plotting.assumptions import broken_assumptions
 from latentgeo.plotting.charts import flatness
-from latentgeo.plotting.latent import invariance, latent_spaces, two_models
+from latentgeo.plotting.identifiability import identifiability
+from latentgeo.plotting.latent import latent_spaces, two_models
 from latentgeo.plotting.reliability import cv_histogram, reliability
 from latentgeo.plotting.solver import calibration, error_against_time, scaling
 from latentgeo.plotting.style import METHOD_NAMES, save
 
 __all__ = [
     "METHOD_NAMES",
+    "broken_assumptions",
     "calibration",
     "cv_histogram",
     "error_against_time",
     "flatness",
-    "invariance",
+    "identifiability",
     "latent_spaces",
     "reliability",
     "save",

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from latentgeo.plotting.style import COLOURS, METHOD_COLOURS, METHOD_NAMES, PAGE, STYLE
+from latentgeo.plotting.style import METHOD_COLOURS, METHOD_NAMES, PAGE, STYLE
 
 
 def _against(
@@ -100,36 +100,4 @@ def latent_spaces(
         handles, names = axes[0, 0].get_legend_handles_labels()
         if any(len(name) > 1 for name in names):
             figure.legend(handles, names, loc="outside lower center", ncols=5, markerscale=2)
-    return figure
-
-
-def invariance(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> Figure:
-    """Relative change of distances under a change of latent coordinates, by method.
-
-    Args:
-        before: distances of pairs by method, each of shape (P,).
-        after: the same pairs in the new coordinates.
-
-    Returns:
-        The figure, a panel for each method, all on the same vertical scale.
-    """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(before), figsize=(PAGE, 2.3), sharey=True, layout="constrained", squeeze=False
-        )
-        for ax, (method, values) in zip(axes[0], before.items(), strict=True):
-            change = 100 * (after[method] / values - 1)
-            ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-            ax.scatter(values, change, s=10, color=METHOD_COLOURS.get(method, COLOURS[7]), linewidth=0)
-            unit = "latent units" if method == "euclidean" else "data units"
-            ax.set(xlim=(0, None), title=METHOD_NAMES[method], xlabel=f"distance before ({unit})")
-            ax.annotate(
-                f"largest: {np.abs(change).max():.2g} %",
-                (0.98, 0.96),
-                xycoords="axes fraction",
-                ha="right",
-                va="top",
-                fontsize=7,
-            )
-        axes[0, 0].set_ylabel("relative change (%)")
     return figure

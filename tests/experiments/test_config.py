@@ -5,7 +5,7 @@ import pytest
 import latentgeo as lg
 from latentgeo.experiments.config import RunConfig, canonical_json, training_preset
 
-RUN = RunConfig("digits", "mlp", 2, 4, 0.25, "silu", 0, lg.TrainingConfig())
+RUN = RunConfig("digits", "mlp", 2, 4, 0.25, "tanh", 0, lg.TrainingConfig())
 SHA = {"images": "a", "labels": "b"}
 
 

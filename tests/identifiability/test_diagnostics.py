@@ -6,6 +6,7 @@ from torch import nn
 
 import latentgeo as lg
 from latentgeo.geometry import surfaces
+from latentgeo.geometry.counterexamples import branched, cusp, figure_eight, fold, pyramid, winding
 from latentgeo.identifiability.diagnostics import check_assumptions
 from tests.conftest import mlp
 
@@ -30,31 +31,6 @@ def _network(activation, d=3, D=20, width=64):
         return nn.Sequential(*layers).double().eval()
 
 
-def fold(z):
-    """Both signs of the first coordinate have the same image."""
-    return torch.stack([z[:, 0].square(), z[:, 1]], 1)
-
-
-def double_fold(z):
-    """A fold in three dimensions, so that nothing is amiss but its sheets and its crease."""
-    return torch.cat([fold(z), z[:, 1:].sin()], 1)
-
-
-def cusp(t):
-    """Injective, but without a tangent at 0."""
-    return torch.cat([t.square(), t**3], 1)
-
-
-def figure_eight(t):
-    """An injective immersion of the open interval (-π, π) whose ends come back to its middle."""
-    return torch.cat([torch.sin(2.0 * t), torch.sin(t)], 1)
-
-
-def branched(z):
-    """The complex square, twice around the origin: rank drops at one point alone."""
-    return torch.stack([z[:, 0].square() - z[:, 1].square(), 2.0 * z[:, 0] * z[:, 1], 0.1 * z[:, 0] ** 2], 1)
-
-
 CONTROLS = {
     "sphere": (surfaces.sphere, _box([-0.8] * 2, [0.8] * 2)),
     "swiss roll": (surfaces.swiss_roll, _box([4.0, 0.0], [12.0, 6.0])),
@@ -66,7 +42,7 @@ CONTROLS = {
     "ensemble": (lg.Ensemble([mlp(seed) for seed in range(3)]), _normal(3)),
     "figure-eight, its middle": (figure_eight, torch.linspace(-2.0, 2.0, 100).double()[:, None]),
     "cusp, off its point": (cusp, torch.linspace(0.2, 1.0, 100).double()[:, None]),
-    "fold, one sheet": (double_fold, _box([0.3, -1.0], [1.5, 1.0])),
+    "fold, one sheet": (fold, _box([0.3, -1.0], [1.5, 1.0])),
 }
 
 
@@ -88,19 +64,16 @@ def test_every_assumption_holds(case):
 
 # The decoder, its codes, and the assumptions that fail; all others hold.
 COUNTEREXAMPLES = {
-    "fold": (fold, _normal(2), {"full rank", "injective", "noise dimension"}),
-    "fold in space": (double_fold, _normal(2), {"full rank", "injective"}),
+    "fold": (fold, _normal(2), {"full rank", "injective"}),
+    "fold in the plane": (lambda z: fold(z)[:, :2], _normal(2), {"full rank", "injective", "noise dimension"}),
     "cusp": (cusp, torch.linspace(-1.0, 1.0, 100).double()[:, None], {"full rank"}),
     "branch point": (branched, _normal(2), {"full rank", "injective"}),
     "ReLU": (_network(nn.ReLU()), _normal(3), {"smooth"}),
     "ReLU, float32": (_network(nn.ReLU()).float(), _normal(3).float(), {"smooth"}),
     "leaky ReLU": (_network(nn.LeakyReLU(0.2)), _normal(3), {"smooth"}),
     "figure-eight": (figure_eight, torch.linspace(-3.14, 3.14, 200).double()[:, None], {"injective"}),
-    "circle, more than once": (
-        lambda t: torch.cat([t.cos(), t.sin()], 1),
-        torch.linspace(0.0, 7.0, 100).double()[:, None],
-        {"injective"},
-    ),
+    "circle, more than once": (winding, torch.linspace(0.0, 7.0, 100).double()[:, None], {"injective"}),
+    "pyramid": (pyramid, _normal(2), {"smooth"}),
     "identity": (lambda z: z, _normal(2), {"noise dimension"}),
     "ignored dimension": (
         lambda z: mlp_of_two(z[:, :2]),
@@ -187,7 +160,7 @@ def test_verdicts_do_not_depend_on_coordinates():
     assert (there.verdict == "holds").all()
     here = check_assumptions(decoder, z).set_index("assumption")
     assert there.value["injective"] == pytest.approx(here.value["injective"], rel=0.05)
-    decoder, z, expected = COUNTEREXAMPLES["fold in space"]
+    decoder, z, expected = COUNTEREXAMPLES["fold"]
     there = check_assumptions(lg.reparametrise(decoder, A), A(z)).set_index("assumption")
     assert set(there.index[there.verdict == "fails"]) == expected
 
