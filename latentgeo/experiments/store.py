@@ -35,7 +35,7 @@ from latentgeo.models.training import TrainingState, train
 from latentgeo.models.vae import VAE, build_vae
 from latentgeo.paths import project_root
 
-CHECKPOINT_SECONDS = 20.0  # between checkpoints; one takes some tenths of a second
+_CHECKPOINT_SECONDS = 20.0  # between checkpoints; one takes some tenths of a second
 _MARKER, _WEIGHTS, _CONFIG = "SUCCESS.json", "weights.safetensors", "config.json"
 _ENVIRONMENT, _METRICS, _LOG = "environment.json", "metrics.jsonl", "log.txt"
 _PACKAGES = ("latentgeo", "torch", "numpy", "pandas", "safetensors")
@@ -132,11 +132,14 @@ class RunStore:
 
     Args:
         root: folder of the store; made when something is written.
-        checkpoint_seconds: least time between two checkpoints of a training.
+        checkpoint_seconds: least time between two checkpoints of a training; by default that of the environment
+            variable ``LATENTGEO_CHECKPOINT_SECONDS``, or 20.
     """
 
-    def __init__(self, root: Path | str, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> None:
+    def __init__(self, root: Path | str, checkpoint_seconds: float | None = None) -> None:
         self.root = Path(root)
+        if checkpoint_seconds is None:
+            checkpoint_seconds = float(os.environ.get("LATENTGEO_CHECKPOINT_SECONDS", _CHECKPOINT_SECONDS))
         self.checkpoint_seconds = checkpoint_seconds
 
     def folder(self, config: RunConfig, dataset: Dataset) -> Path:
@@ -224,7 +227,14 @@ class RunStore:
     def _train(self, folder: Path, config: RunConfig, dataset: Dataset) -> VAE:
         log = logging.getLogger(__name__)
         state, rows = _last_checkpoint(folder)
-        log.info("going on after epoch %s", state.epoch) if state else log.info("starting")
+        try:
+            begun = (folder / _METRICS).read_bytes().count(b"\n")
+        except OSError:
+            begun = 0
+        if begun or state:
+            log.info("going on after %s epochs, lost %s epochs", len(rows), max(begun - len(rows), 0))
+        else:
+            log.info("starting")
         _write_rows(folder / _METRICS, rows)
         written = time.monotonic()
         with (folder / _METRICS).open("a", encoding="utf-8") as metrics:
@@ -281,7 +291,7 @@ class RunStore:
             if first != f"# sha256 {checksum(rest)}".encode():
                 move_aside(path)
                 continue
-            tables.append(pd.read_csv(path, comment="#", float_precision="round_trip"))
+            tables.append(pd.read_csv(path, comment="#"))
         return tables
 
 

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 import latentgeo as lg
+from latentgeo.experiments import store as store_module
 from latentgeo.experiments.data import load_dataset
-from latentgeo.experiments.distances import METHODS
+from latentgeo.experiments.distances import METHODS, pair_distances
+from latentgeo.experiments.runner import JobsFailedError
 from latentgeo.experiments.store import RunStore
 
 SHORT = lg.TrainingConfig(epochs=2, batch_size=64, learning_rate=4e-3, warmup_steps=10)
@@ -62,7 +64,17 @@ def test_a_run_leaves_a_trail(finished):
     assert config["data_sha256"] == dict(load_dataset("digits").sha256)
     assert json.loads((folder / "environment.json").read_text())["threads"] == 1
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
-    assert not [path for path in study.store.iterdir() if path.name.startswith(".")]
+    assert json.loads((folder / "environment.json").read_text())["commit"]
+    names = {path.name for path in folder.iterdir() if path.suffix != ".csv"}
+    assert names == {
+        "config.json",
+        "environment.json",
+        "log.txt",
+        "metrics.jsonl",
+        "weights.safetensors",
+        "SUCCESS.json",
+    }
+    assert "finished after 2 epochs" in (folder / "log.txt").read_text()
 
 
 def test_running_again_trains_nothing_and_gives_the_same_table(copied):
@@ -87,65 +99,84 @@ def test_deleting_one_models_files_trains_that_one_alone(copied):
     assert (after[0], after[2]) == (before[0], before[2])
 
 
-def test_more_pairs_measure_again_without_training(copied):
-    study, _ = copied
-    before = _written(study)
-    more = dataclasses.replace(study, pairs=9).run(workers=0, progress=False)
-    assert len(more) == 3 * 9 * len(METHODS)
+def test_more_pairs_measure_only_those(copied, monkeypatch):
+    study, table = copied
+    before, measured = _written(study), []
+
+    def counted(model, first, second):
+        measured.append(len(first))
+        return pair_distances(model, first, second)
+
+    monkeypatch.setattr("latentgeo.experiments.study.pair_distances", counted)
+    more = dataclasses.replace(study, pairs=70).run(workers=0, progress=False)
+    assert measured == 3 * [50, 12]  # 62 more pairs of each model, in blocks
+    assert len(more) == 3 * 70 * len(METHODS)
     assert _written(study) == before
+    few = more[more["pair"] < 8].reset_index(drop=True)
+    pd.testing.assert_frame_equal(few, table, check_exact=True)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "no marker", "broken marker", "no weights"])
-def test_a_damaged_run_is_moved_aside_and_trained_again(copied, damage):
+def test_a_damaged_table_is_moved_aside_and_measured_again(copied):
+    study, table = copied
+    (path,) = _folder(study, 1).glob("distances-*.csv")
+    content = path.read_text()
+    path.write_text(content.replace("euclidean,0", "euclidean,9", 1).replace("euclidean,1", "euclidean,8", 1))
+    assert path.read_text() != content
+    pd.testing.assert_frame_equal(study.run(workers=0, progress=False), table, check_exact=True)
+    assert path.read_text() == content
+    assert path.with_name(f"{path.name}.damaged0").exists()
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no marker", "broken marker", "no weights", "other config"])
+def test_a_damaged_run_is_trained_again_and_never_trusted(copied, damage):
     study, table = copied
     folder = _folder(study, 2)
-    weights, marker = folder / "weights.safetensors", folder / "SUCCESS.json"
+    weights, marker, config = (folder / name for name in ("weights.safetensors", "SUCCESS.json", "config.json"))
+    good = weights.read_bytes()
     if damage == "flip":
-        content = bytearray(weights.read_bytes())
-        content[-1] ^= 1
-        weights.write_bytes(content)
+        weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     elif damage == "truncate":
-        weights.write_bytes(weights.read_bytes()[:-100])
+        weights.write_bytes(good[:-100])
     elif damage == "no marker":
         marker.unlink()
     elif damage == "broken marker":
         marker.write_text("{")
-    else:
+    elif damage == "no weights":
         weights.unlink()
+    else:
+        config.write_text(config.read_text().replace('"schema": ', '"schema": 9'))
     store, dataset = RunStore(study.store), load_dataset("digits")
-    assert not store.is_complete(study.config(2), dataset)
-    with pytest.raises(FileNotFoundError, match="no finished run"):
-        store.model(study.config(2), dataset)
+    assert store.load(study.config(2), dataset) is None
+    model = study.trained(2)
+    assert store.find(study.config(2), dataset) is not None
+    assert weights.read_bytes() == good  # the same training gives the same weights
+    assert model.evaluate(dataset.validation) == study.trained(2).evaluate(dataset.validation)
+    if damage != "no marker":
+        assert (folder.with_name(f"{folder.name}.damaged0") / "metrics.jsonl").exists()
     pd.testing.assert_frame_equal(study.run(workers=0, progress=False), table, check_exact=True)
-    assert store.is_complete(study.config(2), dataset)
-    assert folder.with_name(f"{folder.name}.damaged0").exists()
-
-
-def test_an_interrupted_training_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
-    study = _study(tmp_path, seeds=1)
-
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("latentgeo.experiments.store.save_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        study.run(workers=0, progress=False)
-    assert list(tmp_path.iterdir()) == []
-    monkeypatch.undo()
-    assert len(study.run(workers=0, progress=False)) == 8 * len(METHODS)
 
 
 def test_a_failing_seed_does_not_stop_the_others(tmp_path, monkeypatch):
-    study = _study(tmp_path)
-    (tmp_path / _folder(study, 0).name).write_text("a file where a folder should be")
-    monkeypatch.setattr("latentgeo.experiments.store._unused", lambda path: tmp_path / "no" / "such" / "folder")
-    with pytest.raises(RuntimeError, match="1 of 3 models failed and 2 finished"):
+    study, build = _study(tmp_path), store_module.build_vae
+
+    def failing(*arguments, seed, **options):
+        if seed == 0:
+            raise ArithmeticError("seed 0 cannot be built")
+        return build(*arguments, seed=seed, **options)
+
+    monkeypatch.setattr(store_module, "build_vae", failing)
+    with pytest.raises(JobsFailedError, match=r"2 of 6 jobs failed and 4 finished; .*seed 0 cannot be built"):
         study.run(workers=0, progress=False)
-    assert [RunStore(tmp_path).is_complete(study.config(s), load_dataset("digits")) for s in study.seeds] == [
-        False,
-        True,
-        True,
-    ]
+    found = [RunStore(tmp_path).find(study.config(s), load_dataset("digits")) is not None for s in study.seeds]
+    assert found == [False, True, True]
+    assert "ArithmeticError" in (_folder(study, 0) / "log.txt").read_text()
+
+
+def test_what_is_going_on_is_told_by_epoch(tmp_path):
+    study = _study(tmp_path, seeds=2)
+    _folder(study, 1).mkdir()
+    (_folder(study, 1) / "metrics.jsonl").write_text("{}\n")
+    assert study._status(load_dataset("digits")) == "seed 1: epoch 1/2"
 
 
 def test_a_trained_model_is_the_stored_one(copied):

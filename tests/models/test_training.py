@@ -19,7 +19,7 @@ def digits():
 
 def test_the_loss_falls_and_the_model_is_left_ready_to_use(digits):
     rows = []
-    model = lg.train(_model(), digits.train, digits.validation, SMALL, seed=0, on_epoch=rows.append)
+    model = lg.train(_model(), digits.train, digits.validation, SMALL, seed=0, on_epoch=lambda row, _: rows.append(row))
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
     assert rows[-1]["validation_loss"] < 0.8 * rows[0]["validation_loss"]
     assert not model.training
@@ -38,7 +38,9 @@ def test_training_is_determined_by_its_seed(digits):
 def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best_weights(digits):
     rows = []
     config = dataclasses.replace(SMALL, epochs=200, learning_rate=0.03, patience=2, clip_norm=1e6)
-    model = lg.train(_model(), digits.train, digits.validation, config, seed=0, on_epoch=rows.append)
+    model = lg.train(
+        _model(), digits.train, digits.validation, config, seed=0, on_epoch=lambda row, _: rows.append(row)
+    )
     losses = [row["validation_loss"] for row in rows]
     best = losses.index(min(losses))
     assert len(rows) == best + 1 + 2 < 200
