@@ -8,11 +8,11 @@ FIGURES := $(CURDIR)/build/test/figures
 .PHONY: reproduce test test-all venv data notebooks lint lock clean
 
 reproduce: venv data
-	$(BIN)/latentgeo reproduce --profile quick
+	$(BIN)/latentgeo reproduce --profile quick --keep-going
 
 test: venv data lint
 	$(BIN)/python -m pytest -n 2 -m "not slow" --doctest-modules
-	LATENTGEO_FIGURES=$(FIGURES) $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+	LATENTGEO_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 
 # Timings are taken alone, where threads that spin are faster.
 test-all: test
@@ -36,7 +36,7 @@ data: venv
 
 # Run the notebooks in place, for committing them with their outputs and figures.
 notebooks: venv data
-	LATENTGEO_FIGURES=$(CURDIR)/figures $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	LATENTGEO_FIGURES=$(CURDIR)/figures LATENTGEO_RESULTS=$(CURDIR)/data/results $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 # Pin again what a fresh environment resolves to.
 lock:

@@ -43,6 +43,7 @@ from latentgeo.geometry.graph import graph_curves, landmark_distances
 from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
 from latentgeo.geometry.metric import angle, inner, jacobian, norm, pullback_metric, volume, volume_element
 from latentgeo.geometry.statistical import fisher_metric, minimise_statistical_energy, statistical_energy
+from latentgeo.geometry.triangles import GeodesicTriangle, geodesic_triangle, holonomy, triangle_integral
 from latentgeo.identifiability.checks import check_identifiability
 from latentgeo.identifiability.diagnostics import check_assumptions
 from latentgeo.identifiability.embedding import isometric_embedding
@@ -95,6 +96,11 @@ __all__ = [  # noqa: RUF022 (grouped by subject)
     "ricci_curvature",
     "scalar_curvature",
     "gaussian_curvature",
+    # triangles
+    "GeodesicTriangle",
+    "geodesic_triangle",
+    "triangle_integral",
+    "holonomy",
     # likelihoods
     "fisher_rao",
     "fisher_metric",

@@ -1,4 +1,4 @@
-"""Command line: ``latentgeo reproduce`` and ``latentgeo data``."""
+"""Command line: ``latentgeo reproduce``, ``report``, ``trace`` and ``data``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 
 from latentgeo.experiments.config import PROFILES
 from latentgeo.experiments.data import DATASETS, DataError, fetch_dataset
-from latentgeo.experiments.reproduce import FAILED, format_table, reproduce
+from latentgeo.experiments.html import write_report
+from latentgeo.experiments.reproduce import FAILED, INTERRUPTED, format_table, read_outcomes, reproduce
 from latentgeo.paths import project_root
+from latentgeo.provenance import trace
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -19,10 +21,18 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("reproduce", help="run the notebooks and print what each of them found")
     run.add_argument("--profile", choices=PROFILES, default="quick", help="scale of the experiments (default: quick)")
     run.add_argument("--only", nargs="+", default=(), metavar="NAME", help="beginnings of notebook names, such as 07")
+    run.add_argument("--from", dest="first", metavar="NAME", help="beginning of the name of the first notebook to run")
+    run.add_argument("--keep-going", action="store_true", help="run the others when a notebook fails")
     run.add_argument("--parameters", type=Path, metavar="FILE", help="YAML or JSON file of notebook parameters")
     run.add_argument(
         "--output", type=Path, metavar="FOLDER", help="for executed notebooks and figures (default: build/reproduce)"
     )
+    report = commands.add_parser("report", help="render what `reproduce` left as HTML, without running anything")
+    report.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="of executed notebooks (default: build/reproduce)"
+    )
+    tracing = commands.add_parser("trace", help="say where a figure or a table comes from")
+    tracing.add_argument("path", type=Path, nargs="+", metavar="FILE")
     data = commands.add_parser("data", help="get a data set: from here, from Debian's package, or by download")
     data.add_argument("name", choices=DATASETS)
     return parser
@@ -58,11 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "data":
             fetch_dataset(options.name)
             return 0
+        if options.command == "trace":
+            print("\n\n".join(trace(path) for path in options.path))
+            return 0
+        output = options.output or project_root() / "build" / "reproduce"
+        if options.command == "report":
+            print(write_report(output, read_outcomes(output)))
+            return 0
         outcomes = reproduce(
             profile=options.profile,
             only=options.only,
+            first=options.first,
+            keep_going=options.keep_going,
             parameters=_read_parameters(options.parameters),
-            output=options.output or project_root() / "build" / "reproduce",
+            output=output,
         )
     except DataError as error:
         print(f"latentgeo: {error}", file=sys.stderr)
@@ -72,4 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print()
     print(format_table(outcomes))
-    return 1 if any(outcome.status == FAILED for outcome in outcomes) else 0
+    if any(output.glob("*.ipynb")):
+        print(f"\nreport: {write_report(output, read_outcomes(output))}")
+    return 1 if any(outcome.status in (FAILED, INTERRUPTED) for outcome in outcomes) else 0

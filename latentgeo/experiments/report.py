@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from latentgeo.paths import results_dir
+from latentgeo.provenance import write_record
+
 MIME = "application/vnd.latentgeo.verdict+json"
 
 
@@ -41,6 +44,18 @@ class Verdict:
     def _repr_mimebundle_(self, **_: object) -> Mapping[str, object]:
         payload = {"claim": self.claim, "status": self.status, "headline": self.headline}
         return {"text/plain": str(self), MIME: payload}
+
+
+def save_table(table: pd.DataFrame, name: str) -> None:
+    """Save a table as CSV in the folder of results, with a record of where it comes from.
+
+    Args:
+        table: with an index that says nothing.
+        name: file name without ending.
+    """
+    path = results_dir() / f"{name}.csv"
+    table.to_csv(path, index=False)
+    write_record(path)
 
 
 def percent(value: float, low: float | None = None, high: float | None = None) -> str:

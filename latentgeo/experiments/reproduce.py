@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latentgeo.experiments.report import MIME
 from latentgeo.paths import project_root
 
-FAILED, NEEDS_DATA = "failed", "needs data"
+FAILED, NEEDS_DATA, NOT_RUN, INTERRUPTED = "failed", "needs data", "not run", "interrupted"
+OUTCOMES = "outcomes.json"  # what became of each notebook, beside the executed copies
+_POLL = 0.5  # seconds between looks at the memory that a notebook takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,22 +26,25 @@ class Outcome:
 
     Attributes:
         notebook: its name without the ending.
-        status: ``reproduced``, ``not reproduced``, ``needs data`` or ``failed``.
+        status: ``reproduced``, ``not reproduced``, ``needs data``, ``failed``, ``interrupted`` or ``not run``.
         seconds: wall time.
         headline: its number, or what went wrong.
+        memory: largest resident memory of its kernel and the processes under it, in bytes.
     """
 
     notebook: str
     status: str
     seconds: float
     headline: str
+    memory: int = 0
 
 
-def find_notebooks(only: Sequence[str] = (), folder: Path | None = None) -> list[Path]:
+def find_notebooks(only: Sequence[str] = (), first: str | None = None, folder: Path | None = None) -> list[Path]:
     """Notebooks in order of their number.
 
     Args:
         only: beginnings of the names that are wanted, such as ``"07"``; all by default.
+        first: beginning of the name to begin at.
         folder: where they are; ``notebooks/`` of the project by default.
 
     Raises:
@@ -44,11 +52,12 @@ def find_notebooks(only: Sequence[str] = (), folder: Path | None = None) -> list
     """
     folder = folder or project_root() / "notebooks"
     everything = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    for wanted in only:
+    for wanted in (*only, *([] if first is None else [first])):
         if not any(path.name.startswith(wanted) for path in everything):
             names = ", ".join(path.stem for path in everything) or f"none in {folder}"
             raise ValueError(f"expected the beginning of a notebook's name, got {wanted!r}; there are: {names}")
-    return [path for path in everything if not only or any(path.name.startswith(wanted) for wanted in only)]
+    begin = next((i for i, path in enumerate(everything) if path.name.startswith(first or "")), 0)
+    return [path for path in everything[begin:] if not only or any(path.name.startswith(wanted) for wanted in only)]
 
 
 def check_parameters(notebooks: Sequence[Path], parameters: Mapping[str, object]) -> None:
@@ -71,48 +80,92 @@ def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> 
 
     Args:
         path: the notebook.
-        output: folder for the executed copy.
+        output: folder for the executed copy, and for the log of what it prints, ``<name>.log``.
         parameters: its parameters, already checked.
     """
     import papermill
 
     output.mkdir(parents=True, exist_ok=True)
-    executed = output / path.name
+    executed, log = output / path.name, output / f"{path.stem}.log"
     began = time.perf_counter()
-    try:
-        notebook = papermill.execute_notebook(
-            str(path),
-            str(executed),
-            parameters=dict(parameters),
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=str(path.parent),
-            extra_arguments=["--log-level=ERROR"],
-        )
-    except papermill.PapermillExecutionError as error:
-        status = NEEDS_DATA if error.ename == "MissingDataError" else FAILED
-        return Outcome(path.stem, status, time.perf_counter() - began, f"{error.ename}: {error.evalue}\nsee {executed}")
-    except Exception as error:  # a kernel that died, was killed for memory, or never started
-        return Outcome(path.stem, FAILED, time.perf_counter() - began, f"{type(error).__name__}: {error}")
-    seconds = time.perf_counter() - began
+
+    def outcome(status: str, headline: str) -> Outcome:
+        return Outcome(path.stem, status, time.perf_counter() - began, headline, memory.peak)
+
+    with _PeakMemory() as memory, log.open("w", encoding="utf-8") as printed:
+        try:
+            notebook = papermill.execute_notebook(
+                str(path),
+                str(executed),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=printed,
+                stderr_file=printed,
+                cwd=str(path.parent),
+                extra_arguments=["--log-level=ERROR"],
+            )
+        except papermill.PapermillExecutionError as error:
+            printed.write("\n".join(error.traceback) + "\n")
+            status = NEEDS_DATA if error.ename == "MissingDataError" else FAILED
+            return outcome(status, f"{error.ename}: {error.evalue}\nsee {executed}")
+        except KeyboardInterrupt:
+            return outcome(INTERRUPTED, "run the same command again; finished models are kept")
+        except Exception as error:  # a kernel that died, was killed for memory, or never started
+            printed.write(traceback.format_exc())
+            return outcome(FAILED, f"{type(error).__name__}: {error}")
     for cell in reversed(notebook.cells):
         for shown in cell.get("outputs", []):
             verdict = shown.get("data", {}).get(MIME)
             if verdict is not None:
-                return Outcome(path.stem, verdict["status"], seconds, verdict["headline"])
-    return Outcome(path.stem, FAILED, seconds, "the notebook shows no verdict")
+                return outcome(verdict["status"], verdict["headline"])
+    return outcome(FAILED, "the notebook shows no verdict")
+
+
+class _PeakMemory:
+    """Largest resident memory of the processes under this one, while the block lasts."""
+
+    def __enter__(self) -> _PeakMemory:
+        self.peak, self._over = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        while True:
+            memory = 0
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    memory += process.memory_info().rss
+            self.peak = max(self.peak, memory)
+            if self._over.wait(_POLL):
+                return
 
 
 def reproduce(
-    *, profile: str = "quick", only: Sequence[str] = (), parameters: Mapping[str, object] | None = None, output: Path
+    *,
+    profile: str = "quick",
+    only: Sequence[str] = (),
+    first: str | None = None,
+    keep_going: bool = False,
+    parameters: Mapping[str, object] | None = None,
+    output: Path,
 ) -> list[Outcome]:
-    """Run notebooks one after another; a failure does not stop the others.
+    """Run notebooks one after another, and leave executed copies, logs, figures and what became of each.
 
     Args:
         profile: ``"quick"`` or ``"paper"``.
         only: which notebooks, see :func:`find_notebooks`.
+        first: beginning of the name of the first.
+        keep_going: whether a notebook that fails leaves the others to be run.
         parameters: further parameters, which every chosen notebook must have.
-        output: folder for executed notebooks and the figures they draw.
+        output: folder for all of this.
 
     Returns:
         What became of each.
@@ -120,19 +173,43 @@ def reproduce(
     Raises:
         ValueError: an unknown notebook or parameter, before anything runs.
     """
-    notebooks = find_notebooks(only)
+    notebooks = find_notebooks(only, first)
     if not notebooks:
         raise ValueError(f"there are no notebooks in {project_root() / 'notebooks'}; run this from a checkout")
     chosen = {**(parameters or {}), "profile": profile}
     check_parameters(notebooks, chosen)
-    outcomes = []
+    outcomes: list[Outcome] = []
+    folders = {name: str((output / name.lower()).resolve()) for name in ("FIGURES", "RESULTS")}
     # Threads that wait by spinning make a busy machine ten times slower.
-    with _environment(LATENTGEO_FIGURES=str((output / "figures").resolve()), OMP_WAIT_POLICY="PASSIVE"):
+    with _environment(OMP_WAIT_POLICY="PASSIVE", **{f"LATENTGEO_{name}": path for name, path in folders.items()}):
         for path in notebooks:
+            ended = [o.status for o in outcomes if o.status == INTERRUPTED or (o.status == FAILED and not keep_going)]
+            if ended:
+                outcomes.append(Outcome(path.stem, NOT_RUN, 0.0, f"a notebook before it {ended[0]}"))
+                continue
             print(f"running {path.stem} …", flush=True)
             outcomes.append(run_notebook(path, output, chosen))
             print(f"  {outcomes[-1].status} after {outcomes[-1].seconds:.0f} s", flush=True)
+    write_outcomes(outcomes, output)
     return outcomes
+
+
+def write_outcomes(outcomes: Sequence[Outcome], output: Path) -> None:
+    """Keep what became of each notebook; notebooks that were not run keep what is known of them."""
+    known = {outcome.notebook: outcome for outcome in read_outcomes(output)}
+    for outcome in outcomes:
+        if outcome.status != NOT_RUN or outcome.notebook not in known:
+            known[outcome.notebook] = outcome
+    rows = [dataclasses.asdict(known[name]) for name in sorted(known)]
+    (output / OUTCOMES).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def read_outcomes(output: Path) -> list[Outcome]:
+    """What :func:`write_outcomes` kept; nothing where there is nothing."""
+    try:
+        return [Outcome(**row) for row in json.loads((output / OUTCOMES).read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
 
 
 @contextmanager
@@ -154,19 +231,29 @@ def format_table(outcomes: Sequence[Outcome]) -> str:
     r"""The outcomes as a table of plain text.
 
     Example:
-        >>> print(format_table([Outcome("07_fashion_mnist", "reproduced", 181.2, "CV 3 %\nCV 5 %")]))
-        notebook          status      seconds  headline
-        ----------------  ----------  -------  --------
-        07_fashion_mnist  reproduced      181  CV 3 %
-                                               CV 5 %
+        >>> print(format_table([Outcome("07_fashion_mnist", "reproduced", 181.2, "CV 3 %\nCV 5 %", 2**30)]))
+        notebook          status      seconds  memory   headline
+        ----------------  ----------  -------  -------  --------
+        07_fashion_mnist  reproduced      181  1.0 GiB  CV 3 %
+                                                        CV 5 %
     """
-    rows = [("notebook", "status", "seconds", "headline")]
-    rows += [(o.notebook, o.status, f"{o.seconds:.0f}", o.headline) for o in outcomes]
-    widths = [max(len(line) for row in rows for line in row[i].split("\n")) for i in range(4)]
+    rows = [("notebook", "status", "seconds", "memory", "headline")]
+    rows += [(o.notebook, o.status, f"{o.seconds:.0f}", format_memory(o.memory), o.headline) for o in outcomes]
+    widths = [max(len(line) for row in rows for line in row[i].split("\n")) for i in range(5)]
     rows.insert(1, tuple("-" * width for width in widths))
     lines = []
-    for name, status, seconds, headline in rows:
+    for name, status, seconds, memory, headline in rows:
         first, *rest = headline.split("\n")
-        prefix = f"{name:<{widths[0]}}  {status:<{widths[1]}}  {seconds:>{widths[2]}}  "
+        prefix = f"{name:<{widths[0]}}  {status:<{widths[1]}}  {seconds:>{widths[2]}}  {memory:>{widths[3]}}  "
         lines += [prefix + first, *(" " * len(prefix) + line for line in rest)]
     return "\n".join(lines)
+
+
+def format_memory(bytes_: int) -> str:
+    """Memory in GiB, a dash where it is not known.
+
+    Example:
+        >>> format_memory(3 * 2**29), format_memory(0)
+        ('1.5 GiB', '–')
+    """
+    return f"{bytes_ / 2**30:.1f} GiB" if bytes_ else "–"

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
@@ -33,37 +29,11 @@ from latentgeo.experiments.config import RunConfig
 from latentgeo.experiments.data import Dataset
 from latentgeo.models.training import TrainingState, train
 from latentgeo.models.vae import VAE, build_vae
-from latentgeo.paths import project_root
+from latentgeo.provenance import environment, used
 
 _CHECKPOINT_SECONDS = 20.0  # between checkpoints; one takes some tenths of a second
 _MARKER, _WEIGHTS, _CONFIG = "SUCCESS.json", "weights.safetensors", "config.json"
 _ENVIRONMENT, _METRICS, _LOG = "environment.json", "metrics.jsonl", "log.txt"
-_PACKAGES = ("latentgeo", "torch", "numpy", "pandas", "safetensors")
-
-
-def environment() -> dict[str, object]:
-    """What a result was computed with: versions, platform, threads, device, and the commit of the checkout."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "device": "cpu",
-        **_commit(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
-    }
-
-
-def _commit() -> dict[str, object]:
-    """Commit of the checkout, and whether its tracked files differ from it; None without git."""
-
-    def git(*arguments: str) -> str:
-        options = {"capture_output": True, "text": True, "check": True, "timeout": 10}
-        return subprocess.run(["git", "-C", str(project_root()), *arguments], **options).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
 
 
 def checksum(content: bytes) -> str:
@@ -170,6 +140,7 @@ class RunStore:
             return None
         model = _fresh_model(config, dataset)
         model.load_state_dict(weights)
+        used(run.folder.name, seconds=round(run.seconds, 1))
         return model.eval()
 
     def train(self, config: RunConfig, dataset: Dataset) -> VAE:
@@ -270,6 +241,7 @@ class RunStore:
         write_atomically(folder / _MARKER, _json(marker))
         for path in _checkpoints(folder):
             path.unlink(missing_ok=True)
+        used(folder.name, seconds=round(marker["seconds"], 1))
         return model
 
     def write_table(self, run: Run, name: str, table: pd.DataFrame) -> None:
@@ -285,6 +257,7 @@ class RunStore:
 
     def read_tables(self, run: Run, pattern: str) -> list[pd.DataFrame]:
         """Tables of a run by a glob pattern of their names; damaged ones are moved aside and left out."""
+        used(run.folder.name, seconds=round(run.seconds, 1))
         tables = []
         for path in sorted(run.folder.glob(f"{pattern}.csv")):
             first, _, rest = path.read_bytes().partition(b"\n")

@@ -28,6 +28,7 @@ from latentgeo.models.networks import ACTIVATIONS
 from latentgeo.models.training import TrainingConfig
 from latentgeo.models.vae import VAE
 from latentgeo.paths import runs_dir
+from latentgeo.provenance import used_profile
 
 _SCHEMA = 3  # raise it whenever the same model would give other distances
 _TABLE = f"distances-{digest([_SCHEMA, METHODS])}"
@@ -95,6 +96,7 @@ class Study:
         }
         for name, value in fill.items():
             object.__setattr__(self, name, value)
+        used_profile(self.profile)
 
     def config(self, seed: int) -> RunConfig:
         """Configuration of one of the models."""

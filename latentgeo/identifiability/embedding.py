@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
-from sklearn.manifold import smacof
 from torch import Tensor
 
 _SYMMETRIC = 1e-6  # asymmetry, relative to the largest distance, that passes for rounding
@@ -77,6 +76,8 @@ def isometric_embedding(distances: ArrayLike | Tensor, dim: int, *, max_iter: in
         raise ValueError(f"max_iter: expected at least 1, got {max_iter!r}")
     unit = delta.max()
     start, negative_share = _classical_scaling(delta / unit, dim)
+    from sklearn.manifold import smacof
+
     found, _ = smacof(
         delta / unit, n_components=dim, init=start, n_init=1, max_iter=max_iter, eps=1e-13, normalized_stress=False
     )

@@ -7,18 +7,30 @@ from latentgeo.plotting.latent import latent_spaces, two_models
 from latentgeo.plotting.reliability import cv_histogram, reliability
 from latentgeo.plotting.solver import calibration, error_against_time, scaling
 from latentgeo.plotting.style import METHOD_NAMES, save
+from latentgeo.plotting.triangles import (
+    FieldView,
+    TransportView,
+    TriangleView,
+    geodesic_triangles,
+    transport_and_curvature,
+)
 
 __all__ = [
     "METHOD_NAMES",
+    "FieldView",
+    "TransportView",
+    "TriangleView",
     "broken_assumptions",
     "calibration",
     "cv_histogram",
     "error_against_time",
     "flatness",
+    "geodesic_triangles",
     "identifiability",
     "latent_spaces",
     "reliability",
     "save",
     "scaling",
+    "transport_and_curvature",
     "two_models",
 ]

@@ -7,6 +7,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from latentgeo.paths import figures_dir
+from latentgeo.provenance import write_record
 
 COLUMN = 3.25  # inches, a column of the conference's two
 PAGE = 6.75  # inches, both columns
@@ -37,7 +38,7 @@ METHOD_COLOURS = {"euclidean": COLOURS[1], "geodesic": COLOURS[0]}
 
 
 def save(figure: Figure, name: str) -> Figure:
-    """Save a figure as PDF and PNG in the folder of figures, and close it.
+    """Save a figure as PDF and PNG in the folder of figures, with a record of where it comes from, and close it.
 
     Args:
         figure: the figure.
@@ -52,5 +53,6 @@ def save(figure: Figure, name: str) -> Figure:
     # No date inside, so that the same figure is the same file.
     figure.savefig(paths[0], metadata={"CreationDate": None}, bbox_inches="tight")
     figure.savefig(paths[1], bbox_inches="tight")
+    write_record(*paths)
     plt.close(figure)
     return figure

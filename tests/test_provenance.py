@@ -1,0 +1,42 @@
+import json
+
+import pandas as pd
+import pytest
+
+import latentgeo as lg
+from latentgeo import cli, provenance
+from latentgeo.experiments.report import save_table
+
+SHORT = lg.TrainingConfig(epochs=1, batch_size=64, learning_rate=4e-3, warmup_steps=10)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTGEO_RESULTS", str(tmp_path))
+    monkeypatch.setattr(provenance, "_runs", {})
+    monkeypatch.setattr(provenance, "_profiles", set())
+    study = lg.Study("digits", "mlp", seeds=1, pairs=2, latent_dim=2, decoders=2, training=SHORT, store=tmp_path / "s")
+    save_table(study.run(workers=0, progress=False), "distances")
+    return tmp_path / "distances.csv"
+
+
+def test_a_table_is_traced_to_models_code_and_machine(table, capsys):
+    assert cli.main(["trace", str(table)]) == 0
+    told = capsys.readouterr().out
+    (folder,) = (path.name for path in (table.parent / "s").glob("digits-*"))
+    assert folder in told
+    assert f"torch {lg.provenance.environment()['torch']}" in told
+    assert "profile   quick" in told
+    record = json.loads((table.parent / "distances.provenance.json").read_text())
+    assert record["environment"]["commit"] is None or record["environment"]["commit"] in told
+    assert record["runs"][folder]["seconds"] > 0
+
+
+def test_a_file_that_was_changed_or_has_no_record_is_not_traced(table, capsys):
+    other = table.with_name("other.csv")
+    pd.DataFrame({"a": [1]}).to_csv(other)
+    assert cli.main(["trace", str(other)]) == 2
+    assert "run the notebook that makes it" in capsys.readouterr().err
+    table.write_text(table.read_text() + "9\n")
+    with pytest.raises(ValueError, match="has been changed since"):
+        provenance.trace(table)
