@@ -25,6 +25,7 @@ from latentgeo.geometry.multilevel import bytes_per_pair, refine
 
 _BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
 _KINKED = 1.2  # median order of convergence below which the decoder is not smooth at the scale of the segments
+_MAX_ERROR = 0.1  # a length that may be off by more is not resolved by its segments
 _MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
 Initial = Tensor | Sequence[Tensor | None] | None
 
@@ -227,7 +228,8 @@ def _solve(
             parts.append(best)
     merged = {name: torch.cat([part[name] for part in parts]) for name, value in parts[0].items() if value is not None}
     variation, slopes = merged.pop("speed_variation"), merged.pop("gradient", None)
-    merged["converged"] &= torch.isfinite(merged["length"]) & (variation <= _MAX_SPEED_VARIATION)
+    resolved = (variation <= _MAX_SPEED_VARIATION) & (merged["error"] <= _MAX_ERROR)
+    merged["converged"] &= torch.isfinite(merged["length"]) & resolved
     return Geodesic(**merged, decoder_rows=decode.rows), slopes
 
 

@@ -432,3 +432,20 @@ def test_resampled_geodesics_stay_geodesics(ensemble, ends):
     result = lg.geodesic(ensemble, *ends, **TIGHT)
     length = lg.chord_length(ensemble, resample(result.points, 64))
     assert (length / result.length - 1).abs().max() < 1e-3
+
+
+def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged():
+    """Sheets lie closer together than coarse curves can tell; lengths are off by more than ten per cent."""
+    n = 60
+    u = 2 * torch.rand(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    i, j = torch.triu_indices(n, n, 1)
+    chart = lambda z: z.new_tensor([4.0, -10.0]) + z.new_tensor([7.5, 20.0]) * (z + 1) / 2  # noqa: E731
+    exact = surfaces.swiss_roll_distance(chart(u)[i], chart(u)[j])
+    A = lg.CoordinateWarp(power=torch.tensor([2.0, 0.5]), shift=torch.tensor([0.5, -0.5]))
+    f = lg.reparametrise(lambda z: surfaces.swiss_roll(chart(z)), A)
+    with pytest.warns(RuntimeWarning, match="not resolved by their segments"):
+        found = lg.geodesic(f, A(u)[i], A(u)[j], segments=64, tol=1e-8, max_iter=1000)
+    wrong = (found.length / exact - 1).abs() > 0.1
+    assert wrong.any()
+    assert not found.converged[wrong].any()
+    assert found.converged.double().mean() > 0.99
