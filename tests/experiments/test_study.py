@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import time
 
 import pandas as pd
 import pytest
@@ -219,3 +220,21 @@ def test_too_many_pairs_are_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(ValueError, match="between 1 and 360 pairs"):
         _study(tmp_path, pairs=361).run(workers=0, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_do_over_three_hundred_models_takes_no_time(copied):
+    study, _ = copied
+    many = dataclasses.replace(study, seeds=300)
+    source, dataset = _folder(study, 0), load_dataset("digits")
+    for seed in many.seeds[3:]:
+        folder = RunStore(many.store).folder(many.config(seed), dataset)
+        shutil.copytree(source, folder)
+        config = json.loads((folder / "config.json").read_text()) | {"seed": seed}
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        marker = json.loads((folder / "SUCCESS.json").read_text())
+        marker["files"]["config.json"] = store_module.checksum((folder / "config.json").read_bytes())
+        (folder / "SUCCESS.json").write_text(json.dumps(marker))
+    began = time.process_time()
+    table = many.run(workers=0, progress=False)
+    assert time.process_time() - began < 2.0
+    assert len(table) == 300 * 8 * len(METHODS)
