@@ -42,7 +42,7 @@ def jacobian(decoder: Decoder, z: Tensor) -> Tensor:
         z: latent points, shape (*batch, d).
 
     Returns:
-        J, shape (*batch, D, d), with the event flattened to D.
+        J, shape (*batch, D, d), with the event flattened to D; NaN in the rows where f is not finite.
 
     Raises:
         TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
@@ -58,21 +58,24 @@ def jacobian(decoder: Decoder, z: Tensor) -> Tensor:
     rows = z.detach().reshape(-1, z.shape[-1]).contiguous()  # [B, d]; an expanded tensor cannot be differentiated at
     basis = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
     # J applied to each unit vector at once: e_j → J e_j; the primal pass is shared by all of them.
-    columns = vmap(lambda e: jvp(f, (rows,), (e.expand_as(rows),))[1])(basis)  # [d, B, D]
+    x, columns = vmap(lambda e: jvp(f, (rows,), (e.expand_as(rows),)), out_dims=(None, 0))(basis)  # [B, D], [d, B, D]
+    # Outside of a decoder's domain a derivative may be finite where the decoder is not (the logarithm's, below zero).
+    columns = columns.masked_fill(~torch.isfinite(x), torch.nan)
     return columns.permute(1, 2, 0).detach().reshape(*z.shape[:-1], -1, z.shape[-1])
 
 
 def derivatives(f: Decoder, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """J u and D²f(u, v), by nested forward-mode differentiation: (B, d) each -> (B, D) each."""
 
-    def push_forward(point: Tensor) -> Tensor:
-        return jvp(f, (point,), (u.expand_as(point),))[1]
+    def push_forward(point: Tensor) -> tuple[Tensor, Tensor]:
+        return jvp(f, (point,), (u.expand_as(point),))
 
     # With gradients switched off PyTorch differentiates some activations (SiLU, Mish) by a kernel of their own, which
     # has no derivative.
     with torch.enable_grad():
-        first, second = jvp(push_forward, (z,), (v.expand_as(z),))
-    return first.detach(), second.detach()
+        (x, first), (_, second) = jvp(push_forward, (z,), (v.expand_as(z),))
+    broken = ~torch.isfinite(x)  # where a derivative may be finite for all that
+    return first.masked_fill(broken, torch.nan).detach(), second.masked_fill(broken, torch.nan).detach()
 
 
 def pullback_metric(decoder: Decoder, z: Tensor) -> Tensor:
@@ -107,8 +110,8 @@ def _push_forward(decoder: Decoder, z: Tensor, v: Tensor) -> Tensor:
     """Apply J to v: (*batch, d) -> (*batch, D)."""
     f = flat_decoder(decoder, z)
     d = z.shape[-1]
-    _, Jv = jvp(f, (z.detach().reshape(-1, d).contiguous(),), (v.detach().reshape(-1, d).contiguous(),))
-    return Jv.detach().reshape(*z.shape[:-1], -1)
+    x, Jv = jvp(f, (z.detach().reshape(-1, d).contiguous(),), (v.detach().reshape(-1, d).contiguous(),))
+    return Jv.masked_fill(~torch.isfinite(x), torch.nan).detach().reshape(*z.shape[:-1], -1)
 
 
 def inner(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Tensor:

@@ -83,6 +83,8 @@ class LinearTransform(_LatentMap):
                 f"got {tuple(shift.shape)} and {shift.dtype}"
             )
         self.matrix = matrix
+        # Not solved for anew at every call: PyTorch's forward mode gets that wrong under vmap with a shared matrix.
+        self._matrix_inverse = torch.linalg.inv(matrix)
         self.shift = matrix.new_zeros(len(matrix)) if shift is None else shift
 
     @property
@@ -99,7 +101,7 @@ class LinearTransform(_LatentMap):
 
     def _inverse(self, y: Tensor) -> Tensor:
         self._check(y, len(self.matrix), self.matrix.dtype)
-        return torch.linalg.solve(self.matrix, (y - self.shift).unsqueeze(-1)).squeeze(-1)
+        return (y - self.shift) @ self._matrix_inverse.mT
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Logarithm of abs(det M), the same at every point: shape (*batch,)."""

@@ -104,3 +104,18 @@ def test_neither_decoder_nor_points_are_touched(decoder, ends):
     assert all(p.grad is None for p in decoder.parameters())
     assert torch.equal(z.detach(), before)
     assert z.grad is None
+
+
+def test_outside_of_the_decoders_domain_nothing_passes_as_a_number():
+    f = lambda z: torch.cat([z, z[:, :1].log()], 1)  # noqa: E731
+    z = torch.tensor([[-1.0, 1.0], [2.0, 1.0]], dtype=torch.float64)
+    v = torch.ones_like(z)
+    for values in (
+        lg.pullback_metric(f, z).sum((1, 2)),
+        lg.norm(f, z, v),
+        lg.inner(f, z, v, v),
+        lg.volume_element(f, z),
+        lg.scalar_curvature(f, z),
+        lg.sectional_curvature(f, z, z.new_tensor([1.0, 0.0]).expand_as(z), z.new_tensor([0.0, 1.0]).expand_as(z)),
+    ):
+        assert torch.isnan(values).tolist() == [True, False]

@@ -215,3 +215,10 @@ def test_a_reparametrised_decoder_is_still_checked():
 def test_what_is_no_change_of_coordinates_is_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_the_inverse_of_an_affine_map_differentiates_in_forward_mode_under_vmap():
+    A = lg.LinearTransform(torch.tensor([[2.0, 1.0], [0.0, 3.0]]))
+    z = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    J = torch.func.vmap(torch.func.jacfwd(A.inv))(z)
+    torch.testing.assert_close(J, torch.linalg.inv(A.matrix).expand(3, 2, 2))
