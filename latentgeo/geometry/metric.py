@@ -218,7 +218,8 @@ def volume_element(decoder: Decoder, z: Tensor) -> Tensor:
         z: latent points, shape (*batch, d).
 
     Returns:
-        Shape (*batch,), in data units to the power d per latent unit to the power d; zero where J loses rank.
+        Shape (*batch,), in data units to the power d per latent unit to the power d; zero where J loses rank,
+        NaN where f is not finite.
 
     Raises:
         TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
@@ -231,8 +232,9 @@ def volume_element(decoder: Decoder, z: Tensor) -> Tensor:
     J = jacobian(decoder, z)
     if J.shape[-2] < J.shape[-1]:
         return torch.zeros(z.shape[:-1], dtype=z.dtype, device=z.device)
+    broken = ~torch.isfinite(J).flatten(-2).all(-1)
     # From J itself: forming G first would square the condition number.
-    return torch.linalg.svdvals(J).prod(-1)
+    return torch.linalg.svdvals(J.masked_fill(broken[..., None, None], 0.0)).prod(-1).masked_fill(broken, torch.nan)
 
 
 def volume(

@@ -29,6 +29,8 @@ from latentgeo.geometry.maps import parallel_transport
 from latentgeo.geometry.metric import jacobian, pullback_metric, volume_element
 
 _MAX_NEWTON = 30
+_MAX_HALVINGS = 6
+_FIRST_DEGREE = 16  # of the polynomials that discrete curves are first replaced by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,29 +102,70 @@ def _side_nodes(decoder: Decoder, z: Tensor, D: Tensor) -> Tensor:
     second = D @ D
     inner, (P, _, d) = slice(1, -1), z.shape
     n = len(D) - 2
-    scale = (z[:, -1] - z[:, 0]).norm(dim=1).min()
-    previous = math.inf
-    for _ in range(_MAX_NEWTON):
+
+    def residual(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """J and the acceleration at the inner nodes, and the norm of its tangential part for each side."""
         with torch.no_grad():
             x = f(z.reshape(-1, d)).reshape(P, n + 2, -1)
         J, bent = jacobian(decoder, z[:, inner]), (second @ x)[:, inner]
+        return J, bent, (torch.linalg.qr(J).Q.mT @ bent.unsqueeze(-1)).flatten(1).norm(dim=1)
+
+    scale = (z[:, -1] - z[:, 0]).norm(dim=1)
+    J, bent, miss = residual(z)
+    previous = torch.full_like(scale, math.inf)
+    for _ in range(_MAX_NEWTON):
         slope = torch.einsum("pnDi,pnD->pni", J, bent)
         hessian = torch.einsum("pnDi,nm,pmDj->pnimj", J, second[inner, inner], J)
         turn = torch.einsum("pnDij,pnD->pnij", second_fundamental_form(decoder, z[:, inner]), bent)
         hessian.diagonal(dim1=1, dim2=3).add_(turn.permute(0, 2, 3, 1))
         if not torch.isfinite(hessian).all():
             break
-        step = torch.linalg.solve(hessian.reshape(P, n * d, n * d), slope.reshape(P, n * d)).reshape(P, n, d)
-        size = (step.abs().max() / scale).item()
-        if previous < 1e-6 and size > 0.1 * previous:  # Newton's steps stop falling at the level of rounding errors
+        # One by one: PyTorch factorises a batch of large matrices wrongly on several threads (its issue 142815).
+        systems = zip(hessian.reshape(P, n * d, n * d), slope.reshape(P, n * d), strict=True)
+        step = torch.stack([torch.linalg.solve(A, b) for A, b in systems]).reshape(P, n, d)
+        size = step.abs().amax((1, 2)) / scale
+        if ((previous < 1e-6) & (size > 0.1 * previous)).all():  # the level of rounding errors
             return z
-        z = z.clone()
-        z[:, inner] -= step * min(1.0, 0.3 / max(size, 1e-30))
-        previous = size
+        # Far from the solution a whole step may lead away: it is halved until the acceleration gets more normal.
+        length = torch.minimum(torch.ones_like(size), 0.3 / size.clamp_min(1e-30))
+        for _ in range(_MAX_HALVINGS):
+            trial = z.clone()
+            trial[:, inner] -= length[:, None, None] * step
+            J, bent, new_miss = residual(trial)
+            worse = ~(new_miss <= miss) & (size > 1e-6)
+            if not worse.any():
+                break
+            length = torch.where(worse, 0.5 * length, length)
+        else:
+            break
+        z, miss, previous = trial, new_miss, size
     raise RuntimeError(
-        f"no geodesic side was found: the last of {_MAX_NEWTON} Newton steps was {previous:.1e} of its length; take "
-        "corners that lie closer together, or a smooth decoder (SiLU, tanh) if it is not twice differentiable"
+        f"no geodesic side was found: the last of {_MAX_NEWTON} Newton steps was {previous.max():.1e} of its length; "
+        "take corners that lie closer together, or a smooth decoder (SiLU, tanh) if it is not twice differentiable"
     )
+
+
+def _sides(decoder: Decoder, points: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sides from discrete curves (3, N + 1, d): nodes (3, degree + 1, d), their times, and the derivative there.
+
+    Polynomials of a low degree come first, as curves with corners have no second derivative to begin from.
+    """
+    ladder = [degree]
+    while ladder[0] > _FIRST_DEGREE:
+        ladder.insert(0, max(_FIRST_DEGREE, round(ladder[0] / 1.6)))
+    N, coefficients = points.shape[1] - 1, None
+    for n in ladder:
+        t, D = (value.to(points) for value in _differentiation(n))
+        if coefficients is None:
+            before = (t * N).long().clamp(max=N - 1)
+            part = (t * N - before)[:, None]
+            z = (1.0 - part) * points[:, before] + part * points[:, before + 1]
+        else:
+            z = _chebyshev(t, coefficients.shape[1] - 1) @ coefficients
+            z[:, 0], z[:, -1] = points[:, 0], points[:, -1]
+        z = _side_nodes(decoder, z, D)
+        coefficients = torch.linalg.solve(_chebyshev(t, n), z)
+    return z, t, D
 
 
 def geodesic_triangle(decoder: Decoder, corners: Tensor, *, degree: int = 24, **options: object) -> GeodesicTriangle:
@@ -173,12 +216,8 @@ def geodesic_triangle(decoder: Decoder, corners: Tensor, *, degree: int = 24, **
     if any(torch.equal(corners[i], corners[j]) for i, j in ((0, 1), (1, 2), (2, 0))):
         raise ValueError(f"corners: expected three different points, got {corners.tolist()}")
     corners = corners.detach()
-    t, D = (value.to(corners) for value in _differentiation(degree))
     found = geodesic(decoder, corners, corners.roll(-1, 0), **({"segments": 32, "tol": 1e-6} | options))
-    N = found.points.shape[1] - 1
-    before = (t * N).long().clamp(max=N - 1)
-    part = (t * N - before)[:, None]
-    z = _side_nodes(decoder, (1.0 - part) * found.points[:, before] + part * found.points[:, before + 1], D)
+    z, t, D = _sides(decoder, found.points, degree)
     with torch.no_grad():
         x = flat_decoder(decoder, z)(z.reshape(-1, z.shape[-1])).reshape(3, degree + 1, -1)
     velocity = D @ x  # [3, degree + 1, D], in data space

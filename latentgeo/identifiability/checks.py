@@ -70,8 +70,12 @@ class _Pair:
     @functools.cached_property
     def rounding(self) -> float:
         """Relative rounding error of quantities that are linear in the metric."""
-        condition = max(torch.linalg.cond(jacobian(f, z)).max() for f, z in ((self.f, self.z), (self.g, self.y)))
-        return float(1e3 * self.eps * condition**2)
+        largest = 1.0
+        for f, z in ((self.f, self.z), (self.g, self.y)):
+            J = jacobian(f, z)
+            J = J[torch.isfinite(J).flatten(1).all(1)]
+            largest = max([largest, *torch.linalg.cond(J).tolist()])
+        return float(1e3 * self.eps * largest**2)
 
     @functools.cached_property
     def lines(self) -> tuple[Tensor, Tensor]:
@@ -136,7 +140,7 @@ def _angle(m: _Pair) -> Measured:
 
 def _volume_of_a_region(m: _Pair) -> Measured:
     # As a measure: the density in other coordinates, times the volume that the change of coordinates makes of a unit.
-    stretch = torch.linalg.det(m.J_A).abs()
+    stretch = torch.linalg.svdvals(m.J_A).prod(-1)
     return _relative(volume_element(m.f, m.z), volume_element(m.g, m.y) * stretch), m.rounding
 
 

@@ -28,7 +28,7 @@ def identifiability(table: pd.DataFrame, changed: float) -> Figure:
     names = list(dict.fromkeys(table["quantity"]))[::-1]
     heights = {name: height for height, name in enumerate(names)}
     identified = set(table.loc[table["kind"] == "identified", "quantity"])
-    with plt.rc_context(STYLE | {"axes.titlesize": 7.5, "ytick.labelsize": 7}):
+    with plt.rc_context(STYLE | {"axes.titlesize": 7, "ytick.labelsize": 7}):
         figure, axes = plt.subplots(
             1, len(models), figsize=(PAGE, 0.16 * len(names) + 1.0), sharey=True, layout="constrained", squeeze=False
         )
@@ -59,5 +59,5 @@ def identifiability(table: pd.DataFrame, changed: float) -> Figure:
             Line2D([], [], marker=_MARKERS[i], color=COLOURS[(0, 1, 2, 3, 4, 7)[i % 6]], linestyle="", markersize=4)
             for i in range(len(families))
         ]
-        figure.legend(handles, families, loc="outside upper center", ncols=len(families), title=None)
+        figure.legend(handles, families, loc="outside upper center", ncols=len(families))
     return figure

@@ -17,6 +17,7 @@ def test_the_key_depends_on_everything_that_determines_the_model():
         {"latent_dim": 3},
         {"decoders": 5},
         {"noise": 1.0},
+        {"activation": "elu"},
         {"seed": 1},
         {"training": lg.TrainingConfig(epochs=1)},
     ):

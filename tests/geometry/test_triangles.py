@@ -118,3 +118,15 @@ def test_bad_input_is_refused():
         holonomy(sphere, geodesic_triangle(sphere, OCTANT), segments=7)
     with pytest.raises(RuntimeError, match="no geodesic side"), pytest.warns(RuntimeWarning):
         geodesic_triangle(lambda z: z.abs() + z.square().sum(1, keepdim=True).sqrt().floor(), 3 * OUTSIDE)
+
+
+def test_many_nodes_on_several_threads_give_the_same_triangle():
+    """PyTorch's batched factorisation of matrices above 150 rows is wrong on several threads."""
+    octant = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        triangle = geodesic_triangle(sphere, octant, degree=90)
+    finally:
+        torch.set_num_threads(before)
+    assert (triangle.lengths - torch.pi / 2).abs().max() < 1e-9
