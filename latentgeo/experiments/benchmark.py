@@ -78,12 +78,17 @@ def principal_plane(decoder: nn.Module, codes: Tensor, dimensions: int) -> tuple
 
 
 def timed(call: Callable[[], Result], repeats: int = 5) -> tuple[Result, float]:
-    """Last result of some calls, and their median seconds."""
+    """Last result of some calls, and their median seconds.
+
+    Curves that are not found are not warned of: the crudest settings are there to show what they cost.
+    """
     seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        result = call()
-        seconds.append(time.perf_counter() - began)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for _ in range(repeats):
+            began = time.perf_counter()
+            result = call()
+            seconds.append(time.perf_counter() - began)
     return result, statistics.median(seconds)
 
 
