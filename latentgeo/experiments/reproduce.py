@@ -103,7 +103,7 @@ def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> 
                 stdout_file=printed,
                 stderr_file=printed,
                 cwd=str(path.parent),
-                extra_arguments=["--log-level=ERROR"],
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except papermill.PapermillExecutionError as error:
             printed.write("\n".join(error.traceback) + "\n")
