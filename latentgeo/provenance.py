@@ -37,7 +37,7 @@ def environment(device: str = "cpu") -> dict[str, object]:
             continue
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "device": device,
         **_commit(),
