@@ -114,14 +114,16 @@ def trace(path: Path) -> str:
         ValueError: there is no record of the file, or the file is not the one that the record is of.
     """
     record_path = _record_of(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a figure or a table, got no such file")
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))
         wanted = record["files"][path.name]
         content = path.read_bytes()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: expected the file, and {record_path.name} beside it with a record of it; got "
-            f"{type(error).__name__}: {error}; run the notebook that makes it"
+            f"{path}: expected {record_path.name} beside it with a record of it, got {type(error).__name__}; only "
+            "what notebooks save has a record: run the one that makes it, `latentgeo reproduce --only NAME`"
         ) from error
     if hashlib.sha256(content).hexdigest() != wanted:
         raise ValueError(

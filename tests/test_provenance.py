@@ -36,7 +36,9 @@ def test_a_file_that_was_changed_or_has_no_record_is_not_traced(table, capsys):
     other = table.with_name("other.csv")
     pd.DataFrame({"a": [1]}).to_csv(other)
     assert cli.main(["trace", str(other)]) == 2
-    assert "run the notebook that makes it" in capsys.readouterr().err
+    assert "latentgeo reproduce --only" in capsys.readouterr().err
+    assert cli.main(["trace", str(other.with_name("none.pdf"))]) == 2
+    assert "no such file" in capsys.readouterr().err
     table.write_text(table.read_text() + "9\n")
     with pytest.raises(ValueError, match="has been changed since"):
         provenance.trace(table)
