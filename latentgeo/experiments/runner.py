@@ -69,6 +69,8 @@ class JobsFailedError(RuntimeError):
             f"{len(self.failures)} of {len(self.failures) + finished} {label} failed and {finished} finished; "
             f"the first failure: {first.name}: {first.error}"
         )
+        if first.traceback:
+            self.add_note(f"where it was raised:\n{first.traceback}")
 
 
 @contextmanager

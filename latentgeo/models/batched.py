@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from latentgeo.models.training import TrainingConfig, TrainingState, _copied, _Training
+from latentgeo.models.training import TrainingConfig, TrainingState, _Training
 from latentgeo.models.vae import ARCHITECTURES, VAE
 
 
@@ -28,10 +27,10 @@ class _MeanLoss(nn.Module):
 
 
 class _Batch:
-    """The seeds that are still in training; row s of every stacked tensor is theirs in the order of ``seeds``."""
+    """The seeds that are still in training; row s of every stacked tensor is theirs in the order of ``trainings``."""
 
-    def __init__(self, trainings: Sequence[_Training], seeds: Sequence[int], latent_dim: int) -> None:
-        self.trainings, self.seeds = list(trainings), list(seeds)
+    def __init__(self, trainings: Sequence[_Training], latent_dim: int) -> None:
+        self.trainings = list(trainings)
         self.config, self.latent_dim = trainings[0].config, latent_dim
         self.weights, _ = stack_module_state([_MeanLoss(training.model) for training in trainings])
         skeleton = _MeanLoss(copy.deepcopy(trainings[0].model)).to("meta").train()
@@ -63,9 +62,9 @@ class _Batch:
             step += 1
         self._hand_out(step)
         train_losses = (total / steps).tolist()
-        rows = [self._close(row, loss, validation) for row, loss in enumerate(train_losses)]
-        share = (time.perf_counter() - began) / len(rows)
-        return [row | {"seconds": share} for row in rows]
+        closed = [(t, t.close_epoch(loss, validation)) for t, loss in zip(self.trainings, train_losses, strict=True)]
+        share = (time.perf_counter() - began) / len(closed)
+        return [{"seed": training.seed} | row | {"seconds": share} for training, row in closed]
 
     @torch.no_grad()
     def _hand_out(self, step: int) -> None:
@@ -76,33 +75,12 @@ class _Batch:
                 parameter.copy_(stacked[row])
                 training.optimiser.state[parameter] = _rows(self.optimiser.state[stacked], row)
 
-    def _close(self, row: int, train_loss: float, validation: Tensor) -> dict[str, float]:
-        """Evaluate one seed after an epoch and note whether it is its best."""
-        training, seed = self.trainings[row], self.seeds[row]
-        validation_loss = training.model.eval().evaluate(validation)
-        if not math.isfinite(train_loss + validation_loss):
-            raise FloatingPointError(
-                f"the loss of seed {seed} is no longer finite in epoch {training.epoch} (training {train_loss}, "
-                f"validation {validation_loss}); lower the learning rate"
-            )
-        if validation_loss < training.best_loss:
-            training.best_loss, training.best_epoch = validation_loss, training.epoch
-            training.best = _copied(training.model.state_dict())
-        training.epoch += 1
-        return {
-            "seed": seed,
-            "epoch": training.epoch - 1,
-            "train_loss": train_loss,
-            "validation_loss": validation_loss,
-        }
-
     def drop_stopped(self) -> None:
         """Go on with the seeds whose patience has not run out."""
         staying = [row for row, training in enumerate(self.trainings) if not training.stopped]
         if len(staying) == len(self.trainings):
             return
         self.trainings = [self.trainings[row] for row in staying]
-        self.seeds = [self.seeds[row] for row in staying]
         previous, old = self.optimiser, self.weights
         self.weights = {
             name: weight.detach()[staying].requires_grad_(weight.requires_grad) for name, weight in old.items()
@@ -181,7 +159,7 @@ def train_seeds(
     with torch.no_grad():
         latent_dim = models[0].posterior(images[:1])[0].shape[1]
     trainings = [_Training(model, config, seed, images.device) for model, seed in zip(models, seeds, strict=True)]
-    batch = _Batch(trainings, seeds, latent_dim)
+    batch = _Batch(trainings, latent_dim)
     for _ in range(config.epochs):
         rows = batch.run_epoch(images, validation)
         if on_epoch is not None:

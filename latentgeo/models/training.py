@@ -72,7 +72,7 @@ class _Training:
     """A model in the middle of its training."""
 
     def __init__(self, model: VAE, config: TrainingConfig, seed: int, device: torch.device) -> None:
-        self.model, self.config = model, config
+        self.model, self.config, self.seed = model, config, seed
         self.parameters = list(model.parameters())
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.optimiser = torch.optim.Adamax(self.parameters, lr=config.learning_rate, foreach=True)
@@ -125,23 +125,26 @@ class _Training:
             self.optimiser.step()
             total += loss.detach()
             self.step += 1
-        self.model.eval()
-        train_loss, validation_loss = total.item() / steps, self.model.evaluate(validation)
+        row = self.close_epoch(total.item() / steps, validation)
+        return row | {"seconds": time.perf_counter() - began}
+
+    def close_epoch(self, train_loss: float, validation: Tensor) -> dict[str, float]:
+        """Evaluate after an epoch, and note whether it is the best.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        validation_loss = self.model.eval().evaluate(validation)
         if not math.isfinite(train_loss + validation_loss):
             raise FloatingPointError(
-                f"the loss is no longer finite in epoch {self.epoch} (training {train_loss}, validation "
-                f"{validation_loss}); lower the learning rate"
+                f"the loss of seed {self.seed} is no longer finite in epoch {self.epoch} (training {train_loss}, "
+                f"validation {validation_loss}); lower the learning rate"
             )
         if validation_loss < self.best_loss:
             self.best_loss, self.best_epoch = validation_loss, self.epoch
             self.best = _copied(self.model.state_dict())
         self.epoch += 1
-        return {
-            "epoch": self.epoch - 1,
-            "train_loss": train_loss,
-            "validation_loss": validation_loss,
-            "seconds": time.perf_counter() - began,
-        }
+        return {"epoch": self.epoch - 1, "train_loss": train_loss, "validation_loss": validation_loss}
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

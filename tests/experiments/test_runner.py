@@ -44,6 +44,7 @@ def test_a_failure_is_reported_after_the_others_have_finished(workers):
     first, second = caught.value.failures
     assert (first.name, first.error) == ("job -3", "ValueError: -3 is negative")
     assert "in _square" in first.traceback
+    assert first.traceback in caught.value.__notes__[0]  # which Python prints below the message
     assert (second.name, second.error) == ("later", "not run, as job -3 failed")
 
 
