@@ -11,9 +11,9 @@ from latentgeo.models.training import TrainingConfig
 from latentgeo.models.vae import ARCHITECTURES
 
 SCHEMA = 3  # raise it whenever the same configuration would give another model
-PROFILES = ("quick", "paper")
-ARCHITECTURE = {"quick": "mlp", "paper": "conv"}
-SEEDS = {"quick": 5, "paper": 30}
+PROFILES = ("quick", "evidence", "paper")
+ARCHITECTURE = {"quick": "mlp", "evidence": "mlp", "paper": "conv"}
+SEEDS = {"quick": 5, "evidence": 30, "paper": 30}
 
 
 def canonical_json(value: object) -> str:
@@ -71,6 +71,10 @@ _QUICK = {
     ("fashion_mnist", "mlp"): TrainingConfig(epochs=12, learning_rate=2e-3, warmup_steps=100),
     ("fashion_mnist", "conv"): TrainingConfig(epochs=4, learning_rate=2e-3, warmup_steps=100),
 }
+# Where the committed results were trained longer than `quick`.
+_EVIDENCE = {
+    ("fashion_mnist", "conv"): TrainingConfig(epochs=6, learning_rate=2e-3, warmup_steps=100),
+}
 LATENT_DIM = {"digits": 8, "fashion_mnist": 16}
 # The paper's unit variance; on the 64 pixels of a digit it would leave the data nothing to say (posterior collapse).
 NOISE = {"digits": 0.25, "fashion_mnist": 1.0}
@@ -84,8 +88,8 @@ def training_preset(dataset: str, architecture: str, profile: str) -> TrainingCo
     Args:
         dataset: name of the data set.
         architecture: ``"mlp"`` or ``"conv"``.
-        profile: ``"quick"`` (minutes on two cores) or ``"paper"`` (the settings of the paper, which has no digits:
-            these are trained three times as long).
+        profile: ``"quick"`` (minutes on two cores), ``"evidence"`` (the committed results: hours) or ``"paper"`` (the
+            settings of the paper, which has no digits: these are trained three times as long).
 
     Raises:
         ValueError: there is no such preset.
@@ -103,6 +107,8 @@ def training_preset(dataset: str, architecture: str, profile: str) -> TrainingCo
     quick = _QUICK[dataset, architecture]
     if profile == "quick":
         return quick
+    if profile == "evidence":
+        return _EVIDENCE.get((dataset, architecture), quick)
     if dataset == "digits":
         return dataclasses.replace(quick, epochs=3 * quick.epochs, half_life=3 * quick.half_life)
     return TrainingConfig()

@@ -206,7 +206,7 @@ def test_the_profile_chooses_what_is_not_said():
         ({"seeds": [-1]}, "different seeds"),
         ({"pairs": 0}, "at least 1"),
         ({"decoders": 0}, "at least 1"),
-        ({"profile": "fast"}, "profile: expected one of quick, paper"),
+        ({"profile": "fast"}, "profile: expected one of quick, evidence, paper"),
         ({"model": "rnn"}, "architecture among"),
         ({"dataset": "mnist"}, "data set among"),
     ],

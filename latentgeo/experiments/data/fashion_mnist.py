@@ -1,28 +1,26 @@
-"""Data sets: loaded from checked files into tensors, with a validation split taken from the training data."""
+"""Fashion-MNIST: from files that are here, from Debian's package, or by download."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import gzip
 import hashlib
 import os
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from latentgeo.experiments.data.base import DataError, Dataset, MissingDataError, folders, images, shuffled
 from latentgeo.paths import data_dir
 
 _DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _DEBIAN_PACKAGE = "dataset-fashion-mnist"
 _FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-_SPLIT_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,55 +61,6 @@ _FASHION_FILES = {
 }
 
 
-class DataError(ValueError):
-    """A data file is damaged: the message names it, what was expected, and the ways to get it."""
-
-
-class MissingDataError(DataError, FileNotFoundError):
-    """A data file is not on this machine: the message says where it was looked for and the ways to get it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Images in three parts that share no image, with their labels and their origin.
-
-    Attributes:
-        name: the name it was loaded by.
-        train: training images, float32 in [0, 1], shape (n, channels, height, width).
-        train_labels: shape (n,), int64, indices into ``class_names``.
-        validation: images that choose when training stops, taken from the published training data.
-        validation_labels: their labels.
-        test: images that results are reported on; never seen in training, nor used to choose anything.
-        test_labels: their labels.
-        class_names: names of the classes.
-        source: where the data come from.
-        licence: the licence that they are under.
-        sha256: checksums of the files (or arrays) that were read, by name.
-    """
-
-    name: str
-    train: Tensor
-    train_labels: Tensor
-    validation: Tensor
-    validation_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
-    class_names: tuple[str, ...]
-    source: str
-    licence: str
-    sha256: Mapping[str, str]
-
-    @property
-    def event_shape(self) -> tuple[int, int, int]:
-        """Shape of one image (channels, height, width)."""
-        return tuple(self.train.shape[1:])
-
-    def __repr__(self) -> str:
-        """Name, sizes and image shape, not the pixels."""
-        sizes = f"train={len(self.train)}, validation={len(self.validation)}, test={len(self.test)}"
-        return f"Dataset({self.name!r}, {sizes}, event_shape={self.event_shape})"
-
-
 def _ways_to_get_fashion_mnist() -> str:
     return (
         "Three ways to get it: (1) `make data`, or `latentgeo data fashion_mnist`; "
@@ -122,10 +71,7 @@ def _ways_to_get_fashion_mnist() -> str:
 
 
 def _fashion_folders() -> list[Path]:
-    """Folders that may hold the files, in the order in which they are looked in."""
-    own = os.environ.get("LATENTGEO_DATA")
-    folders = [Path(own) / "fashion-mnist"] if own else []
-    return [*folders, data_dir() / "fashion-mnist", _DEBIAN_FOLDER]
+    return folders("fashion-mnist", _DEBIAN_FOLDER)
 
 
 def _find(name: str) -> Path:
@@ -159,25 +105,27 @@ def _read_idx(path: Path, expected: _IdxFile) -> tuple[np.ndarray, str]:
     return np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(expected.shape), digest
 
 
-def _images(pixels: np.ndarray, brightest: float) -> Tensor:
-    return torch.from_numpy(pixels.astype(np.float32) / brightest).unsqueeze(1)
+def load() -> Dataset:
+    """The 70,000 images of 28×28 pixels: 55,000 for training, 5,000 for validation, the published 10,000 for testing.
 
-
-def _fashion_mnist() -> Dataset:
+    Raises:
+        MissingDataError: a file is not there.
+        DataError: a file is damaged or truncated.
+    """
     arrays, digests = {}, {}
     for name, expected in _FASHION_FILES.items():
         arrays[name], digests[name] = _read_idx(_find(name), expected)
-    images = _images(arrays["train-images-idx3-ubyte"], 255.0)
+    pixels = images(arrays["train-images-idx3-ubyte"])
     labels = torch.from_numpy(arrays["train-labels-idx1-ubyte"].astype(np.int64))
-    order = torch.from_numpy(np.random.RandomState(_SPLIT_SEED).permutation(len(images)))
+    order = shuffled(len(pixels))
     train, validation = order[5000:], order[:5000]
     return Dataset(
         name="fashion_mnist",
-        train=images[train],
+        train=pixels[train],
         train_labels=labels[train],
-        validation=images[validation],
+        validation=pixels[validation],
         validation_labels=labels[validation],
-        test=_images(arrays["t10k-images-idx3-ubyte"], 255.0),
+        test=images(arrays["t10k-images-idx3-ubyte"]),
         test_labels=torch.from_numpy(arrays["t10k-labels-idx1-ubyte"].astype(np.int64)),
         class_names=(
             "T-shirt/top",
@@ -195,63 +143,6 @@ def _fashion_mnist() -> Dataset:
         licence="MIT",
         sha256=digests,
     )
-
-
-def _digits() -> Dataset:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images, labels = _images(bunch.images, 16.0), torch.from_numpy(bunch.target.astype(np.int64))
-    order = torch.from_numpy(np.random.RandomState(_SPLIT_SEED).permutation(len(images)))
-    test, validation, train = order[:360], order[360:540], order[540:]
-    return Dataset(
-        name="digits",
-        train=images[train],
-        train_labels=labels[train],
-        validation=images[validation],
-        validation_labels=labels[validation],
-        test=images[test],
-        test_labels=labels[test],
-        class_names=tuple(str(digit) for digit in range(10)),
-        source="scikit-learn's copy of https://archive.ics.uci.edu/dataset/80",
-        licence="CC BY 4.0",
-        sha256={
-            "images": hashlib.sha256(bunch.images.astype("<f8").tobytes()).hexdigest(),
-            "labels": hashlib.sha256(bunch.target.astype("<i8").tobytes()).hexdigest(),
-        },
-    )
-
-
-_LOADERS: dict[str, Callable[[], Dataset]] = {"digits": _digits, "fashion_mnist": _fashion_mnist}
-DATASETS = tuple(_LOADERS)
-
-
-def load_dataset(name: str) -> Dataset:
-    """Load a data set from this machine; nothing is downloaded.
-
-    Args:
-        name: ``"digits"`` (1,797 images of 8×8, ships with scikit-learn) or ``"fashion_mnist"`` (70,000 of 28×28).
-
-    Returns:
-        The data set; the same object at each call, so do not write to its tensors.
-
-    Raises:
-        ValueError: the name is unknown.
-        MissingDataError: a file is not there; the message names it and the ways to get it.
-        DataError: a file is damaged or truncated; the message says what was expected.
-
-    Example:
-        >>> load_dataset("digits")
-        Dataset('digits', train=1257, validation=180, test=360, event_shape=(1, 8, 8))
-    """
-    if name not in _LOADERS:
-        raise ValueError(f"expected a data set among {', '.join(DATASETS)}, got {name!r}")
-    return _load_cached(name, os.environ.get("LATENTGEO_DATA"))
-
-
-@functools.lru_cache(maxsize=4)
-def _load_cached(name: str, _folder: str | None) -> Dataset:
-    return _LOADERS[name]()
 
 
 def _have_fashion_mnist(report: Callable[[str], None]) -> bool:
@@ -301,28 +192,14 @@ def _download_fashion_mnist() -> None:
             ) from error
 
 
-def fetch_dataset(name: str, report: Callable[[str], None] = print) -> Dataset:
-    """Get a data set onto this machine if it is not here yet, and load it.
-
-    Tried in this order: files that are here; the Debian package, where there is apt and we may install; a download
-    with checksums and a progress bar.
-
-    Args:
-        name: as for :func:`load_dataset`.
-        report: called with a line for each thing done.
-
-    Returns:
-        The data set.
+def fetch(report: Callable[[str], None]) -> None:
+    """Get the files: those that are here, else Debian's package where it may be installed, else by download.
 
     Raises:
-        ValueError: the name is unknown.
         MissingDataError: none of the ways worked.
         DataError: a file outside our own cache is damaged.
     """
-    if name == "fashion_mnist" and not _have_fashion_mnist(report):
+    if not _have_fashion_mnist(report):
         _install_debian_package(report)
         if not _have_fashion_mnist(report):
             _download_fashion_mnist()
-    dataset = load_dataset(name)
-    report(f"{dataset!r} is here")
-    return dataset
