@@ -9,6 +9,7 @@ from pathlib import Path
 
 from latentgeo.experiments.config import PROFILES
 from latentgeo.experiments.data import DATASETS, DataError, fetch_dataset
+from latentgeo.experiments.evidence import update_readme
 from latentgeo.experiments.html import write_report
 from latentgeo.experiments.reproduce import FAILED, INTERRUPTED, format_table, read_outcomes, reproduce
 from latentgeo.paths import project_root
@@ -23,11 +24,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--only", nargs="+", default=(), metavar="NAME", help="beginnings of notebook names, such as 07")
     run.add_argument("--from", dest="first", metavar="NAME", help="beginning of the name of the first notebook to run")
     run.add_argument("--keep-going", action="store_true", help="run the others when a notebook fails")
+    run.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="notebooks run at the same time (default: 1)"
+    )
     run.add_argument("--parameters", type=Path, metavar="FILE", help="YAML or JSON file of notebook parameters")
     run.add_argument(
         "--output", type=Path, metavar="FOLDER", help="for executed notebooks and figures (default: build/reproduce)"
     )
-    report = commands.add_parser("report", help="render what `reproduce` left as HTML, without running anything")
+    report = commands.add_parser(
+        "report", help="write README's table of evidence from data/results, and what `reproduce` left as HTML"
+    )
     report.add_argument(
         "--output", type=Path, metavar="FOLDER", help="of executed notebooks (default: build/reproduce)"
     )
@@ -73,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         output = options.output or project_root() / "build" / "reproduce"
         if options.command == "report":
-            print(write_report(output, read_outcomes(output)))
+            print(update_readme())
+            outcomes = read_outcomes(output)
+            if outcomes:
+                print(write_report(output, outcomes))
             return 0
         outcomes = reproduce(
             profile=options.profile,
@@ -82,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep_going=options.keep_going,
             parameters=_read_parameters(options.parameters),
             output=output,
+            jobs=options.jobs,
         )
     except DataError as error:
         print(f"latentgeo: {error}", file=sys.stderr)

@@ -1,14 +1,16 @@
-"""Run the notebooks in order through papermill and say what each of them found."""
+"""Run the notebooks through papermill, several at a time, and say what each of them found."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -156,42 +158,75 @@ def reproduce(
     keep_going: bool = False,
     parameters: Mapping[str, object] | None = None,
     output: Path,
+    jobs: int = 1,
 ) -> list[Outcome]:
-    """Run notebooks one after another, and leave executed copies, logs, figures and what became of each.
+    """Run notebooks in order, and leave executed copies, logs, figures, tables and what became of each.
 
     Args:
-        profile: ``"quick"`` or ``"paper"``.
+        profile: ``"quick"``, ``"evidence"`` or ``"paper"``.
         only: which notebooks, see :func:`find_notebooks`.
         first: beginning of the name of the first.
         keep_going: whether a notebook that fails leaves the others to be run.
         parameters: further parameters, which every chosen notebook must have.
-        output: folder for all of this.
+        output: folder for all of this; the environment variables ``LATENTGEO_FIGURES`` and ``LATENTGEO_RESULTS``,
+            where they are set, name other folders for figures and tables.
+        jobs: notebooks that run at the same time.
 
     Returns:
-        What became of each.
+        What became of each, in order.
 
     Raises:
-        ValueError: an unknown notebook or parameter, before anything runs.
+        ValueError: an unknown notebook or parameter, or no job, before anything runs.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs: expected at least one notebook at a time, got {jobs!r}")
     notebooks = find_notebooks(only, first)
     if not notebooks:
         raise ValueError(f"there are no notebooks in {project_root() / 'notebooks'}; run this from a checkout")
     chosen = {**(parameters or {}), "profile": profile}
     check_parameters(notebooks, chosen)
-    outcomes: list[Outcome] = []
-    folders = {name: str((output / name.lower()).resolve()) for name in ("FIGURES", "RESULTS")}
+    folders = {
+        variable: os.environ.get(variable) or str((output / name).resolve())
+        for variable, name in (("LATENTGEO_FIGURES", "figures"), ("LATENTGEO_RESULTS", "results"))
+    }
     # Threads that wait by spinning make a busy machine ten times slower.
-    with _environment(OMP_WAIT_POLICY="PASSIVE", **{f"LATENTGEO_{name}": path for name, path in folders.items()}):
-        for path in notebooks:
-            ended = [o.status for o in outcomes if o.status == INTERRUPTED or (o.status == FAILED and not keep_going)]
-            if ended:
-                outcomes.append(Outcome(path.stem, NOT_RUN, 0.0, f"a notebook before it {ended[0]}"))
-                continue
-            print(f"running {path.stem} …", flush=True)
-            outcomes.append(run_notebook(path, output, chosen))
-            print(f"  {outcomes[-1].status} after {outcomes[-1].seconds:.0f} s", flush=True)
+    with _environment(OMP_WAIT_POLICY="PASSIVE", **folders):
+        outcomes = _run_all(notebooks, output, chosen, keep_going, min(jobs, len(notebooks)))
     write_outcomes(outcomes, output)
     return outcomes
+
+
+def _run_all(
+    notebooks: Sequence[Path], output: Path, parameters: Mapping[str, object], keep_going: bool, jobs: int
+) -> list[Outcome]:
+    """Run each notebook in a process of its own, ``jobs`` at a time; a single one at a time in this process."""
+    outcomes: dict[str, Outcome] = {}
+    waiting = list(notebooks)
+    running: dict[Future[Outcome], Path] = {}
+
+    def note(outcome: Outcome) -> None:
+        outcomes[outcome.notebook] = outcome
+        print(f"  {outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s", flush=True)
+        if outcome.status == INTERRUPTED or (outcome.status == FAILED and not keep_going):
+            for path in waiting:
+                outcomes[path.stem] = Outcome(path.stem, NOT_RUN, 0.0, f"a notebook before it {outcome.status}")
+            waiting.clear()
+
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                path = waiting.pop(0)
+                print(f"running {path.stem} …", flush=True)
+                if jobs == 1:
+                    note(run_notebook(path, output, parameters))
+                else:
+                    running[pool.submit(run_notebook, path, output, parameters)] = path
+            with suppress(KeyboardInterrupt):  # the processes get it too, and say that they were interrupted
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    path = running.pop(done)
+                    error = done.exception()
+                    note(done.result() if error is None else Outcome(path.stem, FAILED, 0.0, f"its process: {error!r}"))
+    return [outcomes[path.stem] for path in notebooks]
 
 
 def write_outcomes(outcomes: Sequence[Outcome], output: Path) -> None:

@@ -6,6 +6,7 @@ import nbformat
 import pytest
 
 from latentgeo import cli
+from latentgeo.experiments import evidence
 from latentgeo.experiments import reproduce as module
 from latentgeo.experiments.report import Verdict
 from latentgeo.paths import project_root
@@ -28,6 +29,10 @@ def notebooks(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setattr(cli, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(evidence, "project_root", lambda: tmp_path)
+    for variable in ("LATENTGEO_FIGURES", "LATENTGEO_RESULTS"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "README.md").write_text(f"{evidence.BEGIN}\n{evidence.END}\n", encoding="utf-8")
     return folder
 
 
@@ -82,8 +87,9 @@ def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, ca
     draw = "import matplotlib.pyplot as plt\nfigure, ax = plt.subplots()\nax.plot([1, 2])\nplt.close(figure)\nfigure"
     _notebook(notebooks, "00_ok", draw, VERDICT.replace("n = {n}", "n < {n}"))
     output = tmp_path / "build" / "reproduce"
-    assert cli.main(["report"]) == 2
-    assert "expected executed notebooks, got none" in capsys.readouterr().err
+    assert cli.main(["report"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'README.md'}\n"  # nothing was run yet
+    assert "| paper item |" in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert cli.main(["reproduce"]) == 0
     index = output / "html" / "index.html"
     page = index.read_text()
@@ -94,6 +100,28 @@ def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, ca
     (notebooks / "00_ok.ipynb").unlink()
     assert cli.main(["report"]) == 0
     assert index.read_text() == page
+
+
+def test_several_notebooks_run_at_the_same_time(notebooks, tmp_path, capsys):
+    meet = (
+        "import pathlib, time\n"
+        "mine, other = (pathlib.Path(f'{{name}}.met') for name in {names})\n"
+        "mine.touch()\n"
+        "deadline = time.monotonic() + 60\n"
+        "while not other.exists():\n    assert time.monotonic() < deadline\n    time.sleep(0.1)"
+    )
+    _notebook(notebooks, "00_a", meet.format(names=("a", "b")), VERDICT)
+    _notebook(notebooks, "01_b", meet.format(names=("b", "a")), VERDICT)
+    _notebook(notebooks, "02_broken", "assert n > 1, 'n is too small'")
+    _notebook(notebooks, "03_slow", "import time", "time.sleep(3)", VERDICT)
+    _notebook(notebooks, "04_later", VERDICT)
+    assert cli.main(["reproduce", "--jobs", "2"]) == 1
+    outcomes = {outcome.notebook: outcome for outcome in module.read_outcomes(tmp_path / "build" / "reproduce")}
+    assert list(outcomes) == ["00_a", "01_b", "02_broken", "03_slow", "04_later"]
+    assert [o.status for o in outcomes.values()] == ["reproduced", "reproduced", "failed", "reproduced", "not run"]
+    assert min(outcomes[name].memory for name in ("00_a", "01_b")) > 0
+    assert cli.main(["reproduce", "--jobs", "0"]) == 2
+    assert "at least one notebook at a time" in capsys.readouterr().err
 
 
 def test_an_interruption_keeps_what_was_found(notebooks, tmp_path, monkeypatch):

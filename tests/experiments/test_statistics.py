@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 
 import latentgeo as lg
-from latentgeo.experiments.statistics import _cv
+from latentgeo.experiments.statistics import cv_over_models
 
 
 def _table(**methods):
@@ -33,7 +33,7 @@ def test_the_coefficient_of_variation_is_numpys():
 def test_resampling_by_counts_is_resampling_by_repetition():
     values = _models(5, 0.1)
     counts = np.array([[2, 0, 1, 1, 1], [0, 5, 0, 0, 0]])
-    for row, cv in zip(counts, _cv(values, counts), strict=True):
+    for row, cv in zip(counts, cv_over_models(values, counts), strict=True):
         repeated = np.repeat(values, row, axis=0)
         expected = repeated.std(0, ddof=1) / repeated.mean(0) * np.sqrt(5 / 4)
         np.testing.assert_allclose(cv, expected, atol=1e-7)
@@ -115,7 +115,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(S):
             factor * random.normal(size=(models, 4)) @ loadings.T + own * random.normal(size=(models, 60))
         )
 
-    mean_cv = [_cv(draw(100_000, *strength)).mean() for strength in ((0.5, 0.4), (0.7, 0.6))]
+    mean_cv = [cv_over_models(draw(100_000, *strength)).mean() for strength in ((0.5, 0.4), (0.7, 0.6))]
     truth, hits, tries = mean_cv[0] - mean_cv[1], 0, 200
     for _ in range(tries):
         table = _table(euclidean=draw(S, 0.7, 0.6), geodesic=draw(S, 0.5, 0.4))
@@ -138,3 +138,27 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(S):
 def test_tables_that_cannot_be_compared_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         lg.compare_reliability(change(_table(euclidean=_models(2, 0.1), geodesic=_models(2, 0.1))))
+
+
+def test_the_effect_size_and_the_bootstrap_test_say_what_was_simulated():
+    table = _table(euclidean=_models(8, 0.06, seed=1), geodesic=_models(8, 0.03))
+    result = lg.compare_reliability(table).loc["geodesic"]
+    assert result.ratio == pytest.approx(result.mean_cv / (result.mean_cv - result.difference))
+    assert result.ratio_low < result.ratio < result.ratio_high < 1
+    assert result.ratio == pytest.approx(0.5, abs=0.1)
+    assert result.p_models < 0.001
+    assert result.scale_free_p_models < 0.001
+    assert result.scale_free_t < -5
+    worse = lg.compare_reliability(table, "geodesic").loc["euclidean"]
+    assert worse.p_models > 0.999
+    assert worse.ratio == pytest.approx(1 / result.ratio)
+
+
+def test_several_baselines_are_those_one_by_one():
+    table = _table(euclidean=_models(5, 0.1), geodesic=_models(5, 0.05, seed=1), chord=_models(5, 0.02, seed=2))
+    both = lg.compare_reliability(table, ["euclidean", "chord"])
+    assert both.index.names == ["baseline", "method"]
+    for name in ("euclidean", "chord"):
+        pd.testing.assert_frame_equal(both.loc[name], lg.compare_reliability(table, name))
+    with pytest.raises(ValueError, match="at least one method"):
+        lg.compare_reliability(table, [])
