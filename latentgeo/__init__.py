@@ -25,6 +25,7 @@ S        seeds, that is independently trained models
 """
 
 from latentgeo.experiments.data import DataError, Dataset, MissingDataError, load_dataset
+from latentgeo.experiments.power import false_positive_rates, power_curve
 from latentgeo.experiments.statistics import coefficient_of_variation, compare_reliability
 from latentgeo.experiments.study import Study
 from latentgeo.geometry.curvature import (
@@ -36,7 +37,7 @@ from latentgeo.geometry.curvature import (
     sectional_curvature,
 )
 from latentgeo.geometry.curve import chord_energy, chord_length, speed_variation, straight_line
-from latentgeo.geometry.ensemble import Ensemble
+from latentgeo.geometry.ensemble import Ensemble, IndependentDraws
 from latentgeo.geometry.fisher import fisher_rao
 from latentgeo.geometry.geodesic import Geodesic, distance, distance_matrix, geodesic
 from latentgeo.geometry.graph import graph_curves, landmark_distances
@@ -108,6 +109,7 @@ __all__ = [  # noqa: RUF022 (grouped by subject)
     "minimise_statistical_energy",
     # ensembles and reparametrisation
     "Ensemble",
+    "IndependentDraws",
     "LinearTransform",
     "RadialTwist",
     "CoordinateWarp",
@@ -138,4 +140,6 @@ __all__ = [  # noqa: RUF022 (grouped by subject)
     "Study",
     "coefficient_of_variation",
     "compare_reliability",
+    "power_curve",
+    "false_positive_rates",
 ]

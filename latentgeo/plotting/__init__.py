@@ -2,9 +2,10 @@
 
 from latentgeo.plotting.assumptions import broken_assumptions
 from latentgeo.plotting.charts import flatness
+from latentgeo.plotting.ensembles import ensembles
 from latentgeo.plotting.identifiability import identifiability
 from latentgeo.plotting.latent import latent_spaces, two_models
-from latentgeo.plotting.reliability import cv_histogram, reliability
+from latentgeo.plotting.reliability import cv_histogram, power, reliabilities, reliability
 from latentgeo.plotting.solver import calibration, error_against_time, scaling
 from latentgeo.plotting.style import METHOD_NAMES, save
 from latentgeo.plotting.triangles import (
@@ -23,11 +24,14 @@ __all__ = [
     "broken_assumptions",
     "calibration",
     "cv_histogram",
+    "ensembles",
     "error_against_time",
     "flatness",
     "geodesic_triangles",
     "identifiability",
     "latent_spaces",
+    "power",
+    "reliabilities",
     "reliability",
     "save",
     "scaling",

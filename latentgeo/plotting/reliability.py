@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from latentgeo.plotting.style import COLUMN, METHOD_COLOURS, METHOD_NAMES, STYLE
+from latentgeo.plotting.style import COLOURS, COLUMN, METHOD_COLOURS, METHOD_NAMES, STYLE
 
 
 def cv_histogram(cv: pd.DataFrame, models: int, title: str) -> Figure:
@@ -43,22 +45,64 @@ def reliability(comparison: pd.DataFrame, title: str) -> Figure:
     """Mean coefficient of variation of every method, with intervals over models.
 
     Args:
-        comparison: from :func:`latentgeo.compare_reliability`.
+        comparison: from :func:`latentgeo.compare_reliability`, against one baseline.
         title: what the models are.
 
     Returns:
         The figure, a column wide.
     """
+    return reliabilities({title: comparison})
+
+
+def reliabilities(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
+    """Mean coefficients of variation of every method, one panel for each kind of model.
+
+    Filled: the CV with its interval over models. Hollow: the scale-free CV, for which each model's distances are
+    divided by their mean.
+
+    Args:
+        comparisons: from :func:`latentgeo.compare_reliability`, against one baseline, by title.
+
+    Returns:
+        The figure, a column wide.
+    """
     with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(COLUMN, 2.1), layout="constrained")
-        shown = comparison.drop(index="data", errors="ignore")[::-1]
-        for height, (method, row) in enumerate(shown.iterrows()):
-            colour = METHOD_COLOURS.get(method, "0.35")
-            low, high = max(row.mean_cv_low, 0.0), row.mean_cv_high
-            ax.plot([100 * low, 100 * high], [height, height], color=colour, linewidth=1.2)
-            ax.plot(100 * row.mean_cv, height, "o", color=colour, markersize=4)
-        ax.set_yticks(range(len(shown)), [METHOD_NAMES.get(method, method) for method in shown.index])
-        ax.set(xlim=(0, None), xlabel="mean coefficient of variation (%), 95 % interval")
-        ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="right")
-        ax.grid(axis="x", color="0.9")
+        height = 0.6 + 1.5 * len(comparisons)
+        figure, axes = plt.subplots(
+            len(comparisons), 1, figsize=(COLUMN, height), layout="constrained", sharex=True, squeeze=False
+        )
+        for ax, (title, comparison) in zip(axes[:, 0], comparisons.items(), strict=True):
+            shown = comparison.drop(index="data", errors="ignore")[::-1]
+            for y, (method, row) in enumerate(shown.iterrows()):
+                colour = METHOD_COLOURS.get(method, "0.35")
+                low, high = max(row.mean_cv_low, 0.0), row.mean_cv_high
+                ax.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=1.2)
+                ax.plot(100 * row.mean_cv, y, "o", color=colour, markersize=4)
+                ax.plot(100 * row.scale_free_cv, y - 0.3, "o", color=colour, markersize=3.2, markerfacecolor="white")
+            ax.set_yticks(range(len(shown)), [METHOD_NAMES.get(method, method) for method in shown.index])
+            ax.set(xlim=(0, None), ylim=(-0.7, len(shown) - 0.5))
+            ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="right")
+            ax.grid(axis="x", color="0.9")
+        axes[-1, 0].set_xlabel("mean CV (%), 95 % interval (hollow: scale-free)")
+    return figure
+
+
+def power(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """How often an effect is found with fewer models, by resampling models and by the paper's t-test.
+
+    Args:
+        curves: from :func:`latentgeo.power_curve`, by name of the comparison.
+
+    Returns:
+        The figure, a column wide.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
+        for number, (name, curve) in enumerate(curves.items()):
+            colour, marker = COLOURS[number], "os^D"[number % 4]
+            ax.plot(curve["models"], 100 * curve["power"], color=colour, marker=marker, markersize=3.5, label=name)
+            ax.plot(curve["models"], 100 * curve["t_test"], color=colour, linewidth=0.9, linestyle=":")
+        ax.axhline(80, color="0.8", linewidth=0.8, zorder=0)
+        ax.set(xlabel="models", ylabel="experiments that find it (%)", ylim=(-3, 103), xlim=(0, None))
+        ax.legend(title="solid: models resampled\ndotted: t-test over pairs", title_fontsize=7)
     return figure

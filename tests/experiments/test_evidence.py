@@ -19,7 +19,8 @@ def test_a_changed_number_makes_the_readme_stale(monkeypatch, tmp_path):
     monkeypatch.setenv("LATENTGEO_RESULTS", str(tmp_path))
     save_evidence(rows, "07_one")
     before = with_evidence(f"a\n{evidence.BEGIN}\nold\n{evidence.END}\nb", read_evidence(tmp_path))
-    assert before.startswith("a\n") and before.endswith("\nb")
+    assert before.startswith("a\n")
+    assert before.endswith("\nb")
     assert "old" not in before
     assert "| claim | CV ([07](notebooks/07_one.ipynb)) | 1.25 % | [0.5, 2] % | – | S = 3 | reproduced |" in before
     assert with_evidence(before, read_evidence(tmp_path)) == before
