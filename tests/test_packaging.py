@@ -14,6 +14,7 @@ import latentgeo as lg
 from latentgeo.paths import project_root
 
 ROOT = project_root()
+CONDA_EXTRAS = ("notebooks", "singlecell", "test")
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
 
 
@@ -38,7 +39,7 @@ def test_the_conda_environment_has_the_ranges_of_the_package(project, conda):
     assert ranges.pop("python") == project["requires-python"]
     assert "pip" in ranges
     ranges.pop("pip")
-    wanted = {CONDA_NAMES.get(r.name, r.name): str(r.specifier) for r in _requirements(project, "notebooks", "test")}
+    wanted = {CONDA_NAMES.get(r.name, r.name): str(r.specifier) for r in _requirements(project, *CONDA_EXTRAS)}
     assert ranges == wanted
 
 
@@ -53,7 +54,7 @@ def test_the_lock_pins_everything_within_the_ranges(project):
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line) for line in lines), lines
     pins = {name.lower().replace("_", "-"): Version(pin) for name, pin in (line.split("==") for line in lines)}
     assert str(pins["torch"]) == "2.13.0"
-    for requirement in _requirements(project, "notebooks", "test", "benchmark"):
+    for requirement in _requirements(project, *CONDA_EXTRAS, "benchmark"):
         assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
 
 
@@ -69,7 +70,7 @@ def test_every_public_name_exists_once_and_is_documented():
 
 
 def test_importing_the_package_is_light():
-    heavy = "{'distributed', 'dask', 'sklearn', 'matplotlib', 'seaborn', 'papermill', 'pooch', 'zuko'}"
+    heavy = "{'distributed', 'dask', 'sklearn', 'matplotlib', 'seaborn', 'papermill', 'pooch', 'zuko', 'scanpy', 'anndata', 'PIL'}"
     code = f"import sys, latentgeo; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
