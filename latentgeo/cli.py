@@ -24,9 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--only", nargs="+", default=(), metavar="NAME", help="beginnings of notebook names, such as 07")
     run.add_argument("--from", dest="first", metavar="NAME", help="beginning of the name of the first notebook to run")
     run.add_argument("--keep-going", action="store_true", help="run the others when a notebook fails")
-    run.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="notebooks run at the same time (default: 1)"
-    )
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks run at the same time (default: 1)")
     run.add_argument("--parameters", type=Path, metavar="FILE", help="YAML or JSON file of notebook parameters")
     run.add_argument(
         "--output", type=Path, metavar="FOLDER", help="for executed notebooks and figures (default: build/reproduce)"

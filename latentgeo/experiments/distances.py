@@ -21,7 +21,7 @@ from torch import Tensor
 
 from latentgeo.geometry.curve import chord_length, richardson, straight_line
 from latentgeo.geometry.geodesic import geodesic
-from latentgeo.models.vae import VAE
+from latentgeo.models.vae import VAE, as_images
 
 METHODS = ("euclidean", "geodesic", "geodesic_one_decoder", "straight_line", "ambient_chord", "data")
 PAIR_SEED = 101
@@ -60,7 +60,15 @@ def draw_pairs(images: int, pairs: int, seed: int = PAIR_SEED) -> tuple[np.ndarr
     return start, end
 
 
-def pair_distances(model: VAE, start: Tensor, end: Tensor, *, segments: int = 16, tol: float = 1e-4) -> pd.DataFrame:
+def pair_distances(
+    model: VAE,
+    start: Tensor,
+    end: Tensor,
+    *,
+    segments: int = 16,
+    tol: float = 1e-4,
+    line_segments: int = _LINE_SEGMENTS,
+) -> pd.DataFrame:
     """Distances between pairs of images by every method of this module.
 
     Args:
@@ -69,15 +77,17 @@ def pair_distances(model: VAE, start: Tensor, end: Tensor, *, segments: int = 16
         end: images, shape (P, *event).
         segments: N of the geodesics.
         tol: tolerance of the geodesics.
+        line_segments: N of the straight lines, even.
 
     Returns:
         One row for each pair and method: ``pair``, ``method``, ``value`` (data units, latent units for
         ``euclidean``), ``converged`` and ``error`` (estimated relative error of the value; 0 where it is exact).
     """
+    start, end = as_images(start), as_images(end)
     a, b = model.encode(start), model.encode(end)
     ensemble = model.ensemble
     with torch.no_grad():
-        coarse, fine = (chord_length(ensemble, straight_line(a, b, N)) for N in (_LINE_SEGMENTS // 2, _LINE_SEGMENTS))
+        coarse, fine = (chord_length(ensemble, straight_line(a, b, N)) for N in (line_segments // 2, line_segments))
         exact = {
             "euclidean": (a - b).norm(dim=1),
             "straight_line": richardson(coarse, fine),
@@ -88,7 +98,7 @@ def pair_distances(model: VAE, start: Tensor, end: Tensor, *, segments: int = 16
         method: (value, torch.ones(len(a), dtype=torch.bool), torch.zeros(len(a))) for method, value in exact.items()
     }
     columns["straight_line"] = (exact["straight_line"], columns["data"][1], (fine - coarse).abs() / (3.0 * fine))
-    for method, decoder in (("geodesic", ensemble), ("geodesic_one_decoder", model.decoders[0])):
+    for method, decoder in (("geodesic", ensemble), ("geodesic_one_decoder", ensemble[0])):
         result = geodesic(decoder, a, b, segments=segments, tol=tol)
         columns[method] = (result.length, result.converged, result.error)
     tables = []

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from latentgeo.experiments.config import RunConfig
 from latentgeo.experiments.data import Dataset
+from latentgeo.models.perceptual import PerceptualVAE
 from latentgeo.models.training import TrainingState, train
 from latentgeo.models.vae import VAE, build_vae
 from latentgeo.provenance import environment, used
@@ -269,7 +270,7 @@ class RunStore:
 
 
 def _fresh_model(config: RunConfig, dataset: Dataset) -> VAE:
-    return build_vae(
+    model = build_vae(
         config.architecture,
         dataset.event_shape,
         config.latent_dim,
@@ -278,6 +279,7 @@ def _fresh_model(config: RunConfig, dataset: Dataset) -> VAE:
         noise=config.noise,
         activation=config.activation,
     )
+    return model if config.perceptual is None else PerceptualVAE(model, config.perceptual)
 
 
 @contextmanager

@@ -20,11 +20,12 @@ from latentgeo.experiments.config import (
     digest,
     training_preset,
 )
-from latentgeo.experiments.data import Dataset, load_dataset
+from latentgeo.experiments.data import Dataset, MissingDataError, load_dataset
 from latentgeo.experiments.distances import METHODS, draw_pairs, pair_distances
 from latentgeo.experiments.runner import Job, run_jobs, single_thread
 from latentgeo.experiments.store import RunStore
 from latentgeo.models.networks import ACTIVATIONS
+from latentgeo.models.perceptual import VGG16_REMEDY
 from latentgeo.models.training import TrainingConfig
 from latentgeo.models.vae import VAE
 from latentgeo.paths import runs_dir
@@ -50,6 +51,8 @@ class Study:
         decoders: the number of decoders K.
         activation: of the networks; the paper's ELU by default, tanh for digits.
         training: the optimiser's settings; those of the profile by default.
+        perceptual: file of VGG16 weights, to train with the paper's perceptual loss; see
+            :class:`latentgeo.models.perceptual.PerceptualVAE`.
         store: folder of the run store; ``data/runs`` by default.
 
     Example:
@@ -67,6 +70,7 @@ class Study:
     decoders: int = 8
     activation: str | None = None
     training: TrainingConfig | None = None
+    perceptual: Path | str | None = None
     store: Path | str | None = None
 
     def __post_init__(self) -> None:
@@ -92,10 +96,13 @@ class Study:
             "latent_dim": self.latent_dim or LATENT_DIM[self.dataset],
             "activation": self.activation or ACTIVATION[self.dataset],
             "training": self.training or preset,
+            "perceptual": None if self.perceptual is None else str(Path(self.perceptual).resolve()),
             "store": Path(self.store) if self.store is not None else runs_dir(),
         }
         for name, value in fill.items():
             object.__setattr__(self, name, value)
+        if self.perceptual is not None and not Path(self.perceptual).is_file():
+            raise MissingDataError(f"perceptual: {self.perceptual} is not there; {VGG16_REMEDY}")
         used_profile(self.profile)
 
     def config(self, seed: int) -> RunConfig:
@@ -109,6 +116,7 @@ class Study:
             activation=self.activation,
             seed=seed,
             training=self.training,
+            perceptual=self.perceptual,
         )
 
     def run(self, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:

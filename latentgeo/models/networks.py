@@ -8,6 +8,7 @@ q(z | x), side by side in one tensor of shape (B, 2 d).
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -23,15 +24,58 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class ConvLayers:
+    """Layers of a convolutional encoder and decoder; the defaults are the paper's for Fashion-MNIST.
+
+    Attributes:
+        encoder: output channels of the encoder's convolutions, one entry per halving of the resolution.
+        width: channels of the 2×2 feature map that the decoder begins with.
+        hidden: output channels of all the decoder's convolutions but the last, which gives the image's own.
+        first_kernel: side of the first of the decoder's kernels; an even one is padded below and on the right.
+        last_upsampled: whether the image is upsampled before the last convolution, as before all others but the first.
+        last_activation: whether the activation comes after the last convolution too.
+    """
+
+    encoder: tuple[int, ...] = (16, 32, 64, 128, 256)
+    width: int = 256
+    hidden: tuple[int, ...] = (128, 64, 32, 16)
+    first_kernel: int = 3
+    last_upsampled: bool = True
+    last_activation: bool = True
+
+
+_CONV_LAYERS = {
+    (3, 32, 32): ConvLayers((16, 32, 64, 128, 512), 256, (64, 32, 16, 8), first_kernel=2, last_activation=False),
+    (3, 64, 64): ConvLayers(
+        (32, 64, 128, 256, 512), 512, (256, 128, 64, 32, 16, 8), last_upsampled=False, last_activation=False
+    ),
+}
+
+
+def conv_layers(event_shape: tuple[int, int, int]) -> ConvLayers:
+    """The paper's layers for images of a shape.
+
+    Source: the paper's released code for CIFAR-10 (3×32×32), CelebA (3×64×64) and Fashion-MNIST (all others).
+
+    Args:
+        event_shape: image shape (channels, height, width).
+
+    Example:
+        >>> conv_layers((3, 32, 32)).encoder
+        (16, 32, 64, 128, 512)
+    """
+    return _CONV_LAYERS.get(tuple(event_shape), ConvLayers())
+
+
 class ConvEncoder(nn.Sequential):
     """Stride-2 3×3 convolutions with ELU, then one linear map to mean and log-variance.
-
-    Source: the Fashion-MNIST encoder of the paper's released configuration (channels 16-32-64-128-256).
 
     Args:
         event_shape: image shape (channels, height, width).
         latent_dim: the number of latent dimensions d.
-        channels: output channels of the convolutions, one entry per halving of the resolution.
+        channels: output channels of the convolutions, one entry per halving of the resolution; those of
+            :func:`conv_layers` by default.
         activation: name among ``ACTIVATIONS``.
     """
 
@@ -39,12 +83,12 @@ class ConvEncoder(nn.Sequential):
         self,
         event_shape: tuple[int, int, int],
         latent_dim: int,
-        channels: Sequence[int] = (16, 32, 64, 128, 256),
+        channels: Sequence[int] | None = None,
         activation: str = "elu",
     ) -> None:
         layers: list[nn.Module] = []
         incoming, height, width = event_shape
-        for outgoing in channels:
+        for outgoing in conv_layers(event_shape).encoder if channels is None else channels:
             layers += [nn.Conv2d(incoming, outgoing, 3, stride=2, padding=1), ACTIVATIONS[activation]()]
             incoming, height, width = outgoing, math.ceil(height / 2), math.ceil(width / 2)
         layers += [nn.Flatten(), nn.Linear(incoming * height * width, 2 * latent_dim)]
@@ -54,14 +98,12 @@ class ConvEncoder(nn.Sequential):
 class ConvDecoder(nn.Module):
     """Linear map to a 2×2 feature map, then 3×3 convolutions with ELU and nearest-neighbour upsampling between them.
 
-    Source: the Fashion-MNIST decoder of the paper's released configuration: 2×2×256, channels 128-64-32-16-1, ELU
-    after every convolution including the last, and the 32×32 result brought to 28×28 by nearest neighbour.
+    On Fashion-MNIST the 32×32 result is brought to 28×28 by nearest neighbour.
 
     Args:
-        event_shape: image shape (channels, height, width); at most 2^(1 + len(hidden)) pixels a side.
+        event_shape: image shape (channels, height, width); at most two pixels a side, doubled by each upsampling.
         latent_dim: the number of latent dimensions d.
-        width: channels of the 2×2 feature map.
-        hidden: output channels of all convolutions but the last, which gives the image's own.
+        layers: of the network; those of :func:`conv_layers` by default.
         activation: name among ``ACTIVATIONS``.
     """
 
@@ -69,28 +111,45 @@ class ConvDecoder(nn.Module):
         self,
         event_shape: tuple[int, int, int],
         latent_dim: int,
-        width: int = 256,
-        hidden: Sequence[int] = (128, 64, 32, 16),
+        layers: ConvLayers | None = None,
         activation: str = "elu",
     ) -> None:
         super().__init__()
-        self.linear = nn.Linear(latent_dim, width * 4)
-        largest = 2 ** (1 + len(hidden))
+        chosen = conv_layers(event_shape) if layers is None else layers
+        self.linear = nn.Linear(latent_dim, chosen.width * 4)
+        channels = (chosen.width, *chosen.hidden, event_shape[0])
+        last = len(channels) - 2
+        largest = 2 ** (1 + last - (not chosen.last_upsampled))
         if max(event_shape[1:]) > largest:
             raise ValueError(
-                f"event_shape: expected at most {largest} pixels a side with {len(hidden)} hidden layers, "
+                f"event_shape: expected at most {largest} pixels a side with {len(chosen.hidden)} hidden layers, "
                 f"got {event_shape}"
             )
-        channels = (width, *hidden, event_shape[0])
-        layers: list[nn.Module] = [ACTIVATIONS[activation](), nn.Unflatten(1, (width, 2, 2))]
+        made: list[nn.Module] = [ACTIVATIONS[activation](), nn.Unflatten(1, (chosen.width, 2, 2))]
         for stage, (incoming, outgoing) in enumerate(itertools.pairwise(channels)):
-            convolution = nn.Conv2d if stage == 0 else UpsampledConv2d
-            layers += [convolution(incoming, outgoing, 3, padding=1), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers, nn.Upsample(size=event_shape[1:]))  # to the image's own size
+            if stage == 0:
+                made += _same_convolution(incoming, outgoing, chosen.first_kernel)
+            elif stage == last and not chosen.last_upsampled:
+                made += _same_convolution(incoming, outgoing, 3)
+            else:
+                made.append(UpsampledConv2d(incoming, outgoing, 3, padding=1))
+            if stage < last or chosen.last_activation:
+                made.append(ACTIVATIONS[activation]())
+        if event_shape[1:] != (largest, largest):
+            made.append(nn.Upsample(size=event_shape[1:]))  # to the image's own size
+        self.layers = nn.Sequential(*made)
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode latent points: (B, d) -> (B, channels, height, width)."""
         return self.layers(self.linear(z))
+
+
+def _same_convolution(incoming: int, outgoing: int, kernel: int) -> list[nn.Module]:
+    """A convolution that keeps the size of the image; an even kernel's odd pixel of padding is below and right."""
+    if kernel % 2:
+        return [nn.Conv2d(incoming, outgoing, kernel, padding=kernel // 2)]
+    before, after = (kernel - 1) // 2, kernel // 2
+    return [nn.ZeroPad2d((before, after, before, after)), nn.Conv2d(incoming, outgoing, kernel)]
 
 
 class UpsampledConv2d(nn.Conv2d):
@@ -111,24 +170,34 @@ class UpsampledConv2d(nn.Conv2d):
         return nn.functional.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
 
+def mlp_widths(event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Widths of the hidden layers of fully connected networks: for images, or half of that for rows of a table.
+
+    Example:
+        >>> mlp_widths((1, 28, 28)), mlp_widths((765,))
+        ((256, 256), (128, 128))
+    """
+    return (256, 256) if len(event_shape) > 1 else (128, 128)
+
+
 class MLPEncoder(nn.Sequential):
     """Fully connected encoder.
 
     Args:
-        event_shape: image shape (channels, height, width).
+        event_shape: of an image (channels, height, width), or (genes,).
         latent_dim: the number of latent dimensions d.
-        hidden: widths of the hidden layers.
+        hidden: widths of the hidden layers; those of :func:`mlp_widths` by default.
         activation: name among ``ACTIVATIONS``.
     """
 
     def __init__(
         self,
-        event_shape: tuple[int, int, int],
+        event_shape: tuple[int, ...],
         latent_dim: int,
-        hidden: Sequence[int] = (256, 256),
+        hidden: Sequence[int] | None = None,
         activation: str = "elu",
     ) -> None:
-        widths = (math.prod(event_shape), *hidden)
+        widths = (math.prod(event_shape), *(mlp_widths(event_shape) if hidden is None else hidden))
         layers: list[nn.Module] = [nn.Flatten()]
         for incoming, outgoing in itertools.pairwise(widths):
             layers += [nn.Linear(incoming, outgoing), ACTIVATIONS[activation]()]
@@ -139,20 +208,20 @@ class MLPDecoder(nn.Sequential):
     """Fully connected decoder with a linear output.
 
     Args:
-        event_shape: image shape (channels, height, width).
+        event_shape: of an image (channels, height, width), or (genes,).
         latent_dim: the number of latent dimensions d.
-        hidden: widths of the hidden layers.
+        hidden: widths of the hidden layers; those of :func:`mlp_widths` by default.
         activation: name among ``ACTIVATIONS``.
     """
 
     def __init__(
         self,
-        event_shape: tuple[int, int, int],
+        event_shape: tuple[int, ...],
         latent_dim: int,
-        hidden: Sequence[int] = (256, 256),
+        hidden: Sequence[int] | None = None,
         activation: str = "elu",
     ) -> None:
-        widths = (latent_dim, *hidden)
+        widths = (latent_dim, *(mlp_widths(event_shape) if hidden is None else hidden))
         layers: list[nn.Module] = []
         for incoming, outgoing in itertools.pairwise(widths):
             layers += [nn.Linear(incoming, outgoing), ACTIVATIONS[activation]()]

@@ -190,6 +190,7 @@ def train(
             f"expected at least one batch of {config.batch_size} training images, got {len(images)}; "
             "lower TrainingConfig.batch_size"
         )
+    model.prepare(images)
     training = _Training(model, config, seed, images.device)
     if resume is not None:
         training.resume(resume)

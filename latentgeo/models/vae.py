@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from latentgeo.geometry.ensemble import Ensemble
+from latentgeo.models.injective import InjectiveDecoder
 from latentgeo.models.networks import ACTIVATIONS, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
-_NETWORKS = {"conv": (ConvEncoder, ConvDecoder), "mlp": (MLPEncoder, MLPDecoder)}
-ARCHITECTURES = tuple(_NETWORKS)
+_NETWORKS = {
+    "conv": (ConvEncoder, ConvDecoder),
+    "mlp": (MLPEncoder, MLPDecoder),
+    "flow": (MLPEncoder, InjectiveDecoder),
+}
+ARCHITECTURES = (*_NETWORKS, "counts")
+
+
+def as_images(x: Tensor) -> Tensor:
+    """Images in [0, 1]: bytes (uint8, 0 to 255) as float32, anything else as it is.
+
+    Example:
+        >>> as_images(torch.tensor([0, 255], dtype=torch.uint8)), as_images(torch.tensor([0.5]))
+        (tensor([0., 1.]), tensor([0.5000]))
+    """
+    return x.float() / 255.0 if x.dtype == torch.uint8 else x
 
 
 class VAE(nn.Module):
@@ -49,7 +65,7 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters of q(z | x): mean and log-variance, each of shape (B, d), from images (B, *event)."""
-        mean, log_variance = self.encoder(x).chunk(2, dim=1)
+        mean, log_variance = self.encoder(as_images(x)).chunk(2, dim=1)
         return mean, log_variance
 
     @torch.no_grad()
@@ -63,7 +79,7 @@ class VAE(nn.Module):
         """Both terms of -ELBO for each image, decoder k reconstructing the k-th share of the batch.
 
         Args:
-            x: images, shape (B, *event).
+            x: images, shape (B, *event), in [0, 1] or as bytes.
             generator: source of the reparametrisation noise.
             epsilon: the reparametrisation noise itself, shape (B, d), instead of a draw from the generator.
 
@@ -77,6 +93,7 @@ class VAE(nn.Module):
             raise ValueError(
                 f"expected a batch of at least one image for each of the {len(self.decoders)} decoders, got {len(x)}"
             )
+        x = as_images(x)
         mean, log_variance = self.posterior(x)
         if epsilon is None:
             epsilon = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
@@ -85,9 +102,16 @@ class VAE(nn.Module):
         z = mean + epsilon * (0.5 * log_variance).exp()
         shares = zip(self.decoders, z.tensor_split(len(self.decoders)), strict=True)
         reconstruction = torch.cat([decoder(share) for decoder, share in shares])
-        squared_error = 0.5 * ((x - reconstruction) / self.noise).square().flatten(1).sum(1)
+        squared_error = self.reconstruction_loss(x, reconstruction)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1)
         return squared_error, divergence
+
+    def reconstruction_loss(self, x: Tensor, reconstruction: Tensor) -> Tensor:
+        """The scaled squared error ½‖x - x̂‖²/τ² of each image, shape (B,)."""
+        return 0.5 * ((x - reconstruction) / self.noise).square().flatten(1).sum(1)
+
+    def prepare(self, x: Tensor) -> None:
+        """Take what is needed from the training data, (n, *event), before training starts; here nothing."""
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, seed: int = 0, batch_size: int = 2000) -> float:
@@ -102,7 +126,7 @@ class VAE(nn.Module):
 
 def build_vae(
     architecture: str,
-    event_shape: tuple[int, int, int],
+    event_shape: tuple[int, ...],
     latent_dim: int,
     decoders: int,
     *,
@@ -113,8 +137,10 @@ def build_vae(
     """Make a VAE with freshly drawn weights.
 
     Args:
-        architecture: ``"conv"`` (the paper's networks) or ``"mlp"`` (fully connected, fast on a CPU).
-        event_shape: image shape (channels, height, width).
+        architecture: ``"conv"`` (the paper's networks), ``"mlp"`` (fully connected, fast on a CPU), ``"flow"`` (the
+            same encoder, decoders injective by construction, :class:`latentgeo.models.injective.InjectiveDecoder`) or
+            ``"counts"`` (for counts, :class:`latentgeo.models.counts.CountVAE`).
+        event_shape: of an image (channels, height, width), or (genes,).
         latent_dim: the number of latent dimensions d.
         decoders: the number of decoders K.
         seed: seed of the initial weights; PyTorch's global generator is left as it was.
@@ -123,6 +149,7 @@ def build_vae(
             ``"tanh"``.
 
     Raises:
+        ImportError: ``"flow"`` without the package zuko.
         ValueError: the architecture or the activation is unknown, or a size is not positive.
 
     Example:
@@ -130,7 +157,7 @@ def build_vae(
         >>> model.ensemble(torch.zeros(3, 2)).shape
         torch.Size([3, 4, 1, 8, 8])
     """
-    if architecture not in _NETWORKS:
+    if architecture not in ARCHITECTURES:
         raise ValueError(f"expected an architecture among {', '.join(ARCHITECTURES)}, got {architecture!r}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {activation!r}")
@@ -138,9 +165,15 @@ def build_vae(
         raise ValueError(
             f"expected positive sizes, got latent_dim={latent_dim}, decoders={decoders}, event_shape={event_shape}"
         )
-    make_encoder, make_decoder = _NETWORKS[architecture]
+    make_model: Callable[..., VAE] = VAE
+    if architecture == "counts":
+        from latentgeo.models.counts import CountEncoder, CountVAE, ProportionDecoder  # which build on this module
+
+        make_encoder, make_decoder, make_model = CountEncoder, ProportionDecoder, CountVAE
+    else:
+        make_encoder, make_decoder = _NETWORKS[architecture]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = make_encoder(event_shape, latent_dim, activation=activation)
         made = [make_decoder(event_shape, latent_dim, activation=activation) for _ in range(decoders)]
-        return VAE(encoder, made, noise)
+        return make_model(encoder, made, noise)

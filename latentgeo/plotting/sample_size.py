@@ -13,11 +13,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from latentgeo.plotting.style import COLOURS, METHOD_COLOURS, PAGE, STYLE
 
-_NAMES = {"euclidean": "Euclidean", "ambient_chord": "chord in data space", "geodesic": "geodesic"}
+_NAMES = {"euclidean": "Euclidean", "ambient_chord": "chord", "geodesic": "geodesic"}
 _LOOK = {
-    "euclidean": {"color": METHOD_COLOURS["euclidean"], "marker": "s", "linestyle": "-"},
-    "ambient_chord": {"color": COLOURS[2], "marker": "^", "linestyle": "-"},
-    "geodesic": {"color": METHOD_COLOURS["geodesic"], "marker": "o", "linestyle": "-"},
+    "euclidean": {"color": METHOD_COLOURS["euclidean"], "marker": "s"},
+    "ambient_chord": {"color": COLOURS[2], "marker": "^"},
+    "geodesic": {"color": METHOD_COLOURS["geodesic"], "marker": "o"},
 }
 _DECADES = (100, 1_000, 10_000, 100_000)
 
@@ -43,38 +43,57 @@ def _percent_axis(ax: Axes, low: float, high: float) -> None:
     ax.set_axisbelow(True)
 
 
-def _line(ax: Axes, n: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, **look: object) -> None:
-    """A curve with bars for its intervals, in per cent; what reaches zero is cut at the axis."""
-    value, low, high = (100.0 * np.asarray(v) for v in (value, low, high))
-    ax.vlines(n, np.maximum(low, 1e-6), high, color=look["color"], linewidth=1.0)
-    ax.plot(n, value, markersize=4, linewidth=1.3, **look)
+def _bars(ax: Axes, n: np.ndarray, low: np.ndarray, high: np.ndarray, colour: object) -> None:
+    """Intervals in per cent; what reaches below zero is cut at the axis."""
+    ax.vlines(n, np.maximum(100.0 * low, 1e-6), 100.0 * high, color=colour, linewidth=1.0, alpha=0.8)
 
 
-def _spread(ax: Axes, curves: pd.DataFrame, fits: pd.DataFrame) -> None:
-    """CV of three methods with their exponents at the right end."""
-    n_max = curves["n"].max()
-    for method, look in _LOOK.items():
-        curve = curves[curves["method"] == method].sort_values("n")
-        _line(ax, curve["n"], curve["cv"], curve["cv_low"], curve["cv_high"], **look)
-    # Labels one below the other in the order of the curves' ends, kept apart by a tenth of the axis.
-    ends = curves[(curves["n"] == n_max) & curves["method"].isin(_LOOK)].sort_values("cv")
+def _labels(ax: Axes, labels: list[tuple[float, str, object]], apart: float) -> None:
+    """Texts right of the axes at the heights of the curves' ends (per cent), kept apart by a share of the axis."""
     bottom, top = np.log(ax.get_ylim())
-    heights = (np.log(100 * ends["cv"].to_numpy()) - bottom) / (top - bottom)
+    labels = sorted(labels, key=lambda label: label[0])
+    heights = [(np.log(max(value, 1e-9)) - bottom) / (top - bottom) for value, _, _ in labels]
+    heights[0] = max(heights[0], 0.5 * apart)
     for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + 0.16)
-    for method, height in zip(ends["method"], heights, strict=True):
-        row = fits.loc[method]
-        text = f"{_NAMES[method]}\n$b$ = {row.exponent:.2f} ± {row.exponent_high - row.exponent:.2f}".replace("-", "−")
-        ax.annotate(
-            text,
-            (1.02, height),
-            xycoords="axes fraction",
-            va="center",
-            fontsize=6.8,
-            color=_LOOK[method]["color"],
-            linespacing=1.15,
-            annotation_clip=False,
-        )
+        heights[i] = max(heights[i], heights[i - 1] + apart)
+    for height, (_, text, colour) in zip(heights, labels, strict=True):
+        options = {"va": "center", "fontsize": 6.6, "linespacing": 1.1, "color": colour, "annotation_clip": False}
+        ax.annotate(text, (1.03, height), xycoords="axes fraction", **options)
+
+
+def _spread(ax: Axes, curves: pd.DataFrame, fits: pd.DataFrame, control: pd.DataFrame | None) -> None:
+    """CV of three methods, the fits through them, and exponent and floor of each at the right end."""
+    labels = []
+    if control is not None:
+        colour = METHOD_COLOURS["geodesic"]
+        look = {"color": colour, "markerfacecolor": "white", "markersize": 4, "linewidth": 1.0}
+        ax.plot(control["n"], 100.0 * control["cv"], "o--", **look)
+        labels.append((100.0 * control["cv"].iloc[-1], "geodesic, unequal\nmarginals", colour))
+    for (method, look), dodge in zip(_LOOK.items(), (1.0, 1.06, 0.94), strict=True):
+        curve, fit = curves[curves["method"] == method].sort_values("n"), fits.loc[method]
+        n = curve["n"].to_numpy()
+        _bars(ax, dodge * n, curve["cv_low"].to_numpy(), curve["cv_high"].to_numpy(), look["color"])
+        ax.plot(dodge * n, 100.0 * curve["cv"], markersize=3.5, linestyle="none", **look)
+        fine = np.geomspace(n.min(), n.max(), 100)
+        ax.plot(fine, 100.0 * np.sqrt(fit.rate**2 / fine + fit.floor**2), color=look["color"], linewidth=1.1)
+        exponent = f"{fit.exponent:.2f} ± {fit.exponent_high - fit.exponent:.2f}".replace("-", "−")
+        text = f"{_NAMES[method]}\n$b$ = {exponent}\n$c$ = {100 * fit.floor:.2g} %"
+        labels.append((100.0 * curve["cv"].iloc[-1], text, look["color"]))
+    _labels(ax, labels, apart=0.2)
+
+
+def _errors(ax: Axes, errors: pd.DataFrame) -> None:
+    """Bias and spread of the geodesic distance."""
+    n = errors["n"].to_numpy()
+    colours = {"spread": METHOD_COLOURS["geodesic"], "bias": "0.25"}
+    looks = {"spread": {"marker": "o", "linestyle": "-"}, "bias": {"marker": "D", "linestyle": ":"}}
+    names = {"spread": "spread\nover models", "bias": "bias against\nthe truth"}
+    labels = []
+    for part, colour in colours.items():
+        _bars(ax, n, errors[f"{part}_low"].to_numpy(), errors[f"{part}_high"].to_numpy(), colour)
+        ax.plot(n, 100.0 * errors[part], markersize=4, linewidth=1.2, color=colour, **looks[part])
+        labels.append((100.0 * errors[part].iloc[-1], names[part], colour))
+    _labels(ax, labels, apart=0.15)
 
 
 def sample_size(
@@ -86,7 +105,8 @@ def sample_size(
 
     Args:
         spreads: for each data set, by its title, ``curves`` and ``fits`` of
-            :class:`latentgeo.experiments.scaling.Scaling`; the first is that with a known truth.
+            :class:`latentgeo.experiments.scaling.Scaling`; the first is that with a known truth. Lines are its fits of
+            root-n law and floor c; b is the exponent of the power law.
         bias: from :func:`latentgeo.experiments.scaling.bias_and_spread`.
         control: ``curves`` of models of unequal marginal distributions, of the first data set; their geodesic is drawn
             dashed.
@@ -94,71 +114,23 @@ def sample_size(
     Returns:
         The figure, two columns wide.
     """
+    geodesic = bias[bias["method"] == "geodesic"].sort_values("n")
+    shown = [curves[curves["method"].isin(_LOOK)] for curves, _ in spreads.values()]
+    dashed = None if control is None else control[control["method"] == "geodesic"].sort_values("n")
+    parts = [part["cv"] for part in shown] + [geodesic[["bias", "spread"]].stack()]
+    values = pd.concat([*parts, *([] if dashed is None else [dashed["cv"]])])
+    limits = (100.0 * values[values > 0].min() / 1.8, 100.0 * values.max() * 1.9)
     with plt.rc_context(STYLE):
-        panels = len(spreads) + 1
-        figure, axes = plt.subplots(
-            1, panels, figsize=(PAGE, 2.35), gridspec_kw={"width_ratios": [1.0] * panels}, layout="constrained"
-        )
-        shown = [curves[curves["method"].isin(_LOOK)] for curves, _ in spreads.values()]
-        high = max(100 * part["cv_high"].max() for part in shown)
-        low = min(100 * part["cv"].min() for part in shown)
-        dashed = None if control is None else control[control["method"] == "geodesic"].sort_values("n")
-        if dashed is not None:
-            high = max(high, 100 * dashed["cv"].max())
-        low = min(low, 100 * bias.loc[bias["method"] == "geodesic", ["bias", "spread"]].replace(0, np.nan).min().min())
-        limits = (low / 1.6, high * 1.5)
+        figure, axes = plt.subplots(1, len(spreads) + 1, figsize=(PAGE, 2.4), layout="constrained")
         for ax, (title, (curves, fits)) in zip(axes, spreads.items(), strict=False):
             _percent_axis(ax, *limits)
             _sizes_axis(ax, curves["n"])
-            _spread(ax, curves, fits)
+            _spread(ax, curves, fits, dashed if ax is axes[0] else None)
             ax.set_title(title, loc="left")
         axes[0].set_ylabel("mean CV over models (%)")
-        n = np.array(sorted(shown[0]["n"].unique()))
-        middle = np.array([n[0] * 1.3, n[0] * 1.3 * 16])
-        axes[0].plot(middle, limits[0] * 1.35 * np.array([4.0, 1.0]), color="0.55", linewidth=0.9)
-        axes[0].annotate("$n^{-1/2}$", (middle[0], limits[0] * 1.35), fontsize=7, color="0.4", ha="left", va="bottom")
-        if dashed is not None:
-            axes[0].plot(
-                dashed["n"],
-                100 * dashed["cv"],
-                "o--",
-                color=METHOD_COLOURS["geodesic"],
-                markerfacecolor="white",
-                markersize=4,
-                linewidth=1.0,
-            )
-            axes[0].annotate(
-                "geodesic, unequal marginals",
-                (float(np.exp(np.log(dashed["n"]).mean())), 100 * dashed["cv"].max()),
-                xytext=(0, 5),
-                textcoords="offset points",
-                fontsize=6.6,
-                ha="center",
-                color=METHOD_COLOURS["geodesic"],
-            )
-        ax, of = axes[-1], bias[bias["method"] == "geodesic"].sort_values("n")
-        _percent_axis(ax, *limits)
-        _sizes_axis(ax, of["n"])
-        _line(ax, of["n"], of["spread"], of["spread_low"], of["spread_high"], **_LOOK["geodesic"])
-        look = {"color": "0.25", "marker": "D", "linestyle": ":"}
-        _line(ax, of["n"], of["bias"], of["bias_low"], of["bias_high"], **look)
-        ends = of.iloc[-1]
-        lower, upper = sorted((("spread", ends.spread), ("bias", ends.bias)), key=lambda item: item[1])
-        bottom, top = np.log(limits)
-        heights = [(np.log(max(100 * value, limits[0])) - bottom) / (top - bottom) for _, value in (lower, upper)]
-        heights[1] = max(heights[1], heights[0] + 0.16)
-        texts = {"spread": "spread\nover models", "bias": "bias against\nthe truth"}
-        for (name, _), height in zip((lower, upper), heights, strict=True):
-            ax.annotate(
-                texts[name],
-                (1.02, height),
-                xycoords="axes fraction",
-                va="center",
-                fontsize=6.8,
-                linespacing=1.15,
-                color=METHOD_COLOURS["geodesic"] if name == "spread" else "0.25",
-                annotation_clip=False,
-            )
-        ax.set_title(f"{next(iter(spreads))}: geodesic error", loc="left")
-        ax.set_ylabel("share of the true distance (%)")
+        _percent_axis(axes[-1], *limits)
+        _sizes_axis(axes[-1], geodesic["n"])
+        _errors(axes[-1], geodesic)
+        axes[-1].set_title(f"{next(iter(spreads))}", loc="left")
+        axes[-1].set_ylabel("error of geodesic distance (%)")
     return figure

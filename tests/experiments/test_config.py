@@ -9,7 +9,8 @@ RUN = RunConfig("digits", "mlp", 2, 4, 0.25, "tanh", 0, lg.TrainingConfig())
 SHA = {"images": "a", "labels": "b"}
 
 
-def test_the_key_depends_on_everything_that_determines_the_model():
+def test_the_key_depends_on_everything_that_determines_the_model(tmp_path):
+    (tmp_path / "vgg16.safetensors").write_bytes(b"weights")
     keys = {RUN.key(SHA), RUN.key({**SHA, "labels": "c"})}
     for change in (
         {"dataset": "fashion_mnist"},
@@ -20,9 +21,19 @@ def test_the_key_depends_on_everything_that_determines_the_model():
         {"activation": "elu"},
         {"seed": 1},
         {"training": lg.TrainingConfig(epochs=1)},
+        {"perceptual": str(tmp_path / "vgg16.safetensors")},
     ):
         keys.add(dataclasses.replace(RUN, **change).key(SHA))
     assert len(keys) == 2 + len(dataclasses.fields(RUN))
+
+
+def test_the_plain_loss_leaves_no_trace_and_the_perceptual_one_that_of_the_files_content(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for path in (first, second):
+        path.write_bytes(b"weights")
+    one, other = (dataclasses.replace(RUN, perceptual=str(path)).as_dict(SHA) for path in (first, second))
+    assert one == other
+    assert set(one) - set(RUN.as_dict(SHA)) == {"perceptual_sha256"}
 
 
 def test_the_key_does_not_depend_on_the_order_of_names():

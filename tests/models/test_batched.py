@@ -177,5 +177,5 @@ def test_whether_batching_pays_is_known_for_every_architecture():
     assert pays("mlp", torch.device("cuda", 0))
     assert not pays("conv", "cuda")
     assert not any(pays(architecture, "cpu") for architecture in ("mlp", "conv"))
-    with pytest.raises(ValueError, match="architecture among conv, mlp, got 'rnn'"):
+    with pytest.raises(ValueError, match="architecture among conv, mlp, flow, counts, got 'rnn'"):
         pays("rnn", "cpu")

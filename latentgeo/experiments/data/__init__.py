@@ -7,13 +7,31 @@ import os
 from collections.abc import Callable
 from types import ModuleType
 
-from latentgeo.experiments.data import digits, fashion_mnist
+from latentgeo.experiments.data import (
+    celeba,
+    cifar10,
+    digits,
+    fashion_mnist,
+    pbmc68k,
+    pbmc68k_counts,
+    tasic,
+    tasic_pca50,
+)
 from latentgeo.experiments.data.base import DataError, Dataset, MissingDataError
 
 __all__ = ["DATASETS", "DataError", "Dataset", "MissingDataError", "fetch_dataset", "load_dataset"]
 
 # Each module has load() -> Dataset, which never downloads, and fetch(report).
-_MODULES: dict[str, ModuleType] = {"digits": digits, "fashion_mnist": fashion_mnist}
+_MODULES: dict[str, ModuleType] = {
+    "celeba": celeba,
+    "cifar10": cifar10,
+    "digits": digits,
+    "fashion_mnist": fashion_mnist,
+    "pbmc68k": pbmc68k,
+    "pbmc68k_counts": pbmc68k_counts,
+    "tasic": tasic,
+    "tasic_pca50": tasic_pca50,
+}
 DATASETS = tuple(_MODULES)
 
 
@@ -21,7 +39,10 @@ def load_dataset(name: str) -> Dataset:
     """Load a data set from this machine; nothing is downloaded.
 
     Args:
-        name: ``"digits"`` (1,797 images of 8×8, ships with scikit-learn) or ``"fashion_mnist"`` (70,000 of 28×28).
+        name: ``"digits"`` (1,797 images of 8×8, ships with scikit-learn), ``"fashion_mnist"`` (70,000 of 28×28),
+            ``"cifar10"`` (60,000 of 3×32×32) or ``"celeba"`` (202,599 of 3×64×64); or of single cells ``"pbmc68k"``,
+            ``"pbmc68k_counts"`` (700 of 765 genes, ships with scanpy), ``"tasic"`` (23,822 of 7 genes) or
+            ``"tasic_pca50"`` (the same by principal components).
 
     Returns:
         The data set; the same object at each call, so do not write to its tensors.

@@ -26,11 +26,12 @@ class MissingDataError(DataError, FileNotFoundError):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images in three parts that share no image, with their labels and their origin.
+    """Images, or cells, in three parts that share none of them, with their labels and their origin.
 
     Attributes:
         name: the name it was loaded by.
-        train: training images, float32 in [0, 1], shape (n, channels, height, width).
+        train: training images, float32 in [0, 1], shape (n, channels, height, width); where they are too many for the
+            memory, bytes (uint8, 0 to 255) that stay on the disk, see :func:`latentgeo.models.vae.as_images`.
         train_labels: shape (n,), int64, indices into ``class_names``.
         validation: images that choose when training stops, taken from the published training data.
         validation_labels: their labels.
@@ -40,6 +41,7 @@ class Dataset:
         source: where the data come from.
         licence: the licence that they are under.
         sha256: checksums of the files (or arrays) that were read, by name.
+        class_colours: the colour of each class in the atlas that the cells come from, ``"#rrggbb"``; empty without.
     """
 
     name: str
@@ -53,10 +55,11 @@ class Dataset:
     source: str
     licence: str
     sha256: Mapping[str, str]
+    class_colours: tuple[str, ...] = ()
 
     @property
-    def event_shape(self) -> tuple[int, int, int]:
-        """Shape of one image (channels, height, width)."""
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one image (channels, height, width), or of one cell (genes,)."""
         return tuple(self.train.shape[1:])
 
     def __repr__(self) -> str:
