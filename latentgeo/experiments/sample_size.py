@@ -55,7 +55,7 @@ SETTINGS = {
         "torus": {"sizes": _SIZES, "seeds": 10} | _TORUS,
         "shared": {"sizes": (500, 6875, 55000)},
         "halves": {"sizes": (500, 6875, 55000)},
-        "fashion_mnist": {"sizes": (500, 1250, 5000, 13750, 55000), "seeds": 8},
+        "fashion_mnist": {"sizes": (500, 1250, 5000, 13750, 55000), "seeds": 6},
     },
     "paper": {
         "torus": {"sizes": _SIZES, "seeds": 30} | _TORUS | {"steps": 12870, "epochs": 30, "half_life": 1350},

@@ -6,6 +6,7 @@ from latentgeo.plotting.ensembles import ensembles
 from latentgeo.plotting.identifiability import identifiability
 from latentgeo.plotting.latent import latent_spaces, two_models
 from latentgeo.plotting.reliability import cv_histogram, power, reliabilities, reliability
+from latentgeo.plotting.sample_size import sample_size
 from latentgeo.plotting.solver import calibration, error_against_time, scaling
 from latentgeo.plotting.style import METHOD_NAMES, save
 from latentgeo.plotting.triangles import (
@@ -33,6 +34,7 @@ __all__ = [
     "power",
     "reliabilities",
     "reliability",
+    "sample_size",
     "save",
     "scaling",
     "transport_and_curvature",

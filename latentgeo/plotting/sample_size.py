@@ -56,6 +56,9 @@ def _labels(ax: Axes, labels: list[tuple[float, str, object]], apart: float) -> 
     heights[0] = max(heights[0], 0.5 * apart)
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + apart)
+    heights[-1] = min(heights[-1], 1.05 - 0.5 * apart)
+    for i in reversed(range(len(heights) - 1)):
+        heights[i] = min(heights[i], heights[i + 1] - apart)
     for height, (_, text, colour) in zip(heights, labels, strict=True):
         options = {"va": "center", "fontsize": 6.6, "linespacing": 1.1, "color": colour, "annotation_clip": False}
         ax.annotate(text, (1.03, height), xycoords="axes fraction", **options)
