@@ -409,10 +409,11 @@ def _injective(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         solved = geodesic(f, a, b, tol=1e-3, max_iter=30)
-    # Any curve is at least as long as a geodesic; the straight line is one that needs no solver.
-    straight = _straight(f, a, b, _CHORDS[1])
-    length = solved.length.where(solved.converged, torch.fmin(solved.length, straight))
-    chord = (f(a) - f(b)).norm(dim=1)
+    # Any curve is at least as long as a geodesic; the straight line is one that needs no solver. A curve that jumps
+    # may be extrapolated to less than its chord, which no curve is shorter than.
+    straight, chord = _straight(f, a, b, _CHORDS[1]), (f(a) - f(b)).norm(dim=1)
+    possible = solved.length.where(solved.length >= chord, torch.nan)
+    length = solved.length.where(solved.converged, torch.fmin(possible, straight))
     least = (chord / length).argmin()
     value = (chord[least] / length[least]).item()
     kind = "geodesic" if solved.converged[least] else "at most, as no geodesic converged"

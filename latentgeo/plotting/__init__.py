@@ -4,6 +4,7 @@ from latentgeo.plotting.assumptions import broken_assumptions
 from latentgeo.plotting.charts import flatness
 from latentgeo.plotting.ensembles import ensembles
 from latentgeo.plotting.identifiability import identifiability
+from latentgeo.plotting.injective import collisions
 from latentgeo.plotting.latent import latent_spaces, two_models
 from latentgeo.plotting.reliability import cv_histogram, power, reliabilities, reliability
 from latentgeo.plotting.sample_size import sample_size
@@ -24,6 +25,7 @@ __all__ = [
     "TriangleView",
     "broken_assumptions",
     "calibration",
+    "collisions",
     "cv_histogram",
     "ensembles",
     "error_against_time",
