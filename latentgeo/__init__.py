@@ -24,6 +24,7 @@ S        seeds, that is independently trained models
 ======== =================================================== ==============
 """
 
+from latentgeo.adapters.model import LatentModel, latent_model
 from latentgeo.experiments.data import DataError, Dataset, MissingDataError, load_dataset
 from latentgeo.experiments.power import false_positive_rates, power_curve
 from latentgeo.experiments.statistics import coefficient_of_variation, compare_reliability
@@ -132,6 +133,9 @@ __all__ = [  # noqa: RUF022 (grouped by subject)
     "build_vae",
     "TrainingConfig",
     "train",
+    # your own models
+    "LatentModel",
+    "latent_model",
     # experiments
     "Dataset",
     "load_dataset",

@@ -1,0 +1,99 @@
+"""What the package asks of a trained model: an encoder to latent points and a decoder from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from latentgeo.geometry.decoder import Decoder
+from latentgeo.models.vae import VAE
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentModel:
+    """A trained model seen from its latent space.
+
+    Attributes:
+        encode: data (B, *event) -> latent points z, shape (B, d), the same ones at every call.
+        decoder: latent points (B, d) -> data (B, *event), row by row.
+        name: what tables and figures call it.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    decoder: Decoder
+    name: str = "model"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be called."""
+        for field in ("encode", "decoder"):
+            if not callable(getattr(self, field)):
+                raise TypeError(f"{field}: expected a callable, got {type(getattr(self, field)).__name__}")
+
+    def codes(self, data: Tensor) -> Tensor:
+        """Latent points (n, d) of data (n, *event), checked, without gradients.
+
+        Raises:
+            TypeError: the encoder returns no tensor.
+            ValueError: its shape is not (n, d), values are not finite, or it answers differently when asked twice.
+        """
+        with torch.no_grad():
+            z = self.encode(data)
+            if not isinstance(z, Tensor):
+                raise TypeError(
+                    f"{self.name}: expected encode to return a tensor of latent points (n, d), got "
+                    f"{type(z).__name__}; return the posterior mean alone"
+                )
+            if z.ndim != 2 or len(z) != len(data):
+                raise ValueError(
+                    f"{self.name}: expected encode to return shape ({len(data)}, d), got {tuple(z.shape)}; "
+                    "flatten latent images with z.flatten(1)"
+                )
+            if not torch.isfinite(z).all():
+                raise ValueError(f"{self.name}: expected finite latent points, got NaN or infinity from encode")
+            head = data[: min(len(data), 8)]
+            if not torch.allclose(self.encode(head), self.encode(head)):
+                raise ValueError(
+                    f"{self.name}: encode answers differently when asked twice; return the posterior mean rather than "
+                    "a sample, and call .eval() on the model first"
+                )
+        return z
+
+
+def latent_model(model: object, name: str | None = None) -> LatentModel:
+    """See a model from its latent space.
+
+    Args:
+        model: a :class:`LatentModel`; a :class:`latentgeo.VAE` (the posterior mean, and its decoders under their
+            expected metric); a pair ``(encode, decoder)`` of callables; or any object with the methods ``encode`` and
+            ``decode`` (or ``decoder``).
+        name: what tables and figures call it; the class's name by default.
+
+    Returns:
+        The model. Nothing is written to it.
+
+    Raises:
+        TypeError: it is none of these.
+
+    Example:
+        >>> model = latent_model((lambda x: 0.5 * x, lambda z: 2.0 * z), "scaling")
+        >>> model.codes(torch.ones(1, 2)), model.name
+        (tensor([[0.5000, 0.5000]]), 'scaling')
+    """
+    if isinstance(model, LatentModel):
+        return model if name is None else dataclasses.replace(model, name=name)
+    if isinstance(model, VAE):
+        return LatentModel(model.encode, model.ensemble, name or type(model).__name__)
+    if isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
+        return LatentModel(*model, name or "model")
+    encode = getattr(model, "encode", None)
+    decode = getattr(model, "decode", None) or getattr(model, "decoder", None)
+    if callable(encode) and callable(decode):
+        return LatentModel(encode, decode, name or type(model).__name__)
+    has = "an nn.Module without them" if isinstance(model, nn.Module) else f"{type(model).__name__}"
+    raise TypeError(
+        f"model: expected a latentgeo.VAE, a LatentModel, a pair (encode, decoder), or an object with the methods encode "
+        f"and decode, got {has}; write LatentModel(encode=lambda x: …, decoder=lambda z: …)"
+    )

@@ -1,0 +1,49 @@
+import pytest
+import torch
+from torch import nn
+
+import latentgeo as lg
+from latentgeo.adapters.model import LatentModel, latent_model
+
+
+class _Autoencoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.decoder = nn.Linear(5, 2), nn.Linear(2, 5)
+
+    def encode(self, x):
+        return self.down(x)
+
+
+def test_every_kind_of_model_is_understood():
+    vae = lg.build_vae("mlp", (1, 8, 8), 2, decoders=2, seed=0).eval()
+    x = torch.rand(3, 1, 8, 8)
+    seen = latent_model(vae)
+    assert torch.equal(seen.codes(x), vae.encode(x))
+    assert isinstance(seen.decoder, lg.Ensemble)
+    own = _Autoencoder().eval()
+    assert latent_model(own, "mine").name == "mine"
+    assert latent_model(own).codes(torch.rand(4, 5)).shape == (4, 2)
+    assert latent_model(latent_model(own), "other").name == "other"
+    assert latent_model((own.encode, own.decoder)).decoder is own.decoder
+
+
+def test_what_is_no_model_is_refused_with_the_remedy():
+    with pytest.raises(TypeError, match="LatentModel"):
+        latent_model(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="encode: expected a callable"):
+        LatentModel(None, nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("encode", "error", "message"),
+    [
+        (lambda x: x.numpy(), TypeError, "tensor of latent points"),
+        (lambda x: x[:, None], ValueError, "flatten"),
+        (lambda x: x / 0, ValueError, "finite"),
+        (lambda x: torch.rand(len(x), 2), ValueError, "asked twice"),
+    ],
+)
+def test_encoders_that_give_no_codes_are_refused(encode, error, message):
+    with pytest.raises(error, match=message):
+        latent_model((encode, nn.Identity())).codes(torch.rand(3, 2))
