@@ -94,6 +94,6 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
         return LatentModel(encode, decode, name or type(model).__name__)
     has = "an nn.Module without them" if isinstance(model, nn.Module) else f"{type(model).__name__}"
     raise TypeError(
-        f"model: expected a latentgeo.VAE, a LatentModel, a pair (encode, decoder), or an object with the methods encode "
+        f"model: expected a latentgeo.VAE, a LatentModel, a pair (encode, decoder), or an object with methods encode "
         f"and decode, got {has}; write LatentModel(encode=lambda x: …, decoder=lambda z: …)"
     )
