@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib.patheffects
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
@@ -19,7 +18,7 @@ from torch import Tensor
 from latentgeo.geometry.geodesic import geodesic
 from latentgeo.geometry.metric import pullback_metric
 from latentgeo.models.vae import VAE
-from latentgeo.plotting.style import METHOD_COLOURS, METHOD_NAMES, PAGE, STYLE
+from latentgeo.plotting.style import METHOD_COLOURS, PAGE, STYLE
 
 _OUTLINE = [matplotlib.patheffects.withStroke(linewidth=2.2, foreground="white")]
 _DASHES = (0, (4, 1.5))
@@ -281,39 +280,4 @@ def cell_planes(
                 ax.set_title(f"{title}, model {model}", loc="left")
                 ax.set(xlabel="$z_1$ (latent units)", ylabel="$z_2$ (latent units)")
                 ax.set_aspect("equal", adjustable="datalim")
-    return figure
-
-
-def class_reliability(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
-    """Mean coefficient of variation of distances between cell types over models, by data set and method.
-
-    Args:
-        comparisons: from :func:`latentgeo.compare_reliability`, by the title of their panel.
-
-    Returns:
-        The figure, a page wide; intervals are over models.
-    """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(comparisons), figsize=(PAGE, 2.3), sharey=True, layout="constrained", squeeze=False
-        )
-        for letter, ax, (title, comparison) in zip("abcdef", axes[0], comparisons.items(), strict=False):
-            shown = comparison.drop(index="data", errors="ignore")[::-1]
-            for height, (method, row) in enumerate(shown.iterrows()):
-                colour = METHOD_COLOURS.get(method, "0.35")
-                low, high = max(row.mean_cv_low, 0.0), row.mean_cv_high
-                ax.plot([100 * low, 100 * high], [height, height], color=colour, linewidth=1.4)
-                ax.plot(100 * row.mean_cv, height, "o", color=colour, markersize=4.5, label="distances")
-                ax.plot(100 * row.scale_free_cv, height, "D", color=colour, markersize=3.6, fillstyle="none", zorder=1)
-            ax.set_yticks(range(len(shown)), [METHOD_NAMES.get(method, method) for method in shown.index])
-            ax.set(xlim=(0, None), ylim=(-0.6, len(shown) - 0.4), xlabel="mean CV over models (%)")
-            ax.set_title(f"{letter}  {title}", loc="left")
-            ax.grid(axis="x", color="0.9")
-        handles = [
-            Line2D([], [], marker="o", color="0.35", linewidth=1.4, markersize=4.5, label="CV, 95 % interval"),
-            Line2D(
-                [], [], marker="D", linestyle="", color="0.35", markersize=3.6, fillstyle="none", label="scale-free CV"
-            ),
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure

@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from latentgeo.plotting.style import COLOURS, COLUMN, METHOD_COLOURS, METHOD_NAMES, STYLE
+from latentgeo.plotting.style import COLOURS, COLUMN, METHOD_COLOURS, METHOD_NAMES, PAGE, STYLE
 
 
 def cv_histogram(cv: pd.DataFrame, models: int, title: str) -> Figure:
@@ -54,7 +55,7 @@ def reliability(comparison: pd.DataFrame, title: str) -> Figure:
     return reliabilities({title: comparison})
 
 
-def reliabilities(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
+def reliabilities(comparisons: Mapping[str, pd.DataFrame], *, side_by_side: bool = False) -> Figure:
     """Mean coefficients of variation of every method, one panel for each kind of model.
 
     Filled: the CV with its interval over models. Hollow: the scale-free CV, for which each model's distances are
@@ -62,28 +63,42 @@ def reliabilities(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
 
     Args:
         comparisons: from :func:`latentgeo.compare_reliability`, against one baseline, by title.
+        side_by_side: lay the panels out over a page, each with its own scale, rather than one above the other on one
+            scale.
 
     Returns:
-        The figure, a column wide.
+        The figure, a column wide, or a page if side by side.
     """
+    panels = len(comparisons)
     with plt.rc_context(STYLE):
-        height = 0.6 + 1.5 * len(comparisons)
-        figure, axes = plt.subplots(
-            len(comparisons), 1, figsize=(COLUMN, height), layout="constrained", sharex=True, squeeze=False
-        )
-        for ax, (title, comparison) in zip(axes[:, 0], comparisons.items(), strict=True):
+        if side_by_side:
+            size = (PAGE, 2.3)
+            figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", sharey=True, squeeze=False)
+        else:
+            size = (COLUMN, 0.9 + 1.4 * panels)
+            figure, axes = plt.subplots(panels, 1, figsize=size, layout="constrained", squeeze=False)
+        for ax, (title, comparison) in zip(axes.flat, comparisons.items(), strict=True):
             shown = comparison.drop(index="data", errors="ignore")[::-1]
             for y, (method, row) in enumerate(shown.iterrows()):
                 colour = METHOD_COLOURS.get(method, "0.35")
                 low, high = max(row.mean_cv_low, 0.0), row.mean_cv_high
-                ax.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=1.2)
-                ax.plot(100 * row.mean_cv, y, "o", color=colour, markersize=4)
-                ax.plot(100 * row.scale_free_cv, y - 0.3, "o", color=colour, markersize=3.2, markerfacecolor="white")
+                ax.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=1.3)
+                ax.plot(100 * row.mean_cv, y, "o", color=colour, markersize=4.2)
+                ax.plot(100 * row.scale_free_cv, y - 0.3, "D", color=colour, markersize=3, fillstyle="none")
             ax.set_yticks(range(len(shown)), [METHOD_NAMES.get(method, method) for method in shown.index])
-            ax.set(xlim=(0, None), ylim=(-0.7, len(shown) - 0.5))
-            ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="right")
+            ax.set(ylim=(-0.7, len(shown) - 0.5))
+            ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="left" if side_by_side else "right")
             ax.grid(axis="x", color="0.9")
-        axes[-1, 0].set_xlabel("mean CV (%), 95 % interval (hollow: scale-free)")
+            ax.set_xlabel("mean CV over models (%)" if side_by_side or ax is axes.flat[-1] else "")
+        right = max(ax.get_xlim()[1] for ax in axes.flat)
+        for ax in axes.flat:
+            ax.set_xlim(0.0, None if side_by_side else right)
+        grey = {"color": "0.35"}
+        handles = [
+            Line2D([], [], marker="o", linewidth=1.3, markersize=4.2, label="CV, 95 % interval", **grey),
+            Line2D([], [], marker="D", linestyle="", markersize=3, fillstyle="none", label="scale-free CV", **grey),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 

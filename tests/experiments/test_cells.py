@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import latentgeo as lg
+from latentgeo import plotting
 from latentgeo.experiments import data as datasets
 from latentgeo.experiments.classes import (
     class_distances,
@@ -25,7 +26,7 @@ from latentgeo.experiments.classes import (
 from latentgeo.experiments.config import training_preset
 from latentgeo.experiments.data import pbmc68k, pbmc68k_counts, tasic, tasic_pca50
 from latentgeo.experiments.data.cells import all_cells
-from latentgeo.plotting.cells import LatentView, MirroredMatrix, cell_atlas, cell_planes, class_reliability
+from latentgeo.plotting.cells import LatentView, MirroredMatrix, cell_atlas, cell_planes
 
 matplotlib.use("agg")
 
@@ -242,5 +243,5 @@ def test_figures_of_cells(trained, counts):
     euclidean = table.assign(method="euclidean", value=table["value"] * (1 + 0.1 * table["pair"] * table["seed"]))
     geodesic = table.assign(value=table["value"] * (1 + 0.01 * table["pair"] * table["seed"] ** 2))
     comparison = lg.compare_reliability(pd.concat([geodesic, euclidean]))
-    figure = class_reliability({"PBMC": comparison})
+    figure = plotting.reliabilities({"PBMC": comparison}, side_by_side=True)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Euclidean", "geodesic"]
