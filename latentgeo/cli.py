@@ -7,20 +7,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentgeo.experiments.config import PROFILES
-from latentgeo.experiments.data import DATASETS, DataError, fetch_dataset
-from latentgeo.experiments.evidence import update_readme
-from latentgeo.experiments.html import write_report
-from latentgeo.experiments.reproduce import FAILED, INTERRUPTED, format_table, read_outcomes, reproduce
 from latentgeo.paths import project_root
-from latentgeo.provenance import trace
+
+# Written out, so that `latentgeo --help` need not wait for PyTorch; a test compares them with the modules that know.
+_PROFILES = ("quick", "evidence", "paper")
+_DATASETS = (
+    "celeba",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "pbmc68k",
+    "pbmc68k_counts",
+    "tasic",
+    "tasic_pca50",
+)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latentgeo", description="Identified geometry of deep latent variable models")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("reproduce", help="run the notebooks and print what each of them found")
-    run.add_argument("--profile", choices=PROFILES, default="quick", help="scale of the experiments (default: quick)")
+    run.add_argument("--profile", choices=_PROFILES, default="quick", help="scale of the experiments (default: quick)")
     run.add_argument("--only", nargs="+", default=(), metavar="NAME", help="beginnings of notebook names, such as 07")
     run.add_argument("--from", dest="first", metavar="NAME", help="beginning of the name of the first notebook to run")
     run.add_argument("--keep-going", action="store_true", help="run the others when a notebook fails")
@@ -38,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     tracing = commands.add_parser("trace", help="say where a figure or a table comes from")
     tracing.add_argument("path", type=Path, nargs="+", metavar="FILE")
     data = commands.add_parser("data", help="get a data set: from here, from Debian's package, or by download")
-    data.add_argument("name", choices=DATASETS)
+    data.add_argument("name", choices=_DATASETS)
     return parser
 
 
@@ -68,37 +75,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 where a notebook failed or data could not be got, 2 for unusable arguments.
     """
     options = _parser().parse_args(arguments)
+    from latentgeo.experiments.data import DataError
+
     try:
-        if options.command == "data":
-            fetch_dataset(options.name)
-            return 0
-        if options.command == "trace":
-            print("\n\n".join(trace(path) for path in options.path))
-            return 0
-        output = options.output or project_root() / "build" / "reproduce"
-        if options.command == "report":
-            print(update_readme())
-            outcomes = read_outcomes(output)
-            if outcomes:
-                print(write_report(output, outcomes))
-            return 0
-        outcomes = reproduce(
-            profile=options.profile,
-            only=options.only,
-            first=options.first,
-            keep_going=options.keep_going,
-            parameters=_read_parameters(options.parameters),
-            output=output,
-            jobs=options.jobs,
-        )
+        return _COMMANDS[options.command](options)
     except DataError as error:
         print(f"latentgeo: {error}", file=sys.stderr)
         return 1
     except ValueError as error:
         print(f"latentgeo: {error}", file=sys.stderr)
         return 2
+
+
+def _data(options: argparse.Namespace) -> int:
+    from latentgeo.experiments.data import fetch_dataset
+
+    fetch_dataset(options.name)
+    return 0
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from latentgeo.provenance import trace
+
+    print("\n\n".join(trace(path) for path in options.path))
+    return 0
+
+
+def _output(options: argparse.Namespace) -> Path:
+    return options.output or project_root() / "build" / "reproduce"
+
+
+def _report(options: argparse.Namespace) -> int:
+    from latentgeo.experiments.evidence import update_readme
+    from latentgeo.experiments.html import write_report
+    from latentgeo.experiments.reproduce import read_outcomes
+
+    print(update_readme())
+    outcomes = read_outcomes(_output(options))
+    if outcomes:
+        print(write_report(_output(options), outcomes))
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from latentgeo.experiments.html import write_report
+    from latentgeo.experiments.reproduce import FAILED, INTERRUPTED, format_table, read_outcomes, reproduce
+
+    output = _output(options)
+    outcomes = reproduce(
+        profile=options.profile,
+        only=options.only,
+        first=options.first,
+        keep_going=options.keep_going,
+        parameters=_read_parameters(options.parameters),
+        output=output,
+        jobs=options.jobs,
+    )
     print()
     print(format_table(outcomes))
     if any(output.glob("*.ipynb")):
         print(f"\nreport: {write_report(output, read_outcomes(output))}")
     return 1 if any(outcome.status in (FAILED, INTERRUPTED) for outcome in outcomes) else 0
+
+
+_COMMANDS = {"reproduce": _reproduce, "report": _report, "trace": _trace, "data": _data}

@@ -101,7 +101,15 @@ def speed_variation(decoder: Decoder, points: Tensor) -> Tensor:
 
 
 def straight_line(start: Tensor, end: Tensor, segments: int) -> Tensor:
-    """Straight lines in latent coordinates, as N + 1 equidistant points: (P, d), (P, d) -> (P, N + 1, d).
+    """Straight lines in latent coordinates, as N + 1 equidistant points.
+
+    Args:
+        start: latent points z where the lines begin, shape (P, d).
+        end: where they end, same shape.
+        segments: the number of segments N.
+
+    Returns:
+        Points of the lines, shape (P, N + 1, d).
 
     Example:
         >>> import torch

@@ -130,6 +130,9 @@ def random_flow(
             tends to 0, so does the difference from the identity.
         dtype: of the weights.
 
+    Returns:
+        A, with its exact inverse.
+
     Raises:
         ImportError: zuko is not installed.
         ValueError: d is below two (use :class:`~latentgeo.identifiability.transforms.CoordinateWarp` in one

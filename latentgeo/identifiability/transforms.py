@@ -269,6 +269,9 @@ def random_rotation(
         generator: source of the draw.
         dtype: of the matrix.
 
+    Returns:
+        A: z -> Q z.
+
     Raises:
         ValueError: d is not positive.
 
@@ -296,6 +299,9 @@ def random_affine(
         condition: κ ≥ 1, the ratio of the largest to the smallest singular value.
         generator: source of the draws.
         dtype: of matrix and shift.
+
+    Returns:
+        A: z -> M z + b with det M = ±1.
 
     Raises:
         ValueError: d is not positive, or κ is below one, infinite, or other than one in one dimension.
@@ -333,6 +339,9 @@ def preserves_prior(transform: Transform) -> bool:
 
     Args:
         transform: A, of this package or of ``torch.distributions.transforms``.
+
+    Returns:
+        True where it is known to; False where it does not, or where that is not known.
 
     Raises:
         TypeError: not a ``torch.distributions`` transform.

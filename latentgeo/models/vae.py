@@ -148,6 +148,9 @@ def build_vae(
         activation: ``"elu"`` (the paper's, once continuously differentiable), or smooth: ``"silu"``, ``"softplus"`` or
             ``"tanh"``.
 
+    Returns:
+        The model, in training mode, untrained.
+
     Raises:
         ImportError: ``"flow"`` without the package zuko.
         ValueError: the architecture or the activation is unknown, or a size is not positive.
