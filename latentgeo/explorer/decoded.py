@@ -1,0 +1,137 @@
+"""How decoded points are drawn: as images, or as the values of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from latentgeo.geometry.decoder import Decoder
+from latentgeo.geometry.ensemble import Ensemble
+from latentgeo.models.vae import as_images
+
+KINDS = ("auto", "images", "features")
+_SMALLEST = 4  # pixels along a side of what is taken for an image
+
+
+def image_layout(event: Sequence[int]) -> str | None:
+    """How the axes of an event are those of an image: ``"hw"``, ``"chw"``, ``"hwc"``, or None where they are not.
+
+    Example:
+        >>> image_layout((28, 28)), image_layout((3, 32, 32)), image_layout((32, 32, 3)), image_layout((2000,))
+        ('hw', 'chw', 'hwc', None)
+    """
+    if len(event) == 2 and min(event) >= _SMALLEST:
+        return "hw"
+    if len(event) == 3 and event[0] in (1, 3) and min(event[1:]) >= _SMALLEST:
+        return "chw"
+    if len(event) == 3 and event[2] in (1, 3) and min(event[:2]) >= _SMALLEST:
+        return "hwc"
+    return None
+
+
+class Pictures:
+    """A decoder whose output is ready to be drawn.
+
+    Args:
+        decoder: the model's decoder; of an ensemble the mean of its members is drawn.
+        data: the data, shape (n, *event): its shape is that of flat decoded images, its range the range of greys.
+        like: a few latent points, shape (B, d).
+        show: latent points (B, d) -> what is drawn (B, *event), instead of the decoder.
+        kind: ``"images"``, ``"features"``, or ``"auto"`` to tell by the shape.
+        feature_names: names of the F features.
+
+    Raises:
+        TypeError, ValueError: what is decoded does not fit the kind, or the names do not fit the features.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        data: Tensor,
+        like: Tensor,
+        show: Decoder | None = None,
+        kind: str = "auto",
+        feature_names: Sequence[str] | None = None,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+        if show is not None and not callable(show):
+            raise TypeError(f"show: expected a callable (B, d) -> (B, *event), got {type(show).__name__}")
+        self._decoder = decoder if show is None else show
+        self._members = len(decoder) if show is None and isinstance(decoder, Ensemble) else 0
+        with torch.no_grad():
+            x = self._mean(like)
+        event = tuple(x.shape[1:])
+        if image_layout(event) is None and x[0].numel() == data[0].numel() and image_layout(data.shape[1:]):
+            event = tuple(data.shape[1:])
+        self._event, self._layout = event, image_layout(event)
+        flat = x[0].numel()
+        if kind == "auto":
+            if self._layout is None and sum(n > 1 for n in event) > 1:
+                raise ValueError(
+                    f"kind: expected decoded images (1 or 3 channels) or vectors of features, got events of shape "
+                    f"{event}; pass show=lambda z: … that makes either of latent points, or kind='features'"
+                )
+            kind = "features" if self._layout is None else "images"
+        if kind == "images" and self._layout is None:
+            raise ValueError(
+                f"kind='images': expected decoded images with 1 or 3 channels, got events of shape {event}; pass "
+                "show=lambda z: decoder(z).reshape(len(z), channels, height, width)"
+            )
+        if feature_names is not None and kind == "images":
+            raise ValueError("feature_names: expected none for images; pass kind='features' to draw features")
+        if feature_names is not None and len(feature_names) != flat:
+            raise ValueError(f"feature_names: expected {flat} names, one a feature, got {len(feature_names)}")
+        self.kind = kind
+        self.names = [str(name) for name in feature_names] if feature_names is not None else None
+        values = as_images(data)
+        low, high = values.min().item(), values.max().item()
+        if kind == "images" and low >= -1.0 and high <= 1.0:
+            low, high = (0.0 if low >= 0.0 else -1.0), 1.0
+        self._range = low, max(high, low + 1e-12)
+
+    def _mean(self, z: Tensor) -> Tensor:
+        x = self._decoder(z)
+        if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(z):
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"show: expected a tensor (B, *event) with B = {len(z)}, got {got}")
+        return x.mean(1) * self._members**0.5 if self._members else x  # an ensemble divides its members by √K
+
+    def name(self, feature: int) -> str:
+        """What feature number ``feature`` is called."""
+        return self.names[feature] if self.names is not None else f"feature {feature}"
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor) -> Tensor:
+        """Decode: (B, d) -> images (B, height, width, channels) in [0, 1], or features (B, F); on the CPU."""
+        x = self._mean(z)
+        if self.kind == "features":
+            return x.flatten(1).float().cpu()
+        x = x.reshape(len(z), *self._event).float().cpu()
+        low, high = self._range
+        x = ((x - low) / (high - low)).clamp(0.0, 1.0)
+        return {"hw": lambda: x[..., None], "chw": lambda: x.permute(0, 2, 3, 1), "hwc": lambda: x}[self._layout]()
+
+
+def frames(count: int, wanted: int = 9) -> list[int]:
+    """Evenly spaced points of a curve for a film strip, both ends among them.
+
+    Example:
+        >>> frames(17), frames(5)
+        ([0, 2, 4, 6, 8, 10, 12, 14, 16], [0, 1, 2, 3, 4])
+    """
+    wanted = min(wanted, count)
+    return [round(k * (count - 1) / (wanted - 1)) for k in range(wanted)]
+
+
+def most_changing(*curves: Tensor, wanted: int = 6) -> list[int]:
+    """Features that change most along decoded curves (N + 1, F), most first, by their range in data units.
+
+    Example:
+        >>> most_changing(torch.tensor([[0.0, 1.0, 5.0], [0.1, 3.0, 5.0]]), wanted=2)
+        [1, 0]
+    """
+    spread = torch.stack([curve.amax(0) - curve.amin(0) for curve in curves]).amax(0)
+    return spread.argsort(descending=True, stable=True)[:wanted].tolist()

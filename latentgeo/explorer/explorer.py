@@ -1,0 +1,317 @@
+"""An interactive view of a latent space, and the same as a picture where nothing can be clicked."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import importlib.util
+import io
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentgeo.adapters.model import latent_model
+from latentgeo.explorer.decoded import Pictures
+from latentgeo.explorer.labels import classes
+from latentgeo.explorer.plane import latent_plane
+from latentgeo.explorer.selection import Selection, measure
+from latentgeo.geometry.decoder import Decoder, flat_decoder
+from latentgeo.geometry.metric import volume_element
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from latentgeo.explorer.widget import ExplorerWidget
+
+REMEDY = "to click points yourself: pip install latentgeo[explorer]"
+_SHOWN = 3000  # points that are drawn; more hide each other
+_NUMBERS = 2**24  # that the derivatives on the background's grid may take
+_SIDES = (16, 64)  # points along a side of that grid, at least and at most
+_MARGIN = 0.06  # of the codes' range, on either side
+_CANDIDATES = 500  # points of a class among which its medoid is looked for
+
+
+class Explorer:
+    r"""A model's latent space with the geodesic between any two data points; made by :func:`explore`.
+
+    As the value of a notebook's cell it is shown as a widget; also as a picture of two chosen points, which is all that
+    is left where no kernel runs (on a web page) or nobody is there to click (notebooks run in batch). Nothing is
+    written to the model.
+
+    Attributes:
+        model: the model, a :class:`latentgeo.LatentModel`.
+        codes: of all data, shape (n, d).
+        classes: classes of the data, with their colours.
+        plane: the plane of latent space that is shown.
+        pictures: the decoder whose output is drawn.
+        shown: rows of the data that are drawn.
+        segments: N of the curves.
+        tol: tolerance of the geodesics.
+    """
+
+    def __init__(
+        self,
+        model: object,
+        data: Tensor | np.ndarray,
+        *,
+        labels: Sequence[object] | np.ndarray | Tensor | None = None,
+        class_names: Sequence[str] | None = None,
+        axes: Sequence[int] | str | None = None,
+        kind: str = "auto",
+        feature_names: Sequence[str] | None = None,
+        show: Decoder | None = None,
+        segments: int = 16,
+        tol: float = 1e-4,
+    ) -> None:
+        data = torch.as_tensor(data)
+        if data.ndim < 2 or len(data) < 2:
+            raise ValueError(f"data: expected at least two rows (n, *event), got shape {tuple(data.shape)}")
+        if segments < 4 or segments % 2:
+            raise ValueError(f"segments: expected an even number of at least 4, got {segments!r}")
+        self.model = latent_model(model)
+        self.codes = self.model.codes(data).detach()
+        self.classes = classes(labels, len(data), class_names)
+        self.plane = latent_plane(self.codes, axes)
+        flat_decoder(self.model.decoder, self.codes)  # refuses what the geometry cannot take, before anything is shown
+        self.pictures = Pictures(self.model.decoder, data, self.codes[:2], show, kind, feature_names)
+        self.shown = np.unique(np.linspace(0, len(data) - 1, min(_SHOWN, len(data))).round().astype(int))
+        self.segments, self.tol = segments, tol
+
+    def __repr__(self) -> str:
+        """Name the model, the numbers of points and of latent dimensions."""
+        return f"Explorer({self.model.name!r}, {len(self.codes)} points, d = {self.codes.shape[1]})"
+
+    def select(self, i: int, j: int) -> Selection:
+        """What the widget shows after clicks at two data points.
+
+        Args:
+            i: row of the first.
+            j: row of the second.
+
+        Returns:
+            The geodesic, equal to that of :func:`latentgeo.geodesic`, the straight line, and both decoded.
+
+        Raises:
+            IndexError: there is no such row.
+            ValueError: both are the same.
+        """
+        i, j = int(i), int(j)
+        if not (0 <= i < len(self.codes) and 0 <= j < len(self.codes)):
+            raise IndexError(f"select: expected rows of the data from 0 to {len(self.codes) - 1}, got {i} and {j}")
+        if i == j:
+            raise ValueError(f"select: expected two different points, got row {i} twice")
+        found, straight, distances = measure(self.model.decoder, self.codes[[i, j]], self.segments, self.tol)
+        decoded = self.pictures(torch.cat([found.points[0], straight])).split(self.segments + 1)
+        return Selection((i, j), found, straight, **distances, decoded=decoded[0], decoded_straight=decoded[1])
+
+    @functools.cached_property
+    def places(self) -> np.ndarray:
+        """Where the points are drawn: coordinates of all codes in the plane, shape (n, 2)."""
+        return self.plane.project(self.codes).float().cpu().numpy()
+
+    @functools.cached_property
+    def window(self) -> np.ndarray:
+        """Lower and upper corner of what is drawn of the plane, shape (2, 2)."""
+        low, high = self.places[self.shown].min(0), self.places[self.shown].max(0)
+        margin = _MARGIN * np.maximum(high - low, 1e-6)
+        return np.stack([low - margin, high + margin])
+
+    @functools.cached_property
+    def background(self) -> np.ndarray:
+        r"""Log area element of the plane on a grid of the window, :math:`\tfrac12 \log \det (E G E^\top)`.
+
+        E are the plane's two axes: with d = 2 it is the log volume element. Rows go up, shape (side, side), in one
+        batch and kept; NaN where the element is zero or not finite.
+        """
+        with torch.no_grad():
+            D = flat_decoder(self.model.decoder, self.codes)(self.codes[:1]).shape[1]
+        side = int(np.clip((_NUMBERS / (2 * D)) ** 0.5, *_SIDES))
+        # Each value stands for the middle of its cell.
+        middles = (np.arange(side) + 0.5) / side
+        x, y = (low + middles * (high - low) for low, high in self.window.T)
+        grid = torch.as_tensor(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)).to(self.codes)
+        elements = volume_element(self.plane.restrict(self.model.decoder), grid).log().cpu().numpy()
+        return np.where(np.isfinite(elements), elements, np.nan).reshape(side, side)
+
+    @functools.cached_property
+    def levels(self) -> tuple[float, float]:
+        """Range of the background's shades: all but its most extreme hundredths."""
+        values = self.background[np.isfinite(self.background)]
+        return tuple(np.quantile(values, [0.01, 0.99]).tolist()) if len(values) else (0.0, 0.0)
+
+    @functools.cached_property
+    def default_pair(self) -> tuple[int, int]:
+        """The two rows that are chosen at first.
+
+        With labels, of the classes' medoids (the points least far from the others of their class, in latent units) the
+        two whose reconstructions are farthest apart; else points near either end of the first axis.
+        """
+        medoids = []
+        for c in range(len(self.classes.names)):
+            rows = self.shown[self.classes.index[self.shown] == c]
+            rows = rows[:: -(-len(rows) // _CANDIDATES) or 1]
+            if len(rows):
+                medoids.append(int(rows[int(torch.cdist(self.codes[rows], self.codes[rows]).sum(1).argmin())]))
+        if len(medoids) < 2:
+            along = self.shown[np.argsort(self.places[self.shown, 0], kind="stable")]
+            twentieth = len(along) // 20
+            return int(along[twentieth]), int(along[-1 - twentieth])
+        with torch.no_grad():
+            x = flat_decoder(self.model.decoder, self.codes)(self.codes[medoids])
+        first, second = divmod(int(torch.cdist(x, x).argmax()), len(medoids))
+        pair = sorted((medoids[first], medoids[second]))
+        return pair[0], pair[1]
+
+    @functools.cached_property
+    def default_selection(self) -> Selection:
+        """What is shown before anything is clicked, and on the picture."""
+        return self.select(*self.default_pair)
+
+    @property
+    def caption(self) -> str:
+        """What is drawn, in words."""
+        d, n = self.codes.shape[1], len(self.codes)
+        points = f"{len(self.shown):,} of {n:,} codes" if len(self.shown) < n else f"{n:,} codes"
+        if d == 2:
+            return f"{points}, d = 2. Shade: log volume element, log √det G; darker where a latent step changes more."
+        what = "first two principal axes" if self.plane.principal else "two of the coordinates"
+        return (
+            f"{points}, d = {d}, on {what} ({100 * self.plane.share:.0f} % of their variance); curves are projected. "
+            "Shade: log area element of the plane of these axes through the mean of the codes; darker where a latent "
+            "step in it changes more."
+        )
+
+    def describe(self, selection: Selection) -> str:
+        """A selection as plain text."""
+        names = " to ".join(self.classes.name(row) for row in selection.pair)
+        lines = [f"{name}: {value} ({note})" for name, value, note in selection.rows()]
+        return "\n".join([f"from {names}", *lines])
+
+    def figure(self, i: int | None = None, j: int | None = None) -> Figure:
+        """The picture of two points, as the widget would show them.
+
+        Args:
+            i: row of the first; both are chosen by default.
+            j: row of the second.
+
+        Returns:
+            A figure a page wide, that pyplot does not know of.
+        """
+        from latentgeo.explorer.static import draw
+
+        return draw(self, self.default_selection if i is None or j is None else self.select(i, j))
+
+    @functools.cached_property
+    def widget(self) -> ExplorerWidget:
+        """The widget, with the rows of the chosen points as its trait ``selected``.
+
+        Raises:
+            ImportError: ipywidgets or anywidget is not installed.
+        """
+        if not _installed():
+            raise ImportError(f"the widget needs ipywidgets and anywidget; {REMEDY}")
+        from latentgeo.explorer.widget import ExplorerWidget
+
+        return ExplorerWidget(self)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        picture = io.BytesIO()
+        self.figure().savefig(picture, format="png", bbox_inches="tight", metadata={"Software": None})
+        text = f"{self!r}\n{self.describe(self.default_selection)}"
+        bundle = {
+            "text/plain": text if _installed() else f"{text}\n{REMEDY}",
+            "image/png": base64.b64encode(picture.getvalue()).decode(),
+        }
+        if _installed() and _clickable():
+            view = "application/vnd.jupyter.widget-view+json"
+            bundle[view] = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
+        return bundle
+
+
+def _installed() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("ipywidgets", "anywidget"))
+
+
+def _clickable() -> bool:
+    """Whether somebody may click: a front-end asked that takes input, which batch runs of notebooks say they do not.
+
+    A widget in their output would be an error message to whoever opens the file, or a page made of it.
+    """
+    if "IPython" not in sys.modules:
+        return False
+    kernel = getattr(sys.modules["IPython"].get_ipython(), "kernel", None)
+    if kernel is None:
+        return False
+    asked = kernel.get_parent("shell") if hasattr(kernel, "get_parent") else {}
+    return bool(asked.get("content", {}).get("allow_stdin", True))
+
+
+def explore(
+    model: object,
+    data: Tensor | np.ndarray,
+    *,
+    labels: Sequence[object] | np.ndarray | Tensor | None = None,
+    class_names: Sequence[str] | None = None,
+    axes: Sequence[int] | str | None = None,
+    kind: str = "auto",
+    feature_names: Sequence[str] | None = None,
+    show: Decoder | None = None,
+    segments: int = 16,
+    tol: float = 1e-4,
+) -> Explorer:
+    r"""Look around in a model's latent space: click two points, see the geodesic between them and what it decodes to.
+
+    Shown are the codes of the data over the log volume element :math:`\log \sqrt{\det G(z)}`; of two points that are
+    clicked the geodesic (solid) and the straight line (dashed), both decoded, and the distances with their
+    certificates. A third click starts again. In a notebook that is run in batch, exported or shown on a web page it is
+    a picture of two points chosen beforehand.
+
+    Args:
+        model: what :func:`latentgeo.latent_model` takes: a VAE, a :class:`latentgeo.LatentModel`, a pair
+            ``(encode, decoder)``, or an object with the methods ``encode`` and ``decode``.
+        data: what the encoder takes, shape (n, *event); at most 3,000 rows of it, evenly spaced, are drawn.
+        labels: class of each row, integers or names, at most 30 different ones.
+        class_names: names of the classes 0, 1, …, for integer labels.
+        axes: the two latent coordinates that are shown, or ``"pca"`` for the first two principal axes of the codes; by
+            default the coordinates for d = 2, else the principal axes. The background is then that of the plane of
+            these axes through the mean of the codes: the log area element.
+        kind: how decoded points are drawn: ``"images"`` (film strips), ``"features"`` (lines of the six that change
+            most along the curves), or ``"auto"`` to tell by their shape.
+        feature_names: names of the features, as many as the decoder gives.
+        show: latent points (B, d) -> what is drawn instead of the decoder's output, for instance images from a flat
+            vector, or expression where the decoder gives what distances are measured in. Of an ensemble the mean of its
+            decoders is drawn by default.
+        segments: N of the curves, even and at least 4.
+        tol: tolerance of the geodesics, see :func:`latentgeo.geodesic`.
+
+    Returns:
+        The view; ``select(i, j)`` answers as the widget does, ``figure(i, j)`` draws it.
+
+    Raises:
+        TypeError, ValueError: the model is none, or data, labels or what is decoded do not fit; the message says what
+            was expected.
+
+    Example:
+        >>> paraboloid = lambda z: torch.cat([z, z.square().sum(1, keepdim=True)], 1)
+        >>> view = explore((lambda x: x[:, :2], paraboloid), torch.tensor([[0.0, 0, 0], [1, 0, 1], [0, 1, 1]]).double())
+        >>> view
+        Explorer('model', 3 points, d = 2)
+        >>> round(view.select(0, 1).length, 3)  # an arc of a parabola
+        1.479
+    """
+    return Explorer(
+        model,
+        data,
+        labels=labels,
+        class_names=class_names,
+        axes=axes,
+        kind=kind,
+        feature_names=feature_names,
+        show=show,
+        segments=segments,
+        tol=tol,
+    )

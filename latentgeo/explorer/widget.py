@@ -1,0 +1,100 @@
+"""The explorer as a widget: a thin view in the browser of what is computed here."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import anywidget
+import numpy as np
+import traitlets
+
+from latentgeo.explorer.decoded import frames, most_changing
+from latentgeo.explorer.selection import Selection
+from latentgeo.plotting.style import COLOURS
+
+if TYPE_CHECKING:
+    from latentgeo.explorer.explorer import Explorer
+
+_HERE = files("latentgeo.explorer")
+
+
+class ExplorerWidget(anywidget.AnyWidget):
+    """Points to click, and the answer to two clicks.
+
+    Attributes:
+        selected: rows of the chosen points, none to two; written by the view, or by you.
+        answer: what is drawn for the last two: ``pair``, ``rows`` (distances as text), ``curves`` in the plane, and
+            ``strips`` (images) or ``trends`` (features); or ``error`` in words.
+        scene: what stays the same: points, background, axes, legend and caption.
+    """
+
+    _esm = (_HERE / "explorer.js").read_text("utf-8")
+    _css = (_HERE / "explorer.css").read_text("utf-8")
+    selected = traitlets.List(traitlets.Int(), maxlen=2).tag(sync=True)
+    answer = traitlets.Dict().tag(sync=True)
+    scene = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, view: Explorer) -> None:
+        self._explorer = view
+        default = view.default_selection
+        super().__init__(selected=list(default.pair), scene=_scene(view), answer=_answer(view, default))
+        self.observe(self._on_selected, "selected")
+
+    def _on_selected(self, change: dict[str, object]) -> None:
+        if len(change["new"]) < 2:
+            return
+        try:
+            self.answer = _answer(self._explorer, self._explorer.select(*change["new"]))
+        except Exception as error:  # in a message handler it would go to a log that nobody reads
+            self.answer = {"pair": list(change["new"]), "error": f"{type(error).__name__}: {error}"}
+
+
+def _scene(view: Explorer) -> dict[str, object]:
+    low, high = view.levels
+    shade = np.nan_to_num((view.background - low) / max(high - low, 1e-12), nan=0.0).clip(0.0, 1.0)
+    return {
+        "places": view.places[view.shown].astype("<f4").tobytes(),
+        "rows": view.shown.astype("<i4").tobytes(),
+        "index": view.classes.index[view.shown].astype("u1").tobytes(),
+        "classes": [
+            {"name": name, "colour": colour, "marker": marker}
+            for name, colour, marker in zip(
+                view.classes.names or [""], view.classes.colours, view.classes.markers, strict=True
+            )
+        ],
+        "shade": (255 * shade).round().astype("u1").tobytes(),
+        "side": len(shade),
+        "levels": [low, high],
+        "window": view.window.tolist(),
+        "axes": list(view.plane.names),
+        "caption": view.caption,
+    }
+
+
+def _answer(view: Explorer, selection: Selection) -> dict[str, object]:
+    curves = (selection.geodesic.points[0], selection.straight)
+    answer = {
+        "pair": list(selection.pair),
+        "names": [view.classes.name(row) for row in selection.pair],
+        "ends": view.places[list(selection.pair)].tolist(),
+        "curves": [view.plane.project(curve).float().cpu().tolist() for curve in curves],
+        "rows": selection.rows(),
+        "converged": selection.converged,
+    }
+    decoded = (selection.decoded, selection.decoded_straight)
+    if view.pictures.kind == "images":
+        chosen = frames(len(decoded[0]))
+        images = np.stack([np.nan_to_num(curve[chosen].numpy()) for curve in decoded])  # [2, frames, h, w, channels]
+        answer["strips"] = (255 * images).round().astype("u1").tobytes()
+        answer["shape"] = list(images.shape[1:])
+    else:
+        answer["trends"] = [
+            {
+                "name": view.pictures.name(feature),
+                "colour": colour,
+                "values": [np.nan_to_num(curve[:, feature].numpy()).tolist() for curve in decoded],
+            }
+            for feature, colour in zip(most_changing(*decoded), COLOURS.as_hex(), strict=False)
+        ]
+    return answer

@@ -1,0 +1,279 @@
+"""The explorer without a browser: what a click computes, what is shown where nothing can be clicked."""
+
+import base64
+import subprocess
+import sys
+import warnings
+from importlib.resources import files
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import latentgeo as lg
+from latentgeo.explorer import explore
+from latentgeo.explorer import explorer as module
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def _images(d=2, decoders=1, n=40, seed=0):
+    """An untrained VAE of small images, and images with three classes."""
+    random = torch.Generator().manual_seed(seed)
+    return lg.build_vae("mlp", (1, 6, 6), d, decoders, seed=seed).eval(), torch.rand(n, 1, 6, 6, generator=random)
+
+
+def _features(d=2):
+    """A smooth decoder of seven features, and an encoder that goes with it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        decoder = nn.Sequential(nn.Linear(d, 16), nn.Tanh(), nn.Linear(16, 7)).double().eval()
+    random = torch.Generator().manual_seed(1)
+    return (lambda x: x[:, :d], decoder), torch.randn(30, 7, generator=random, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("d", "axes"), [(2, None), (5, None), (5, (1, 3))])
+def test_a_selection_is_the_geodesic_between_the_codes(d, axes):
+    model, x = _images(d, decoders=3)
+    view = explore(model, x, axes=axes, segments=8, tol=1e-3)
+    found = view.select(3, 17)
+    codes = model.encode(x)
+    expected = lg.geodesic(model.ensemble, codes[[3]], codes[[17]], segments=8, tol=1e-3)
+    assert torch.equal(found.geodesic.points, expected.points)
+    assert (found.length, found.error, found.converged) == (
+        expected.length.item(),
+        expected.error.item(),
+        expected.converged.item(),
+    )
+    assert found.chord <= found.length * (1 + found.error) <= found.straight_length * (1 + 1e-3)
+    assert found.euclidean == pytest.approx((codes[3] - codes[17]).norm().item())
+    # The mean of the decoders, in [0, 1], from end to end.
+    mean = torch.stack([decoder(codes[[3, 17]]) for decoder in model.decoders]).mean(0).clamp(0, 1)
+    torch.testing.assert_close(found.decoded[[0, -1], ..., 0], mean[:, 0])
+    torch.testing.assert_close(found.decoded_straight[[0, -1], ..., 0], mean[:, 0])
+
+
+def test_a_straight_line_in_a_flat_space_is_the_geodesic():
+    frame = torch.linalg.qr(torch.randn(9, 2, generator=torch.Generator().manual_seed(0)).double()).Q
+    view = explore((lambda x: x[:, :2], lambda z: z @ frame.mT), torch.randn(20, 9).double())
+    found = view.select(0, 1)
+    for length in (found.length, found.straight_length, found.chord):
+        assert length == pytest.approx(found.euclidean, rel=1e-9)
+    np.testing.assert_allclose(view.background, 0.0, atol=1e-9)
+
+
+def test_the_background_is_the_volume_element_and_evaluated_once():
+    model, x = _features()
+    calls = []
+
+    def decoder(z):
+        calls.append(len(z))
+        return model[1](z)
+
+    view = explore((model[0], decoder), x)
+    calls.clear()
+    background = view.background
+    side = len(background)
+    assert background.shape == (side, side)
+    assert max(calls) == side * side
+    calls.clear()
+    assert view.background is background
+    assert not calls
+    low, high = view.window
+    middle = torch.as_tensor(low + (np.array([3, 5]) + 0.5) / side * (high - low))
+    assert background[5, 3] == pytest.approx(lg.volume_element(model[1], middle).log().item())
+
+
+def test_in_more_dimensions_it_is_the_area_element_of_the_plane_through_the_mean():
+    (encode, decoder), x = _features(4)
+    view = explore((encode, decoder), x, axes=(0, 2))
+    mean = view.codes.mean(0)
+    assert torch.equal(view.plane.project(view.codes), view.codes[:, [0, 2]])
+    point = view.plane.lift(torch.tensor([0.3, -0.4]).double())
+    torch.testing.assert_close(point, torch.tensor([0.3, mean[1], -0.4, mean[3]]).double())
+    G = lg.pullback_metric(decoder, point)[[0, 2]][:, [0, 2]]
+    restricted = lg.volume_element(view.plane.restrict(decoder), torch.tensor([[0.3, -0.4]]).double())
+    assert restricted.item() == pytest.approx(torch.det(G).sqrt().item())
+    assert "area element" in view.caption
+    assert "through the mean" in view.caption
+
+
+def test_the_most_changing_features_are_drawn_by_name():
+    model, x = _features()
+    names = [f"gene {k}" for k in range(7)]
+    widget = explore(model, x, feature_names=names).widget
+    trends = widget.answer["trends"]
+    assert len(trends) == 6
+    assert {trend["name"] for trend in trends} < set(names)
+    spread = [max(np.ptp(values) for values in trend["values"]) for trend in trends]
+    assert spread == sorted(spread, reverse=True)
+
+
+def test_the_first_two_points_are_medoids_of_different_classes():
+    model, x = _images()
+    view = explore(model, x, labels=np.arange(40) % 3, class_names=["a", "b", "c"])
+    i, j = view.default_pair
+    assert i % 3 != j % 3
+    for row in (i, j):
+        own = view.codes[row % 3 :: 3]
+        assert torch.cdist(own, own).sum(1).argmin() == row // 3
+    assert view.classes.name(4) == "4 (b)"
+
+
+def test_two_clicks_answer_and_a_third_starts_again():
+    model, x = _images()
+    view = explore(model, x)
+    widget = view.widget
+    first = widget.answer
+    assert first["pair"] == list(view.default_pair) == widget.selected
+    widget.selected = [5]
+    assert widget.answer is first
+    widget.selected = [5, 9]
+    assert widget.answer["pair"] == [5, 9]
+    expected = view.select(5, 9)
+    assert widget.answer["rows"] == expected.rows()
+    np.testing.assert_allclose(widget.answer["curves"][0], view.plane.project(expected.geodesic.points[0]), rtol=1e-6)
+    count, height, width, channels = widget.answer["shape"]
+    assert (count, height, width, channels) == (9, 6, 6, 1)
+    assert len(widget.answer["strips"]) == 2 * count * height * width * channels
+    widget.selected = [5, 99]
+    assert "rows of the data from 0 to 39" in widget.answer["error"]
+
+
+def test_a_scene_has_what_the_view_reads():
+    model, x = _images(d=3)
+    view = explore(model, x, labels=["even", "odd"] * 20)
+    scene = view.widget.scene
+    np.testing.assert_array_equal(np.frombuffer(scene["places"], "<f4").reshape(-1, 2), view.places)
+    assert np.frombuffer(scene["rows"], "<i4").tolist() == list(range(40))
+    assert [kind["name"] for kind in scene["classes"]] == ["even", "odd"]
+    assert len(scene["shade"]) == scene["side"] ** 2
+    assert scene["axes"] == ["principal axis 1", "principal axis 2"]
+
+
+def test_the_bundle_has_a_picture_and_where_someone_may_click_a_widget(monkeypatch):
+    model, x = _images()
+    view = explore(model, x)
+    still = view._repr_mimebundle_()  # nobody asked, as in a batch run
+    assert set(still) == {"text/plain", "image/png"}
+    assert base64.b64decode(still["image/png"]).startswith(b"\x89PNG")
+    assert "converged" in still["text/plain"]
+    assert "widget" not in view.__dict__
+    monkeypatch.setattr(module, "_clickable", lambda: True)
+    assert view._repr_mimebundle_()[VIEW]["model_id"] == view.widget.model_id
+    monkeypatch.setattr(module, "_installed", lambda: False)
+    bundle = explore(model, x)._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "image/png"}
+    assert "pip install latentgeo[explorer]" in bundle["text/plain"]
+    with pytest.raises(ImportError, match=r"latentgeo\[explorer\]"):
+        _ = explore(model, x).widget
+
+
+def test_without_widgets_installed_nothing_of_them_is_imported():
+    code = (
+        "import sys; sys.modules.update(ipywidgets=None, anywidget=None)\n"
+        "import torch; from latentgeo.explorer import explore, explorer\n"
+        "assert not {'matplotlib', 'seaborn'} & set(sys.modules)\n"
+        "explorer._installed = lambda: False\n"
+        "view = explore((lambda x: x, lambda z: torch.cat([z, z ** 2], 1)), torch.rand(9, 2))\n"
+        "print(sorted(view._repr_mimebundle_()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['image/png', 'text/plain']"
+    assert done.stderr == ""
+
+
+def test_nothing_of_anybody_else_is_touched():
+    model, x = _images(decoders=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    styles, state, data = dict(mpl.rcParams), torch.random.get_rng_state(), x.clone()
+    view = explore(model, x)
+    view._repr_mimebundle_()
+    view.widget.selected = [1, 2]
+    assert dict(mpl.rcParams) == styles
+    assert mpl._pylab_helpers.Gcf.get_num_fig_managers() == 0
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(x, data)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+
+
+def test_failure_is_told_and_not_warned_of():
+    model, x = _features()
+    view = explore(model, x, tol=1e-30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = view.select(0, 1)
+    assert not found.converged
+    assert "not converged" in found.rows()[0][2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": [0, 1]}, "one label for each of the 40 points"),
+        ({"labels": np.linspace(0, 1, 40)}, "bins"),
+        ({"labels": range(40)}, "at most 30 classes"),
+        ({"labels": [1] * 40, "class_names": ["a"]}, "class_names"),
+        ({"axes": (0, 0)}, "two different coordinates"),
+        ({"axes": "umap"}, "'pca'"),
+        ({"kind": "audio"}, "expected one of auto, images, features"),
+        ({"feature_names": ["a"]}, "expected none for images"),
+        ({"kind": "features", "feature_names": ["a"]}, "expected 36 names"),
+        ({"kind": "images", "show": lambda z: z}, "show=lambda z"),
+        ({"show": lambda z: z.reshape(len(z), 1, 1, 2).expand(-1, 4, 5, 2)}, "kind='features'"),
+        ({"show": lambda z: z[0]}, r"B = 2"),
+        ({"segments": 7}, "even number"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, message):
+    model, x = _images()
+    with pytest.raises(ValueError, match=message):
+        explore(model, x, **options)
+
+
+def test_rows_and_dimensions_that_do_not_exist_are_refused():
+    model, x = _images()
+    view = explore(model, x)
+    with pytest.raises(IndexError, match="from 0 to 39"):
+        view.select(0, 40)
+    with pytest.raises(ValueError, match="two different points"):
+        view.select(3, 3)
+    with pytest.raises(ValueError, match="at least two latent dimensions"):
+        explore(_images(d=1)[0], x)
+    with pytest.raises(ValueError, match="at least two rows"):
+        explore(model, x[:1])
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((36,), 1), ((6, 6), 1), ((3, 6, 6), 3), ((6, 6, 3), 3)])
+def test_images_of_every_layout_are_seen_as_such(shape, channels):
+    D = int(np.prod(shape))
+    weight = torch.randn(2, D, generator=torch.Generator().manual_seed(0))
+    data = torch.rand(9, *((6, 6) if shape == (36,) else shape))  # flat ones take the shape of the data
+    view = explore((lambda x: x.flatten(1)[:, :2], lambda z: (z @ weight).reshape(-1, *shape)), data)
+    assert view.pictures.kind == "images"
+    assert view.select(0, 1).decoded.shape == (17, 6, 6, channels)
+    view.figure()
+
+
+def test_the_browsers_part_is_in_the_package():
+    for name in ("explorer.js", "explorer.css"):
+        assert files("latentgeo.explorer").joinpath(name).is_file()
+    script = files("latentgeo.explorer").joinpath("explorer.js").read_text("utf-8")
+    assert "http" not in script.replace("http://www.w3.org/2000/svg", "")  # nothing comes from elsewhere
+
+
+def test_a_notebook_run_in_batch_has_the_picture_and_no_widget():
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    code = (
+        "import torch; from latentgeo.explorer import explore\n"
+        "explore((lambda x: x, lambda z: torch.cat([z, z ** 2], 1)), torch.rand(9, 2))"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    (output,) = notebook.cells[0].outputs  # nothing on stderr either
+    assert set(output["data"]) == {"text/plain", "image/png"}
+    assert not notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state")
