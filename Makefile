@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 FIGURES := $(CURDIR)/build/test/figures
 
-.PHONY: reproduce test test-all venv data notebooks evidence lint lock clean
+.PHONY: reproduce test test-all e2e browser venv data notebooks evidence lint lock clean
 
 reproduce: venv data
 	$(BIN)/latentgeo reproduce --profile quick --keep-going --jobs 2
@@ -17,6 +17,14 @@ test: venv data lint
 # Timings are taken alone, where threads that spin are faster.
 test-all: test
 	OMP_WAIT_POLICY=ACTIVE $(BIN)/python -m pytest -m slow
+
+# Notebooks in JupyterLab as a reader sees them, in a browser, clicked; screenshots go to build/e2e.
+e2e: venv data browser
+	$(BIN)/python -m pytest -v tests/e2e/jupyterlab.py
+
+# Asks the system for a browser only where there is none, as root, with apt.
+browser: venv
+	$(BIN)/python -m tests.e2e.browser || { [ "$$(id -u)" = 0 ] && apt-get install --yes chromium; }
 
 lint: venv
 	$(BIN)/ruff check .
@@ -48,7 +56,7 @@ evidence: venv data
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet torch==2.13.0
-	build/lock/bin/python -m pip install --quiet ".[notebooks,test,benchmark,singlecell]"
+	build/lock/bin/python -m pip install --quiet ".[notebooks,test,benchmark,singlecell,explorer,e2e]"
 	build/lock/bin/python -m pip freeze --exclude latentgeo | sed 's/^\(torch==[^+]*\)+.*/\1/' > requirements.lock
 
 clean:

@@ -12,7 +12,7 @@ import latentgeo as lg
 from latentgeo.paths import project_root
 
 ROOT = project_root()
-CONDA_EXTRAS = ("notebooks", "singlecell", "test")
+CONDA_EXTRAS = ("notebooks", "singlecell", "explorer", "test")
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from importlib.resources import files
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -266,6 +267,17 @@ def test_the_browsers_part_is_in_the_package():
     assert "http" not in script.replace("http://www.w3.org/2000/svg", "")  # nothing comes from elsewhere
 
 
+@pytest.mark.parametrize(("asked", "clickable"), [({"allow_stdin": True}, True), ({"allow_stdin": False}, False)])
+def test_whoever_takes_no_input_gets_no_widget(monkeypatch, asked, clickable):
+    kernel = SimpleNamespace(get_parent=lambda channel: {"content": asked})
+    shell = SimpleNamespace(kernel=kernel)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert module._clickable() is clickable
+    shell.kernel = None  # a terminal
+    assert not module._clickable()
+
+
+@pytest.mark.slow  # starts a kernel
 def test_a_notebook_run_in_batch_has_the_picture_and_no_widget():
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     code = (
