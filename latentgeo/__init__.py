@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 # ruff: noqa: F401
 if TYPE_CHECKING:  # for editors, type checkers and the documentation; at run time __getattr__ does it, name by name
     from latentgeo.adapters.model import LatentModel, latent_model
+    from latentgeo.adapters.scvi import from_scvi
     from latentgeo.experiments.agreement import Agreement, agreement
     from latentgeo.experiments.data import DataError, Dataset, MissingDataError, load_dataset
     from latentgeo.experiments.power import false_positive_rates, power_curve
@@ -134,6 +135,7 @@ _PUBLIC = {
     },
     "Your own models": {
         "adapters.model": ["LatentModel", "latent_model"],
+        "adapters.scvi": ["from_scvi"],
         "experiments.agreement": ["Agreement", "agreement"],
     },
     "Experiments": {
