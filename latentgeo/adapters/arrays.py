@@ -1,0 +1,97 @@
+"""Rows of other libraries' arrays, dense or sparse, as the tensors that a model takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from latentgeo.adapters.model import LatentModel, latent_model
+
+_CHUNK = 2048  # rows that are made dense and encoded at a time
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def model_or_decoder(model: object) -> LatentModel:
+    """See a model, or a decoder alone, from its latent space.
+
+    Args:
+        model: what :func:`latentgeo.latent_model` takes; a callable (B, d) -> (B, *event) without an encoder, whose
+            data are latent points already; or None for the identity, whose geometry is Euclidean.
+
+    Raises:
+        TypeError: it is none of these.
+
+    Example:
+        >>> model_or_decoder(lambda z: 2.0 * z).codes(torch.ones(1, 2))
+        tensor([[1., 1.]])
+    """
+    if model is None:
+        return LatentModel(_identity, _identity, "identity")
+    try:
+        return latent_model(model)
+    except TypeError:
+        if not callable(model):
+            raise
+    return LatentModel(_identity, model, getattr(model, "__name__", type(model).__name__))
+
+
+def _parameter(model: LatentModel) -> Tensor | None:
+    """A floating-point parameter of the model, if there is a module to ask."""
+    for part in (model.encode, model.decoder):
+        owner = getattr(part, "__self__", part)
+        if isinstance(owner, nn.Module):
+            for parameter in owner.parameters():
+                if parameter.is_floating_point():
+                    return parameter
+    return None
+
+
+def tensor_of(rows: object, model: LatentModel, dtype: torch.dtype | None = None) -> Tensor:
+    """Rows of an array as a tensor of the type, and on the device, of the model's parameters.
+
+    Args:
+        rows: NumPy array or SciPy sparse matrix, shape (n, D).
+        model: asked for its parameters.
+        dtype: another type; where it is None and the model has no parameters to ask, that of the rows, and PyTorch's
+            default one for integers.
+    """
+    dense = rows.toarray() if scipy.sparse.issparse(rows) else np.asarray(rows)
+    parameter = _parameter(model)
+    if dtype is None:
+        floating = dense.dtype in (np.float32, np.float64)
+        kept = torch.from_numpy(np.zeros(0, dense.dtype)).dtype if floating else torch.get_default_dtype()
+        dtype = kept if parameter is None else parameter.dtype
+    # A copy in any case: nothing of the caller's may be written to, nor be read-only.
+    return torch.from_numpy(np.array(dense)).to(dtype=dtype, device=None if parameter is None else parameter.device)
+
+
+def codes_of(
+    rows: object, model: LatentModel, *, dtype: torch.dtype | None = None, event_shape: Sequence[int] | None = None
+) -> Tensor:
+    r"""Latent points (n, d) of data rows (n, D), encoded chunk by chunk.
+
+    Args:
+        rows: NumPy array, SciPy sparse matrix or what can be sliced like one, shape (n, D).
+        model: its encoder is given (B, D), or (B, \*event).
+        dtype: as for :func:`tensor_of`.
+        event_shape: of a row, where the encoder wants more than one axis.
+
+    Raises:
+        TypeError, ValueError: see :meth:`LatentModel.codes`; or the event's shape does not fit the rows.
+    """
+    n, D = rows.shape
+    if event_shape is not None and math.prod(event_shape) != D:
+        raise ValueError(f"event_shape: expected {D} values, as many as a row has, got {tuple(event_shape)}")
+    codes = []
+    for first in range(0, n, _CHUNK):
+        x = tensor_of(rows[first : first + _CHUNK], model, dtype)
+        codes.append(model.codes(x if event_shape is None else x.reshape(len(x), *event_shape)))
+    return torch.cat(codes).detach()
