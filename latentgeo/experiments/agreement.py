@@ -63,10 +63,11 @@ class Agreement:
             it is exact).
         pairs: one row for each pair: ``first`` and ``second`` (rows of the data) and, with labels, ``first_label`` and
             ``second_label``; ``geodesic``, the mean over the models in which it converged, with its Student interval
-            ``geodesic_low`` to ``geodesic_high`` over these; ``cv_geodesic`` and ``cv_euclidean``, coefficients of
-            variation over models; ``models``, in how many it converged; ``gap``, the largest over models of how far
-            the geodesic runs from any code's image, in units of the distance between neighbouring codes' images;
-            ``reliable`` and, where it is not, the ``reason``. What too few converged models leave open is ``pd.NA``.
+            ``geodesic_low`` to ``geodesic_high`` over these and their coefficient of variation ``cv_geodesic``; the
+            same for ``euclidean``, over all models; ``models``, in how many the geodesic converged; ``gap``, the
+            largest over models of how far it runs from any code's image, in units of the distance between neighbouring
+            codes' images; ``reliable`` and, where it is not, the ``reason``. What too few converged models leave open
+            is ``pd.NA``.
         methods: one row for each method, from :func:`latentgeo.compare_reliability` against Euclidean distance; empty
             if no pair is finite and positive by every method.
         assumptions: from :func:`latentgeo.check_assumptions`, with a column ``model``; empty if not asked for.
@@ -119,13 +120,16 @@ class Agreement:
         """Sentences on coefficients of variation and ranks."""
         row, base = self.methods.loc["geodesic"], self.methods.loc["euclidean"]
         low, high = row.difference_low, row.difference_high
-        found = "agree better" if high < 0 else "agree less" if low > 0 else "differ by no more than chance"
-        percent = f"{100 * self.level:g} %"
+        if high < 0:
+            found = "geodesic distances agree better"
+        elif low > 0:
+            found = "geodesic distances agree less"
+        else:
+            found = "it holds zero, so that these models do not decide which agree better"
         return [
             f"Mean coefficient of variation over models: geodesic {100 * row.mean_cv:.2g} %, Euclidean "
-            f"{100 * base.mean_cv:.2g} %; difference {100 * row.difference:.2g} points, {percent} interval over models "
-            f"[{100 * low:.2g}, {100 * high:.2g}]: "
-            f"{'geodesic distances ' + found if high < 0 or low > 0 else 'they ' + found}.",
+            f"{100 * base.mean_cv:.2g} %; difference {100 * row.difference:.2g} points, {100 * self.level:g} % "
+            f"interval over models [{100 * low:.2g}, {100 * high:.2g}]: {found}.",
             f"The same with each model's distances divided by their mean: geodesic {100 * row.scale_free_cv:.2g} %, "
             f"Euclidean {100 * base.scale_free_cv:.2g} %; difference {100 * row.scale_free_difference:.2g} points "
             f"[{100 * row.scale_free_difference_low:.2g}, {100 * row.scale_free_difference_high:.2g}].",
@@ -438,61 +442,52 @@ def _pair_table(
     distances: pd.DataFrame, gaps: np.ndarray, assumptions: pd.DataFrame, max_cv: float, level: float
 ) -> pd.DataFrame:
     """Means, intervals and reasons, one row for each pair."""
-    import scipy.stats
 
     def wide(method: str, column: str) -> np.ndarray:
         of = distances[distances["method"] == method]
         return of.pivot(index="model", columns="pair", values=column).loc[of["model"].unique()].to_numpy()  # [S, P]
 
-    converged = wide("geodesic", "converged").astype(bool)
-    S, count = len(converged), converged.sum(0)
-    mean, deviation = _moments(wide("geodesic", "value"), converged)
-    reach = scipy.stats.t.ppf((1 + level) / 2, np.maximum(count - 1, 1)) * deviation / np.sqrt(np.maximum(count, 1))
-    euclidean = wide("euclidean", "value")
-    euclidean_mean, euclidean_deviation = _moments(euclidean, np.isfinite(euclidean))
-    cv = _quotient(deviation, mean)
+    converged, euclidean = wide("geodesic", "converged").astype(bool), wide("euclidean", "value")
+    S = len(converged)
+    columns = _over_models("geodesic", wide("geodesic", "value"), converged, level)
+    columns |= _over_models("euclidean", euclidean, np.isfinite(euclidean), level)
     broken = assumptions[(assumptions["verdict"] == "fails") & ~assumptions["assumption"].isin(_TOLERATED)]
     failing = broken["assumption"].value_counts(sort=False)
     common = [f"assumption: {name} fails in {k} of {S} models" for name, k in failing.items()]
     reasons = []
-    for p in range(len(mean)):
+    for p in range(converged.shape[1]):
         found = []
         for failed, what in ((~converged[:, p], "not converged"), (gaps[:, p] > _MAX_GAP, "out of the data's support")):
             if failed.any():
                 found.append(f"{what} in {failed.sum()} of {S} models")
-        if mean[p] == 0:
+        if columns["geodesic"][p] == 0:
             found.append("both data have the same image under every model")
-        if cv[p] > max_cv:
+        if columns["cv_geodesic"][p] > max_cv:
             found.append(f"varies more than {100 * max_cv:g} % between models")
         reasons.append("; ".join(found + common))
-    numbers_of = {
-        "geodesic": mean,
-        "geodesic_low": np.maximum(mean - reach, 0.0),  # a distance is not negative
-        "geodesic_high": mean + reach,
-        "cv_geodesic": cv,
-        "cv_euclidean": _quotient(euclidean_deviation, euclidean_mean),
-    }
     # What is not known is pd.NA; numbers alone are numbers.
-    table = pd.DataFrame({name: pd.array(value, dtype="Float64") for name, value in _known(numbers_of).items()})
-    return table.assign(models=count, gap=gaps.max(0), reliable=[not reason for reason in reasons], reason=reasons)
+    known = {name: [None if np.isnan(v) else float(v) for v in of] for name, of in columns.items()}
+    table = pd.DataFrame({name: pd.array(of, dtype="Float64") for name, of in known.items()})
+    reliable = [not reason for reason in reasons]
+    return table.assign(models=converged.sum(0), gap=gaps.max(0), reliable=reliable, reason=reasons)
 
 
-def _moments(values: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the models (S, P) that are used, NaN where these are too few."""
+def _over_models(method: str, values: np.ndarray, used: np.ndarray, level: float) -> dict[str, np.ndarray]:
+    """Mean, Student interval and CV over the models (S, P) that are used, NaN where these are too few."""
+    import scipy.stats
+
     count = used.sum(0)
-    kept = np.where(used, values, 0.0)
-    mean = np.divide(kept.sum(0), count, out=np.full(len(count), np.nan), where=count > 0)
-    squares = (np.where(used, values - np.where(np.isnan(mean), 0.0, mean), 0.0) ** 2).sum(0)
-    return mean, np.sqrt(np.divide(squares, count - 1, out=np.full(len(count), np.nan), where=count > 1))
-
-
-def _quotient(deviation: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    return np.divide(deviation, mean, out=np.full(len(mean), np.nan), where=mean > 0)
-
-
-def _known(columns: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
-    """Columns with None where there is no number."""
-    return {name: [None if np.isnan(v) else float(v) for v in of] for name, of in columns.items()}
+    unknown = np.full(len(count), np.nan)
+    mean = np.divide(np.where(used, values, 0.0).sum(0), count, out=unknown.copy(), where=count > 0)
+    squares = np.where(used, values - np.nan_to_num(mean), 0.0) ** 2
+    deviation = np.sqrt(np.divide(squares.sum(0), count - 1, out=unknown.copy(), where=count > 1))
+    reach = scipy.stats.t.ppf((1 + level) / 2, np.maximum(count - 1, 1)) * deviation / np.sqrt(np.maximum(count, 1))
+    return {
+        method: mean,
+        f"{method}_low": np.maximum(mean - reach, 0.0),  # a distance is not negative
+        f"{method}_high": mean + reach,
+        f"cv_{method}": np.divide(deviation, mean, out=unknown, where=mean > 0),
+    }
 
 
 def _comparison(distances: pd.DataFrame, level: float, seed: int) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Every figure of the notebooks, one function each: drawn at the width of a column, in colours that all can tell."""
 
+from latentgeo.plotting.agreement import agreement
 from latentgeo.plotting.assumptions import broken_assumptions
 from latentgeo.plotting.charts import flatness
 from latentgeo.plotting.ensembles import ensembles
@@ -23,6 +24,7 @@ __all__ = [
     "FieldView",
     "TransportView",
     "TriangleView",
+    "agreement",
     "broken_assumptions",
     "calibration",
     "collisions",
