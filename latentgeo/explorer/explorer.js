@@ -256,9 +256,11 @@ function render({ model, el }) {
 
   const named = scene.classes.filter(({ name }) => name);
   const legend = named.map((kind) => element("span", {}, legendMark(kind), kind.name));
-  const [low, high] = scene.levels.map((level) => level.toPrecision(2).replace("-", "−"));
+  const digits = Math.max(0, 1 - Math.floor(Math.log10(scene.levels[1] - scene.levels[0] || 1)));
+  const [low, high] = scene.levels.map((level) => level.toFixed(digits).replace("-", "−"));
   const what = scene.caption.includes("volume element") ? "log volume element" : "log area element";
-  const scale = element("div", { class: "lg-scale" }, what, low, element("div", { class: "lg-ramp" }), high);
+  const ramp = element("div", { class: "lg-ramp" });
+  const scale = element("div", { class: "lg-scale" }, element("span", {}, what), low, ramp, high);
   const status = element("div", { class: "lg-status", role: "status", "aria-live": "polite" });
   const results = element("div", { class: "lg-results" });
   const caption = element("div", { class: "lg-caption" }, scene.caption);

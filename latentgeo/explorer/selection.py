@@ -72,7 +72,9 @@ def _number(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if math.isfinite(share) else "unknown"
+    if not share <= 1.0:
+        return "more than 100 %"
+    return f"{100 * share:.2g} %"
 
 
 def measure(decoder: Decoder, ends: Tensor, segments: int, tol: float) -> tuple[Geodesic, Tensor, dict[str, float]]:
