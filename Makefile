@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 FIGURES := $(CURDIR)/build/test/figures
 
-.PHONY: reproduce test test-all e2e browser venv data notebooks evidence lint lock clean
+.PHONY: reproduce test test-all e2e browser docs venv data notebooks evidence lint lock clean
 
 reproduce: venv data
 	$(BIN)/latentgeo reproduce --profile quick --keep-going --jobs 2
@@ -25,6 +25,10 @@ e2e: venv data browser
 # Asks the system for a browser only where there is none, as root, with apt.
 browser: venv
 	$(BIN)/python -m tests.e2e.browser || { [ "$$(id -u)" = 0 ] && apt-get install --yes chromium; }
+
+# The documentation site, into build/docs: open build/docs/index.html. Fails at a broken link.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: venv
 	$(BIN)/ruff check .
@@ -56,7 +60,7 @@ evidence: venv data
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet torch==2.13.0
-	build/lock/bin/python -m pip install --quiet ".[notebooks,test,benchmark,singlecell,explorer,e2e]"
+	build/lock/bin/python -m pip install --quiet ".[notebooks,test,benchmark,singlecell,images,explorer,e2e,docs]"
 	build/lock/bin/python -m pip freeze --exclude latentgeo | sed 's/^\(torch==[^+]*\)+.*/\1/' > requirements.lock
 
 clean:

@@ -29,13 +29,18 @@ from typing import TYPE_CHECKING
 
 # ruff: noqa: F401
 if TYPE_CHECKING:  # for editors, type checkers and the documentation; at run time __getattr__ does it, name by name
+    from latentgeo.adapters.anndata import geodesic_distances, geodesic_neighbors
+    from latentgeo.adapters.autoencoder import from_autoencoder_kl
     from latentgeo.adapters.model import LatentModel, latent_model
     from latentgeo.adapters.scvi import from_scvi
+    from latentgeo.adapters.sklearn import GeodesicDistance
     from latentgeo.experiments.agreement import Agreement, agreement
     from latentgeo.experiments.data import DataError, Dataset, MissingDataError, load_dataset
     from latentgeo.experiments.power import false_positive_rates, power_curve
     from latentgeo.experiments.statistics import coefficient_of_variation, compare_reliability
     from latentgeo.experiments.study import Study
+    from latentgeo.explorer import explore
+    from latentgeo.geometry.chunked import Chunked
     from latentgeo.geometry.curvature import (
         gaussian_curvature,
         ricci_curvature,
@@ -107,6 +112,7 @@ _PUBLIC = {
     },
     "Ensembles": {
         "geometry.ensemble": ["Ensemble", "IndependentDraws"],
+        "geometry.chunked": ["Chunked"],
     },
     "Reparametrisation": {
         "identifiability.transforms": [
@@ -135,8 +141,12 @@ _PUBLIC = {
     },
     "Your own models": {
         "adapters.model": ["LatentModel", "latent_model"],
-        "adapters.scvi": ["from_scvi"],
         "experiments.agreement": ["Agreement", "agreement"],
+        "explorer": ["explore"],
+        "adapters.sklearn": ["GeodesicDistance"],
+        "adapters.anndata": ["geodesic_neighbors", "geodesic_distances"],
+        "adapters.scvi": ["from_scvi"],
+        "adapters.autoencoder": ["from_autoencoder_kl"],
     },
     "Experiments": {
         "experiments.data": ["Dataset", "load_dataset", "DataError", "MissingDataError"],
@@ -148,7 +158,7 @@ _PUBLIC = {
 _HOME = {
     name: f"latentgeo.{module}" for modules in _PUBLIC.values() for module, names in modules.items() for name in names
 }
-_FOLDERS = ("adapters", "experiments", "geometry", "identifiability", "models", "plotting")
+_FOLDERS = ("adapters", "experiments", "explorer", "geometry", "identifiability", "models", "plotting")
 
 __all__ = list(_HOME)
 

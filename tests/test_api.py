@@ -4,6 +4,7 @@
 with ``python -m tests.test_api``.
 """
 
+import functools
 import inspect
 import re
 import subprocess
@@ -125,7 +126,7 @@ def public_interface() -> dict[str, str]:
                 owner = next(base for base in thing.__mro__ if member in base.__dict__)
                 if member.startswith("_") or not owner.__module__.startswith("latentgeo"):
                     continue
-                if isinstance(value, property):
+                if isinstance(value, property | functools.cached_property):
                     interface[f"{name}.{member}"] = "property"
                 elif inspect.isroutine(value):
                     interface[f"{name}.{member}"] = f"method {_signature(value)}"

@@ -1,5 +1,6 @@
 """What a reader installs: pyproject.toml, environment.yml and the lock say the same."""
 
+import json
 import re
 import tomllib
 
@@ -12,7 +13,7 @@ import latentgeo as lg
 from latentgeo.paths import project_root
 
 ROOT = project_root()
-CONDA_EXTRAS = ("notebooks", "singlecell", "explorer", "test")
+CONDA_EXTRAS = ("notebooks", "singlecell", "images", "explorer", "test")
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
 
 
@@ -52,13 +53,54 @@ def test_the_lock_pins_everything_within_the_ranges(project):
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line) for line in lines), lines
     pins = {name.lower().replace("_", "-"): Version(pin) for name, pin in (line.split("==") for line in lines)}
     assert str(pins["torch"]) == "2.13.0"
-    for requirement in _requirements(project, *CONDA_EXTRAS, "benchmark"):
+    for requirement in _requirements(project, *project["optional-dependencies"]):
         assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
 
 
-def test_the_version_is_the_same_everywhere(project):
+def test_the_lock_is_made_of_every_extra(project):
+    (extras,) = re.findall(r'install --quiet "\.\[([\w,]+)\]"', (ROOT / "Makefile").read_text())
+    # Those of another extra are no others.
+    assert {r.name for r in _requirements(project, *project["optional-dependencies"])} == {
+        r.name for r in _requirements(project, *extras.split(","))
+    }
+
+
+def test_the_version_and_its_date_are_the_same_everywhere(project):
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert lg.__version__ == project["version"] == citation["version"]
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    assert "\n## [Unreleased]\n" in changelog
+    assert lg.__version__ == project["version"] == citation["version"] == zenodo["version"] == versions[0][0]
+    assert citation["date-released"] == zenodo["publication_date"] == versions[0][1]
+    assert [Version(number) for number, _ in versions] == sorted((Version(v) for v, _ in versions), reverse=True)
+
+
+def test_the_paper_is_cited_alike_everywhere(project):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    paper, readme = citation["preferred-citation"], (ROOT / "README.md").read_text(encoding="utf-8")
+    bibtex = re.search(r"```bibtex\n(.*?)```", readme, re.DOTALL)[1].replace(r"{\o}", "ø")
+    for author in paper["authors"]:
+        assert f"{author['family-names']}, {author['given-names']}" in bibtex
+        assert f"{author['given-names']} {author['family-names']}" in readme
+    assert f"title     = {{{paper['title']}}}" in bibtex
+    assert f"pages     = {{{paper['start']}--{paper['end']}}}" in bibtex
+    assert paper["identifiers"][0]["value"] == zenodo["related_identifiers"][0]["identifier"]
+    assert citation["title"] == zenodo["title"]
+    assert citation["license"] == zenodo["license"] == project["license"]
+    assert citation["keywords"] == zenodo["keywords"]
+    assert {author["name"] for author in citation["authors"]} == {creator["name"] for creator in zenodo["creators"]}
+
+
+def test_binder_installs_what_the_lock_pins(project):
+    lines = (ROOT / ".binder" / "requirements.txt").read_text().splitlines()
+    assert "-c ../requirements.lock" in lines
+    (extras,) = re.findall(r"-e \.\[([\w,]+)\]", "\n".join(lines))
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    python = (ROOT / ".binder" / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert Version(python) in Requirement(f"python{project['requires-python']}").specifier
+    assert (ROOT / ".binder" / "postBuild").stat().st_mode & 0o111  # else it is not run
 
 
 def test_every_public_name_exists_once_and_is_documented():
@@ -67,15 +109,30 @@ def test_every_public_name_exists_once_and_is_documented():
         assert getattr(lg, name).__doc__, name
 
 
+# From the bottom to the top, as in figures/layout.svg.
+LAYERS = (
+    {"geometry"},
+    {"models"},
+    {"identifiability", "adapters"},
+    {"experiments"},
+    {"plotting"},
+    {"explorer"},
+)
+BESIDE = {"plotting": {"paths", "provenance"}, "experiments": {"paths", "provenance"}}
+
+
 def test_arrows_between_the_folders_never_point_up():
-    allowed = {
-        "geometry": {"geometry"},
-        "identifiability": {"geometry", "identifiability", "models"},
-        "models": {"geometry", "models"},
-        "adapters": {"geometry", "models", "adapters"},
-        "experiments": {"adapters", "geometry", "identifiability", "models", "experiments", "paths", "provenance"},
-    }
-    for folder, targets in allowed.items():
-        for path in (ROOT / "latentgeo" / folder).glob("*.py"):
-            for imported in re.findall(r"^\s*from latentgeo\.([\w.]+) import", path.read_text(), re.MULTILINE):
-                assert any(imported == t or imported.startswith(f"{t}.") for t in targets), (path, imported)
+    below = set()
+    for layer in LAYERS:
+        for folder in layer:
+            targets = {folder} | below | BESIDE.get(folder, set())
+            for path in (ROOT / "latentgeo" / folder).rglob("*.py"):
+                for imported in re.findall(r"^\s*from latentgeo\.(\w+)", path.read_text(), re.MULTILINE):
+                    assert imported in targets, (path, imported)
+        below |= layer
+
+
+def test_the_picture_of_the_layout_has_every_folder():
+    folders = {path.parent.name for path in (ROOT / "latentgeo").glob("*/__init__.py")}
+    drawn = set(re.findall(r">(\w+)/</text>", (ROOT / "figures" / "layout.svg").read_text()))
+    assert folders == set.union(*LAYERS) == drawn - {"notebooks"}

@@ -1,0 +1,130 @@
+"""The documentation: its links, the markup of docstrings, the notation, and the README's own code."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import latentgeo as lg
+from latentgeo.paths import project_root
+
+ROOT = project_root()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    pytest.importorskip("mkdocs")
+    spec = importlib.util.spec_from_file_location("mkdocs_hooks", ROOT / "mkdocs_hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_or_a_broken_link(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
+    assert {"index.html", "CONTRIBUTING.html", "api/metric.html", "notebooks/00_start_here.html"} <= pages
+    reference = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "api").glob("*.html"))
+    missing = [name for name in lg.__all__ if f'id="latentgeo.{name}"' not in reference]
+    assert missing == []
+    assert not re.search(r":(func|class|meth|mod|math):", reference)
+
+
+def test_broken_links_are_found(hooks, tmp_path):
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api" / "index.html").write_text('<h2 id="metric">Metric</h2><a href="../index.html#end">up</a>')
+    good = (
+        '<p id="end"></p><a href="api/">A</a><a href="api/index.html#metric">B</a><a href="https://example.org">C</a>'
+    )
+    (tmp_path / "index.html").write_text(good)
+    assert hooks.broken_links(tmp_path) == []
+    bad = '<a href="none.html">D</a><a href="api/index.html#nowhere">E</a><img src="f.png">'
+    (tmp_path / "index.html").write_text(f'{good}{bad}<script src="//cdn.org/x.js"></script>')
+    assert hooks.broken_links(tmp_path) == [
+        "index.html fetches //cdn.org/x.js",
+        "index.html links to api/index.html#nowhere, which has no such place",
+        "index.html links to f.png, which is not there",
+        "index.html links to none.html, which is not there",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("docstring", "markdown"),
+    [
+        ("as :func:`latentgeo.geometry.maps.exp_map` does", "as [`exp_map`][latentgeo.exp_map] does"),
+        ("from :meth:`latentgeo.Study.run`", "from [`Study.run`][latentgeo.Study.run]"),
+        ("see :mod:`latentgeo.geometry.whitening`", "see `latentgeo.geometry.whitening`"),
+        ("draws :math:`x_a * 2`", "draws $x_a * 2$"),
+        ("shape (*batch, d), not ``(*batch)``", r"shape (\*batch, d), not ``(*batch)``"),
+        ("    **options: see below", "    **options: see below"),
+        (">>> f(*points, 1)", ">>> f(*points, 1)"),
+        ("Sum.\n\n.. math:: a\n    + b\n\nThen.", "Sum.\n\n$$\na\n+ b\n$$\n\nThen."),
+        ("Example:\n    >>> 1", "Examples:\n    >>> 1"),
+    ],
+)
+def test_docstrings_become_markdown(hooks, docstring, markdown):
+    assert hooks._markdown(docstring) == markdown
+
+
+def test_the_notation_is_the_same_in_the_readme_and_in_the_package():
+    section = README.partition("\n## Notation\n")[2].partition("\n## ")[0]
+    told = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    widths = [len(word) for word in re.search(r"^(=+) (=+) (=+)$", lg.__doc__, re.MULTILINE).groups()]
+    begins = [0, widths[0] + 1, widths[0] + widths[1] + 2]
+    columns = [*zip(begins, [*begins[1:], None], strict=True)]
+    table = lg.__doc__.partition("=\n")[2].partition("=\n")[2].partition("\n=")[0]
+    package = [[line[begin:end].strip() for begin, end in columns] for line in table.splitlines()]
+    assert told[2:] == package
+
+
+class _Model(nn.Module):
+    """A model as a reader may have it."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(2, 2, generator=generator, dtype=torch.float64))
+
+    def encode(self, x):
+        return x[:, :2] @ self.weight
+
+    def decode(self, z):
+        y = z @ torch.linalg.inv(self.weight)
+        return torch.cat([y, y.square().sum(1, keepdim=True)], 1)
+
+
+def test_the_readme_s_code_for_ones_own_model_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(3):
+        torch.save(_Model(seed), f"seed_{seed}.pt")
+    plane = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.cat([plane, plane.square().sum(1, keepdim=True)], 1)
+    code = re.search(r"## Your own model\n.*?```python\n(.*?)```", README, re.DOTALL)[1]
+    names = {"x": x, "y": (plane[:, 0] > 0).long()}
+    exec(code.replace("lg.agreement(models, x,", "lg.agreement(models, x, pairs=5, check=False,"), names)
+    assert "5 pairs of data" in capsys.readouterr().out
+    pairs = names["report"].pairs
+    assert (pairs["cv_geodesic"].astype(float) < 1e-4).all()
+    assert (pairs["cv_euclidean"].astype(float) > 1e-2).any()  # the control: these models differ in their codes
+    assert names["view"].select(0, 1).length > 0
+
+
+def test_the_readme_s_code_for_a_decoder_alone_runs():
+    code = re.search(r"### A decoder alone\n.*?```python\n(.*?)```", README, re.DOTALL)[1]
+    slow = ("scalar_curvature", "geodesic_triangle", "check_")  # their own tests run these
+    quick = "\n".join(line for line in code.splitlines() if not line.startswith(tuple(f"lg.{name}" for name in slow)))
+    names = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        exec(quick, names)
+    assert names["result"].length.shape == (10,)
+    assert all(hasattr(lg, name) for name in re.findall(r"\blg\.(\w+)", code))
