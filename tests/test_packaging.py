@@ -14,7 +14,7 @@ from latentgeo.paths import project_root
 
 ROOT = project_root()
 CONDA_EXTRAS = ("notebooks", "singlecell", "images", "explorer", "test")
-CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base", "igraph": "python-igraph"}
 
 
 @pytest.fixture(scope="module")
