@@ -19,7 +19,7 @@ from latentgeo.geometry.solver import Minimum, minimise
 from latentgeo.geometry.whitening import CurveWhitening, FlatWhitening, Whitening
 
 _MEMORY = 10  # secant pairs of the solver
-_FULL_METRIC_DIM = 256  # above this many dimensions the whitening uses one number per pair
+_FULL_METRIC_DIM = 256  # above this many dimensions the whitening knows the metric's diagonal only
 _FIRST_PATIENCE = 30  # steps before a pair is whitened by the metric at every node
 _PATIENCE = 60  # steps before it is whitened so again
 _STARTING_TOL = 1e-3  # relative excess of curves that only serve to start the next level
@@ -147,11 +147,11 @@ def _solve_level(
 
     if d > _FULL_METRIC_DIM:
         everyone = torch.arange(P, device=curve.device)
-        go_on(everyone, FlatWhitening(decode, curve, ends, full=False), torch.full_like(everyone, max_iter))
+        go_on(everyone, FlatWhitening(decode, curve, full=False), torch.full_like(everyone, max_iter))
         return curve, report
     easy = torch.nonzero(~hard).squeeze(1)
     if len(easy):
-        whitening = FlatWhitening(decode, curve[easy], ends[easy], full=True)
+        whitening = FlatWhitening(decode, curve[easy], full=True)
         go_on(easy, whitening, torch.full_like(easy, min(max_iter, _FIRST_PATIENCE)))
     left = torch.nonzero(hard | (~report.converged & torch.isfinite(report.gain))).squeeze(1)
     left = left[report.iterations[left] < max_iter]

@@ -241,7 +241,7 @@ def _solve_level(
         level.iterations[rows] += found.iterations
 
     rows = torch.arange(P, device=curve.device)
-    improve(rows, FlatWhitening(isometric, curve, ends, full=True))
+    improve(rows, FlatWhitening(isometric, curve, full=True))
     before = torch.zeros_like(level.iterations)
     while True:
         moved = (level.iterations > before) & (level.iterations < max_iter)

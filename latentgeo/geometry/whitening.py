@@ -16,6 +16,7 @@ from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.metric import jacobian
 
 _FLOOR = 1e-4  # of a metric's eigenvalues, relative to their mean
+_PROBES = 4  # backward passes that the diagonal of a metric is estimated by, at each of three points
 
 
 class Whitening(Protocol):
@@ -39,33 +40,53 @@ def _regularised(metric: Tensor) -> Tensor:
     return torch.where(usable, metric + _FLOOR * size * identity, identity)
 
 
+def _mean_diagonal(decode: Decoder, nodes: Tensor) -> Tensor:
+    r"""The diagonal of the mean metric, (P, M, d) -> (P, d), from random cotangents w.
+
+    :math:`G_{jj} = \mathbb{E}\,(J^\top w)_j^2` for independent standard normal w. Few of them leave so much noise that
+    half of each entry is taken from the mean over all.
+    """
+    P, M, _ = nodes.shape
+    random = torch.Generator().manual_seed(0)  # the same w for every pair, so that none depends on the others
+    z = nodes.flatten(0, 1).clone().requires_grad_()
+    squares = torch.zeros_like(nodes, dtype=torch.float64)
+    for _ in range(_PROBES):
+        with torch.enable_grad():
+            x = decode(z).unflatten(0, (P, M))
+            w = torch.randn(x.shape[1:], generator=random).to(x)
+            (pulled_back,) = torch.autograd.grad((x * w).sum(), z)
+        squares += pulled_back.double().square().unflatten(0, (P, M)) / _PROBES
+    diagonal = squares.mean(1)
+    size = diagonal.mean(1, keepdim=True)
+    return torch.where(torch.isfinite(size) & (size > 0), 0.5 * (diagonal + size), 1.0)
+
+
 class FlatWhitening:
     r"""Whitening that is exact on a flat manifold.
 
     With one metric :math:`\bar G = L L^\top` everywhere the Hessian of the chord energy is
     :math:`2N\,T \otimes \bar G`, T the 1-D Laplacian, so that
     :math:`C^{-\top} Y = (2N T)^{-1/2}\, Y L^{-1}`. The mean metric at a few points of each curve stands in for
-    :math:`\bar G`; in very many dimensions, the squared speed from end to end in all directions.
+    :math:`\bar G`; in very many dimensions, an estimate of its diagonal, without Jacobian and in memory O(d).
 
     Args:
         decode: flat decoder.
         curve: curves, shape (P, N + 1, d).
-        ends: their decoded ends, shape (P, 2, D).
-        full: whether to take the metric rather than the speed.
+        full: whether to take the metric rather than its diagonal.
     """
 
-    def __init__(self, decode: Decoder, curve: Tensor, ends: Tensor, full: bool) -> None:
+    def __init__(self, decode: Decoder, curve: Tensor, full: bool) -> None:
         N = curve.shape[1] - 1
         basis, eigenvalues = sine_basis(N)
         self._time = ((basis / (2.0 * N * eigenvalues).sqrt()) @ basis).to(curve)  # symmetric
         self._full = full
+        nodes = curve[:, [N // 6, N // 2, N * 5 // 6]]
         if full:
-            J = jacobian(decode, curve[:, [N // 6, N // 2, N * 5 // 6]]).double()
-            metric = (J.mT @ J).mean(1)
+            J = jacobian(decode, nodes).double()
+            factor = torch.linalg.cholesky(_regularised((J.mT @ J).mean(1)))
         else:
-            latent = (curve[:, -1] - curve[:, 0]).double().square().sum(1)
-            metric = ((ends[:, 1] - ends[:, 0]).double().square().sum(1) / latent)[:, None, None]
-        self._factor = torch.linalg.cholesky(_regularised(metric)).to(curve)  # [P, d, d] or [P, 1, 1]
+            factor = _mean_diagonal(decode, nodes).sqrt()[:, None]
+        self._factor = factor.to(curve)  # [P, d, d] or [P, 1, d]
 
     def step(self, y: Tensor, rows: Tensor) -> Tensor:
         """See :class:`Whitening`."""
