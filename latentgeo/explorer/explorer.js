@@ -4,7 +4,7 @@
 const NS = "http://www.w3.org/2000/svg";
 const WIDTH = 500;
 const HEIGHT = 460;
-const PLOT = { x: 52, y: 6, width: 440, height: 412 }; // as in explorer.css
+const PLOT = { x: 60, y: 6, width: 432, height: 412 }; // as in explorer.css
 const SHADES = [255, 154]; // greys of the least and of the largest value
 const PATIENCE = 15000; // milliseconds before a silent kernel is mentioned
 
@@ -31,6 +31,12 @@ function numbers(view, Type) {
   return new Type(bytes(view).slice().buffer);
 }
 
+// A number with a true minus, and none before zero.
+function decimal(value, digits) {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+}
+
 function ticks(low, high, wanted = 5) {
   const raw = (high - low) / wanted;
   const power = 10 ** Math.floor(Math.log10(raw));
@@ -38,7 +44,7 @@ function ticks(low, high, wanted = 5) {
   const found = [];
   for (let k = Math.ceil(low / step); k * step <= high; k += 1) found.push(k * step);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  return found.map((value) => ({ value, text: value.toFixed(digits).replace("-", "−") }));
+  return found.map((value) => ({ value, text: decimal(value, digits) }));
 }
 
 function axisName(name, attributes) {
@@ -136,7 +142,7 @@ function drawAxes(over, scene) {
   }
   const middle = [PLOT.x + PLOT.width / 2, PLOT.y + PLOT.height / 2];
   over.append(axisName(scene.axes[0], { x: middle[0], y: HEIGHT - 6, "text-anchor": "middle" }));
-  const turned = { transform: `translate(12 ${middle[1]}) rotate(-90)`, "text-anchor": "middle" };
+  const turned = { transform: `translate(10 ${middle[1]}) rotate(-90)`, "text-anchor": "middle" };
   over.append(axisName(scene.axes[1], turned));
 }
 
@@ -144,11 +150,10 @@ function drawCurves(group, scene, answer, selected) {
   group.replaceChildren();
   const fits = answer.curves && String(answer.pair) === String(selected);
   if (fits) {
-    answer.curves.forEach((curve, k) => {
-      const points = curve.map((point) => scene.place(point).join(",")).join(" ");
-      const dashed = k === 1 ? " lg-dashed" : "";
-      group.append(svg("polyline", { points, class: "lg-casing" }));
-      group.append(svg("polyline", { points, class: `lg-curve${dashed}` }));
+    const lines = answer.curves.map((curve) => curve.map((point) => scene.place(point).join(",")).join(" "));
+    for (const points of lines) group.append(svg("polyline", { points, class: "lg-casing" }));
+    lines.forEach((points, k) => {
+      group.append(svg("polyline", { points, class: k === 1 ? "lg-curve lg-dashed" : "lg-curve" }));
     });
   }
   // A chosen row need not be among the points that are drawn, where Python chose it.
@@ -257,7 +262,7 @@ function render({ model, el }) {
   const named = scene.classes.filter(({ name }) => name);
   const legend = named.map((kind) => element("span", {}, legendMark(kind), kind.name));
   const digits = Math.max(0, 1 - Math.floor(Math.log10(scene.levels[1] - scene.levels[0] || 1)));
-  const [low, high] = scene.levels.map((level) => level.toFixed(digits).replace("-", "−"));
+  const [low, high] = scene.levels.map((level) => decimal(level, digits));
   const what = scene.caption.includes("volume element") ? "log volume element" : "log area element";
   const ramp = element("div", { class: "lg-ramp" });
   const scale = element("div", { class: "lg-scale" }, element("span", {}, what), low, ramp, high);

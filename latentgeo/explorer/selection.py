@@ -68,7 +68,7 @@ class Selection:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "not finite"
+    return f"{value:#.4g}" if math.isfinite(value) else "not finite"
 
 
 def _percent(share: float) -> str:

@@ -6,7 +6,6 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
-import matplotlib.patheffects
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -21,7 +20,6 @@ from latentgeo.plotting.style import COLOURS, PAGE, STYLE
 if TYPE_CHECKING:
     from latentgeo.explorer.explorer import Explorer
 
-_CASING = [matplotlib.patheffects.withStroke(linewidth=3.2, foreground="white")]
 _DASHES = (0, (4, 1.6))
 
 
@@ -70,9 +68,11 @@ def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
         where = markers == marker
         ax.scatter(*places[where].T, s=9, c=colours[where], marker=marker, edgecolor="white", linewidth=0.25)
     curves = (selection.geodesic.points[0], selection.straight)
-    for curve, style in zip(curves, ("-", _DASHES), strict=True):
-        line = view.plane.project(curve).float().cpu().numpy()
-        ax.plot(*line.T, color="black", linewidth=1.6, linestyle=style, path_effects=_CASING)
+    lines = [view.plane.project(curve).float().cpu().numpy() for curve in curves]
+    for line in lines:
+        ax.plot(*line.T, color="white", linewidth=3.2)
+    for line, style in zip(lines, ("-", _DASHES), strict=True):
+        ax.plot(*line.T, color="black", linewidth=1.6, linestyle=style)
     ends = view.places[list(selection.pair)]
     ax.scatter(*ends.T, s=34, facecolor="white", edgecolor="black", linewidth=1.2, zorder=4)
     names = [f"${name}$" if name.startswith("z_") else name for name in view.plane.names]
