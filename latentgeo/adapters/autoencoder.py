@@ -60,8 +60,7 @@ def from_autoencoder_kl(
         Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022.
 
     Example:
-        >>> import pytest
-        >>> diffusers = pytest.importorskip("diffusers")
+        >>> import diffusers, torch
         >>> model = from_autoencoder_kl(diffusers.AutoencoderKL(block_out_channels=(32,)).eval(), image_size=8)
         >>> model.decoder(torch.zeros(1, 4 * 8 * 8)).shape
         torch.Size([1, 3, 8, 8])

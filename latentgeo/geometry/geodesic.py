@@ -123,7 +123,8 @@ def geodesic(
         max_iter: steps of the solver at most, at each level of refinement.
         initial: initial curves (P, M + 1, d) with the given ends, None for straight lines, or a sequence of these to
             choose the best from.
-        chunk_size: pairs solved at a time; chosen from the decoder's memory need by default.
+        chunk_size: pairs solved at a time; chosen from the decoder's memory need by default. Where the points of one
+            pair are too many for the decoder at once, hand it in as :class:`latentgeo.Chunked`.
         progress: whether to show a progress bar over the chunks.
 
     Returns:
