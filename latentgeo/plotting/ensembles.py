@@ -43,7 +43,7 @@ def _against_decoders(ax: plt.Axes, comparison: pd.DataFrame, sizes: Sequence[in
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.minorticks_off()
-    ax.set_title("a  expected metric (hollow: scale-free)", loc="left")
+    ax.set_title("a  hollow: scale-free", loc="left")
 
 
 def _against_points(ax: plt.Axes, lengths: pd.DataFrame, sizes: Sequence[int], points: Sequence[int]) -> None:
@@ -57,6 +57,7 @@ def _against_points(ax: plt.Axes, lengths: pd.DataFrame, sizes: Sequence[int], p
     ax.set(xscale="log", yscale="log", xlabel="time points $N$", ylabel="length (data units)")
     ax.set_xticks(points, [str(N) for N in points])
     ax.minorticks_off()
+    ax.set_ylim(top=50 * draws.max())  # room for the legend
     ax.legend(loc="upper left", title="dashed: expected metric", title_fontsize=7)
     ax.set_title("b  no limit", loc="left")
 
