@@ -42,7 +42,7 @@ def agreement(report: Agreement, title: str) -> Figure:
             for chosen, colour in ((~reliable, _UNRELIABLE), (reliable, METHOD_COLOURS[method])):
                 axes[method].vlines(rank[chosen], low[chosen] / unit, high[chosen] / unit, color=colour, linewidth=0.8)
                 axes[method].plot(rank[chosen], mean[chosen] / unit, "o", color=colour, markersize=1.6)
-            axes[method].set(title=METHOD_NAMES[method], xlabel="pair")
+            axes[method].set(title=METHOD_NAMES[method], xlabel="pairs, by distance")
         axes["euclidean"].set(ylabel="distance / mean distance", ylim=(0, None))
         axes["geodesic"].tick_params(labelleft=False)
         _scatter(axes["cv"], 100 * pairs[["cv_euclidean", "cv_geodesic"]].to_numpy(float, na_value=np.nan), reliable)
