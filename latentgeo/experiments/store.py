@@ -141,7 +141,7 @@ class RunStore:
             return None
         model = _fresh_model(config, dataset)
         model.load_state_dict(weights)
-        used(run.folder.name, seconds=round(run.seconds, 1))
+        used(run.folder.name, seconds=round(run.seconds, 3))
         return model.eval()
 
     def train(self, config: RunConfig, dataset: Dataset) -> VAE:
@@ -242,7 +242,7 @@ class RunStore:
         write_atomically(folder / _MARKER, _json(marker))
         for path in _checkpoints(folder):
             path.unlink(missing_ok=True)
-        used(folder.name, seconds=round(marker["seconds"], 1))
+        used(folder.name, seconds=round(marker["seconds"], 3))
         return model
 
     def write_table(self, run: Run, name: str, table: pd.DataFrame) -> None:
@@ -258,7 +258,7 @@ class RunStore:
 
     def read_tables(self, run: Run, pattern: str) -> list[pd.DataFrame]:
         """Tables of a run by a glob pattern of their names; damaged ones are moved aside and left out."""
-        used(run.folder.name, seconds=round(run.seconds, 1))
+        used(run.folder.name, seconds=round(run.seconds, 3))
         tables = []
         for path in sorted(run.folder.glob(f"{pattern}.csv")):
             first, _, rest = path.read_bytes().partition(b"\n")

@@ -190,11 +190,12 @@ def test_nothing_of_anybody_else_is_touched():
     model, x = _images(decoders=2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     styles, state, data = dict(mpl.rcParams), torch.random.get_rng_state(), x.clone()
+    figures = mpl._pylab_helpers.Gcf.get_num_fig_managers()
     view = explore(model, x)
     view._repr_mimebundle_()
     view.widget.selected = [1, 2]
     assert dict(mpl.rcParams) == styles
-    assert mpl._pylab_helpers.Gcf.get_num_fig_managers() == 0
+    assert mpl._pylab_helpers.Gcf.get_num_fig_managers() == figures
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(x, data)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

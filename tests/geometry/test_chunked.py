@@ -197,5 +197,5 @@ for g in (lg.Chunked(f, 2), f):
 def test_the_peak_memory_is_that_of_a_chunk():
     run = subprocess.run([sys.executable, "-c", _PEAK], check=True, capture_output=True, text=True)
     chunked, whole = map(float, run.stdout.split())
-    assert whole > 80  # MiB beyond the peak with chunks; 60 more rows keep 150 MiB
-    assert chunked < 64  # inputs, outputs and their gradients are 8 MiB each
+    # MiB: inputs, outputs and their gradients are 8 each; 60 more rows keep 150, some of it in memory that is free.
+    assert chunked < 64 < whole
