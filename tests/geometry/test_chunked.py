@@ -1,4 +1,5 @@
 import copy
+import os
 import subprocess
 import sys
 import warnings
@@ -195,7 +196,10 @@ for g in (lg.Chunked(f, 2), f):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory from /proc")
 def test_the_peak_memory_is_that_of_a_chunk():
-    run = subprocess.run([sys.executable, "-c", _PEAK], check=True, capture_output=True, text=True)
+    # With a fixed threshold glibc gives back at once what is freed; else the peak tells of fragments too.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    run = subprocess.run([sys.executable, "-c", _PEAK], check=True, capture_output=True, text=True, env=environment)
     chunked, whole = map(float, run.stdout.split())
-    # MiB: inputs, outputs and their gradients are 8 each; 60 more rows keep 150, some of it in memory that is free.
-    assert chunked < 64 < whole
+    # MiB: inputs, outputs and their gradients are 8 each; 60 more rows keep 150.
+    assert chunked < 64
+    assert whole > 100
