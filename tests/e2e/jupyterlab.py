@@ -247,11 +247,11 @@ def _check_explorer(page: Page, name: str, kind: str) -> None:
     assert seconds < ANSWER
 
 
-def _dark(page: Page) -> None:
+def _theme(page: Page, name: str) -> None:
     page.get_by_role("menuitem", name="Settings", exact=True).click()
     page.locator(".lm-Menu-item").get_by_text("Theme", exact=True).hover()
-    page.locator(".lm-Menu-item").get_by_text("JupyterLab Dark", exact=True).click()
-    expect(page.locator("body[data-jp-theme-light='false']")).to_be_attached(timeout=30_000)
+    page.locator(".lm-Menu-item").get_by_text(f"JupyterLab {name}", exact=True).click()
+    expect(page.locator(f"body[data-jp-theme-name='JupyterLab {name}']")).to_be_attached(timeout=30_000)
 
 
 @pytest.fixture(autouse=True)
@@ -264,9 +264,10 @@ def test_images_in_both_themes(page, lab):
     _run_all(page)
     _nothing_failed(page)
     _check_explorer(page, "small_images", "images")
-    _dark(page)
+    _theme(page, "Dark")
     _two_clicks(page, (0.3, 0.3), (0.7, 0.65))
     page.locator(".latentgeo-explorer").first.screenshot(path=PICTURES / "small_images_dark.png")
+    _theme(page, "Light")  # JupyterLab remembers it, for the other notebooks too
 
 
 def test_features_and_keys(page, lab):
