@@ -102,6 +102,7 @@ def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, ca
     assert index.read_text() == page
 
 
+@pytest.mark.slow
 def test_several_notebooks_run_at_the_same_time(notebooks, tmp_path, capsys):
     meet = (
         "import pathlib, time\n"

@@ -61,6 +61,7 @@ def _scheduler(workers, folder):
             process.wait(30)
 
 
+@pytest.mark.slow
 def test_an_external_scheduler_gives_the_same_table(undisturbed, tmp_path, monkeypatch):
     with _scheduler(2, tmp_path) as (address, _):
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)

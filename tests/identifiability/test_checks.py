@@ -54,6 +54,7 @@ def test_what_is_identified_agrees_and_what_is_not_does_not(family):
     assert controls.loc["codes", "verdict"] == "differs"
 
 
+@pytest.mark.slow
 def test_a_trained_shape_of_decoder_under_a_composition():
     transform = ComposeTransform([lg.random_flow(3, seed=0), lg.RadialTwist(0.2)])
     table = check_identifiability(_network(), transform, _points(8, 3), pairs=2).set_index("quantity")
