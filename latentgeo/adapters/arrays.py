@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from latentgeo.adapters.model import LatentModel, latent_model
+from latentgeo.adapters.model import LatentModel, latent_model, parameter_of
 
 _CHUNK = 2048  # rows that are made dense and encoded at a time
 
@@ -43,17 +43,6 @@ def model_or_decoder(model: object) -> LatentModel:
     return LatentModel(_identity, model, getattr(model, "__name__", type(model).__name__))
 
 
-def _parameter(model: LatentModel) -> Tensor | None:
-    """A floating-point parameter of the model, if there is a module to ask."""
-    for part in (model.encode, model.decoder):
-        owner = getattr(part, "__self__", part)
-        if isinstance(owner, nn.Module):
-            for parameter in owner.parameters():
-                if parameter.is_floating_point():
-                    return parameter
-    return None
-
-
 def tensor_of(rows: object, model: LatentModel, dtype: torch.dtype | None = None) -> Tensor:
     """Rows of an array as a tensor of the type, and on the device, of the model's parameters.
 
@@ -64,7 +53,7 @@ def tensor_of(rows: object, model: LatentModel, dtype: torch.dtype | None = None
             default one for integers.
     """
     dense = rows.toarray() if scipy.sparse.issparse(rows) else np.asarray(rows)
-    parameter = _parameter(model)
+    parameter = parameter_of(model)
     if dtype is None:
         floating = dense.dtype in (np.float32, np.float64)
         kept = torch.from_numpy(np.zeros(0, dense.dtype)).dtype if floating else torch.get_default_dtype()

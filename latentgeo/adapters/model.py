@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from latentgeo.geometry.decoder import Decoder
 from latentgeo.models.vae import VAE
+
+_ENCODED = 1024  # data encoded at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,33 +36,68 @@ class LatentModel:
                 raise TypeError(f"{field}: expected a callable, got {type(getattr(self, field)).__name__}")
 
     def codes(self, data: Tensor) -> Tensor:
-        """Latent points (n, d) of data (n, *event), checked, without gradients.
+        r"""Latent points (n, d) of data, checked, without gradients.
+
+        Args:
+            data: a tensor (n, \*event), which is encoded in batches, in the model's type and on its device where these
+                can be told; anything else that the encoder takes goes to it as it is.
 
         Raises:
             TypeError: the encoder returns no tensor.
-            ValueError: its shape is not (n, d), values are not finite, or it answers differently when asked twice.
+            ValueError: it cannot encode the data, its shape is not (n, d), values are not finite, or it answers
+                differently when asked twice.
         """
-        with torch.no_grad():
-            z = self.encode(data)
-            if not isinstance(z, Tensor):
-                raise TypeError(
-                    f"{self.name}: expected encode to return a tensor of latent points (n, d), got "
-                    f"{type(z).__name__}; return the posterior mean alone"
-                )
-            if z.ndim != 2 or len(z) != len(data):
-                raise ValueError(
-                    f"{self.name}: expected encode to return shape ({len(data)}, d), got {tuple(z.shape)}; "
-                    "flatten latent images with z.flatten(1)"
-                )
-            if not torch.isfinite(z).all():
-                raise ValueError(f"{self.name}: expected finite latent points, got NaN or infinity from encode")
-            head = data[: min(len(data), 8)]
-            if not torch.allclose(self.encode(head), self.encode(head)):
-                raise ValueError(
-                    f"{self.name}: encode answers differently when asked twice; return the posterior mean rather than "
-                    "a sample, and call .eval() on the model first"
-                )
+        if not isinstance(data, Tensor):
+            return self._codes(data)
+        like = parameter_of(self)
+        if like is not None:
+            data = data.to(like.device, like.dtype if data.is_floating_point() else data.dtype)
+        return torch.cat([self._codes(part) for part in data.split(_ENCODED)])
+
+    @torch.no_grad()
+    def _codes(self, data: object) -> Tensor:
+        z = self._encoded(data)
+        if not isinstance(z, Tensor):
+            raise TypeError(
+                f"{self.name}: expected encode to return a tensor of latent points (n, d), got "
+                f"{type(z).__name__}; return the posterior mean alone"
+            )
+        if z.ndim != 2 or len(z) != len(data):
+            raise ValueError(
+                f"{self.name}: expected encode to return shape ({len(data)}, d), got {tuple(z.shape)}; "
+                "flatten latent images with z.flatten(1)"
+            )
+        if not torch.isfinite(z).all():
+            raise ValueError(f"{self.name}: expected finite latent points, got NaN or infinity from encode")
+        head = data[: min(len(data), 8)]
+        if not torch.allclose(self._encoded(head), self._encoded(head)):
+            raise ValueError(
+                f"{self.name}: encode answers differently when asked twice; return the posterior mean rather than "
+                "a sample, and call .eval() on the model first"
+            )
         return z
+
+    def _encoded(self, data: object) -> object:
+        try:
+            return self.encode(data)
+        except RuntimeError as error:
+            if "memory" in str(error) or not isinstance(data, Tensor):
+                raise
+            raise ValueError(
+                f"{self.name}: could not encode data of shape {tuple(data.shape)} and type {data.dtype}: {error}. "
+                "Expected (n, *event) with the event, and of the type, that this model was trained on"
+            ) from error
+
+
+def parameter_of(model: LatentModel) -> Tensor | None:
+    """A floating-point parameter or buffer, which tells the model's type and device; None where none can be seen."""
+    for part in (model.encode, model.decoder):
+        owner = getattr(part, "__self__", part)  # a bound method such as vae.decode belongs to its module
+        if isinstance(owner, nn.Module):
+            for parameter in itertools.chain(owner.parameters(), owner.buffers()):
+                if parameter.is_floating_point():
+                    return parameter
+    return None
 
 
 def latent_model(model: object, name: str | None = None) -> LatentModel:

@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentgeo.adapters.model import LatentModel, latent_model
 from latentgeo.experiments.distances import draw_pairs
@@ -42,7 +42,6 @@ from latentgeo.identifiability.diagnostics import check_assumptions
 
 METHODS = ("euclidean", "geodesic", "straight_line", "ambient_chord")
 _LINE_SEGMENTS = 64
-_ENCODED = 1024  # data encoded at a time
 _ENTRIES = 2**24  # numbers of decoded points held at a time
 _SUPPORT = 1000  # codes whose images stand for the data's support
 _MAX_GAP = 2.0  # distance of a geodesic from the codes, in units of that between neighbouring codes
@@ -226,7 +225,7 @@ def agreement(
     if names_of is not None and names_of.shape != (n,):
         raise ValueError(f"labels: expected one for each of the {n} data, got shape {names_of.shape}")
     first, second = _indices(pairs, n, seed)
-    codes = {model.name: _codes(model, rows) for model in named}
+    codes = {model.name: model.codes(rows) for model in named}
     _warn_of_copies(codes)
     tables, gaps = [], []
     for model in named:
@@ -317,31 +316,6 @@ def _indices(pairs: object, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     if (both[0] == both[1]).any():
         raise ValueError("pairs: expected two different rows in every pair, got a row paired with itself")
     return both[0].astype(np.int64), both[1].astype(np.int64)
-
-
-def _parameter(model: LatentModel) -> Tensor | None:
-    """A parameter of the model, which tells its dtype and device, or None where none can be seen."""
-    for part in (model.encode, model.decoder):
-        owner = getattr(part, "__self__", part)
-        if isinstance(owner, nn.Module):
-            for parameter in itertools.chain(owner.parameters(), owner.buffers()):
-                if parameter.is_floating_point():
-                    return parameter
-    return None
-
-
-def _codes(model: LatentModel, rows: object) -> Tensor:
-    """Codes (n, d) of the data, which go in batches and in the model's dtype if they are a tensor."""
-    if not isinstance(rows, Tensor):
-        return model.codes(rows).detach()
-    like = _parameter(model)
-    if like is not None:
-        rows = rows.to(like.device, like.dtype if rows.is_floating_point() else rows.dtype)
-    try:
-        return torch.cat([model.codes(part).detach() for part in rows.split(_ENCODED)])
-    except RuntimeError as error:
-        error.add_note(f"{model.name}: while encoding data of shape {tuple(rows.shape)} and type {rows.dtype}")
-        raise
 
 
 def _warn_of_copies(codes: Mapping[str, Tensor]) -> None:

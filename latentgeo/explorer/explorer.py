@@ -67,13 +67,18 @@ class Explorer:
         segments: int = 16,
         tol: float = 1e-4,
     ) -> None:
+        if not isinstance(data, Tensor | np.ndarray):
+            raise TypeError(
+                f"data: expected a tensor or a NumPy array of rows that the model encodes, got {type(data).__name__}; "
+                "convert with np.asarray(...), of an AnnData its counts"
+            )
         data = torch.as_tensor(data)
         if data.ndim < 2 or len(data) < 2:
             raise ValueError(f"data: expected at least two rows (n, *event), got shape {tuple(data.shape)}")
         if segments < 4 or segments % 2:
             raise ValueError(f"segments: expected an even number of at least 4, got {segments!r}")
         self.model = latent_model(model)
-        self.codes = self.model.codes(data).detach()
+        self.codes = self.model.codes(data)
         self.classes = classes(labels, len(data), class_names)
         self.plane = latent_plane(self.codes, axes)
         flat_decoder(self.model.decoder, self.codes)  # refuses what the geometry cannot take, before anything is shown

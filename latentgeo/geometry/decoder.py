@@ -47,7 +47,8 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
 
     Raises:
         TypeError: not callable, or a module whose parameters have another dtype than the points.
-        ValueError: a module in training mode whose dropout or batch norm makes rows depend on chance or each other.
+        ValueError: a module in training mode whose dropout or batch norm makes rows depend on chance or each other; and
+            from the map, latent points that the decoder cannot decode.
     """
     if not callable(decoder):
         raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
@@ -70,8 +71,12 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
         try:
             x = decoder(z)
         except RuntimeError as error:
-            error.add_note(f"while decoding latent points of shape {tuple(z.shape)} and type {z.dtype}")
-            raise
+            if "memory" in str(error):  # which is no fault of the points
+                raise
+            raise ValueError(
+                f"decoder: could not decode latent points of shape {tuple(z.shape)} and type {z.dtype}: {error}. "
+                "Expected (B, d) with the number of latent dimensions d of this decoder; are these codes of this model?"
+            ) from error
         if not isinstance(x, Tensor):
             raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}")
         if x.ndim < 2 or len(x) != len(z):

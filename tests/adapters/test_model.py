@@ -42,8 +42,25 @@ def test_what_is_no_model_is_refused_with_the_remedy():
         (lambda x: x[:, None], ValueError, "flatten"),
         (lambda x: x / 0, ValueError, "finite"),
         (lambda x: torch.rand(len(x), 2), ValueError, "asked twice"),
+        (nn.Linear(5, 2), ValueError, r"could not encode data of shape \(3, 2\) and type torch.float32"),
     ],
 )
 def test_encoders_that_give_no_codes_are_refused(encode, error, message):
     with pytest.raises(error, match=message):
         latent_model((encode, nn.Identity())).codes(torch.rand(3, 2))
+
+
+def test_data_are_encoded_in_batches_in_the_models_type():
+    sizes = []
+
+    class Counting(_Autoencoder):
+        def encode(self, x):
+            sizes.append(len(x))
+            return super().encode(x)
+
+    model = Counting().eval()
+    x = torch.rand(3000, 5, dtype=torch.float64)
+    codes = latent_model(model).codes(x)
+    assert not codes.requires_grad
+    assert max(sizes) < 3000
+    assert torch.equal(codes, model.down(x.float()))

@@ -250,6 +250,14 @@ def test_rows_and_dimensions_that_do_not_exist_are_refused():
         explore(model, x[:1])
 
 
+def test_data_come_in_the_models_type_or_say_what_they_are():
+    model, x = _images()
+    found = explore(model, x.double().numpy(), segments=8, tol=1e-3).select(3, 17)
+    assert torch.equal(found.geodesic.points, explore(model, x, segments=8, tol=1e-3).select(3, 17).geodesic.points)
+    with pytest.raises(TypeError, match="expected a tensor or a NumPy array"):
+        explore(model, SimpleNamespace(X=x))
+
+
 @pytest.mark.parametrize(("shape", "channels"), [((36,), 1), ((6, 6), 1), ((3, 6, 6), 3), ((6, 6, 3), 3)])
 def test_images_of_every_layout_are_seen_as_such(shape, channels):
     D = int(np.prod(shape))

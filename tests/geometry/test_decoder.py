@@ -63,10 +63,19 @@ def test_what_is_not_a_decoder_is_refused(decoder, error, message):
         lg.distance(decoder, torch.zeros(2, 3), torch.ones(2, 3))
 
 
-def test_what_a_decoder_raises_says_what_it_was_given():
-    with pytest.raises(RuntimeError) as caught:
-        lg.pullback_metric(nn.Linear(3, 4), torch.zeros(2, 5))
-    assert "latent points of shape (2, 5)" in caught.value.__notes__[0]
+@pytest.mark.parametrize("measure", [lg.pullback_metric, lambda f, z: lg.distance(f, z, z + 1), lg.distance_matrix])
+def test_points_of_another_dimension_are_refused(measure):
+    with pytest.raises(ValueError, match=r"latent points of shape .*5\).* number of latent dimensions") as caught:
+        measure(nn.Linear(3, 4), torch.zeros(2, 5))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_want_of_memory_is_no_fault_of_the_points():
+    def decoder(z):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        lg.distance(decoder, torch.zeros(2, 3), torch.ones(2, 3))
 
 
 @pytest.mark.parametrize(
