@@ -24,7 +24,7 @@ from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
 from latentgeo.geometry.multilevel import bytes_per_pair, refine
 
 _BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
-_KINKED = 1.2  # median order of convergence below which the decoder is not smooth at the scale of the segments
+_KINKED = 1.4  # median order of convergence below which the decoder is not smooth at the scale of the segments
 _MAX_ERROR = 0.1  # a length that may be off by more is not resolved by its segments
 _MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
 Initial = Tensor | Sequence[Tensor | None] | None
@@ -61,6 +61,16 @@ class Geodesic:
     def __len__(self) -> int:
         """Return the number of pairs P."""
         return len(self.length)
+
+    def __repr__(self) -> str:
+        """Say how many pairs, of which sizes, and how far to trust them, not the curves."""
+        P, nodes, d = self.points.shape
+        words = [f"{P} pair{'' if P == 1 else 's'}", f"d = {d}", f"N = {nodes - 1}"]
+        if P:
+            error = self.error.median().item()
+            words.append(f"{int(self.converged.sum())} converged")
+            words.append(f"median error {100 * error:.2g} %" if error < 0.99 else "median error 99 % or more")
+        return f"Geodesic({', '.join(words)})"
 
 
 class _Counter:
@@ -149,7 +159,7 @@ def geodesic(
     """
     options = _Options(segments, tol, max_iter, initial, chunk_size, progress)
     result, _ = _solve(decoder, start, end, options, gradient=False)
-    _warn_of_failures(result, tol, stacklevel=3)
+    _warn_of_failures(result, options, "their converged is False", stacklevel=3)
     return result
 
 
@@ -247,15 +257,32 @@ def _shorter(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, T
     }
 
 
-def _warn_of_failures(result: Geodesic, tol: float, stacklevel: int) -> None:
-    """Count the pairs that did not converge, by what would help them, and name a decoder that has kinks."""
+def _warn_of_failures(result: Geodesic, options: _Options, which: str, stacklevel: int) -> None:
+    """Count the pairs that did not converge, by what would help them, and name a decoder that has kinks.
+
+    Args:
+        result: of the solver.
+        options: that it was called with.
+        which: where the caller finds which pairs these are.
+        stacklevel: of the warnings.
+    """
+    tol, N = options.tol, options.segments
     failed = ~result.converged
     if failed.any():
-        unresolved = int((failed & (result.excess <= tol)).sum())
+        stopped = failed & ~(result.excess <= tol)
+        causes = []
+        if stopped.any():
+            causes.append(
+                f"{int(stopped.sum())} did not reach tol {tol:.1e} in {options.max_iter} iterations (worst excess "
+                f"{result.excess.max():.1e}; raise max_iter)"
+            )
+        if (failed & ~stopped).any():
+            causes.append(
+                f"{int((failed & ~stopped).sum())} are not resolved by their {N} segments, or not finite (try "
+                f"segments={4 * N})"
+            )
         warnings.warn(
-            f"{int(failed.sum())} of {len(result)} geodesics did not converge: {int(failed.sum()) - unresolved} did "
-            f"not reach tol {tol:.1e} (worst excess {result.excess.max():.1e}; raise max_iter), {unresolved} are not "
-            "resolved by their segments or not finite (raise segments); lg.geodesic(...).converged says which",
+            f"{int(failed.sum())} of {len(result)} geodesics did not converge: {', '.join(causes)}; {which}",
             RuntimeWarning,
             stacklevel=stacklevel,
         )
@@ -319,7 +346,7 @@ def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) ->
     _checked_ends(start, end)
     wanted = torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)
     result, gradient = _solve(decoder, start, end, checked, gradient=wanted)
-    _warn_of_failures(result, checked.tol, stacklevel=3)
+    _warn_of_failures(result, checked, "lg.geodesic(...).converged says which", stacklevel=3)
     return _WithEndGradient.apply(start, end, result.length, gradient) if wanted else result.length
 
 
@@ -355,7 +382,7 @@ def distance_matrix(
     n = len(points)
     i, j = torch.triu_indices(n, n, offset=1, device=points.device)
     result, _ = _solve(decoder, points[i], points[j], checked, gradient=False)
-    _warn_of_failures(result, checked.tol, stacklevel=3)
+    _warn_of_failures(result, checked, "with_error=True gives them an infinite error", stacklevel=3)
     matrix, error = points.new_zeros(n, n), points.new_zeros(n, n)
     matrix[i, j] = matrix[j, i] = result.length
     error[i, j] = error[j, i] = result.error.where(result.converged, torch.inf)

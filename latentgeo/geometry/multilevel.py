@@ -253,22 +253,27 @@ def refine(
 def _limit(x: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
     r"""Length of decoded curves as their own chords suggest, and its order of convergence, (P, N + 1, D) -> 2 × (P,).
 
-    The same curve is measured by every chord, every second and every fourth. Of the two increments the second is
-    q times the first, :math:`q = 2^{-p}`, with p = 2 where the decoder is smooth along the curve, but p = 1 where it
-    has kinks that the segments do not follow; what is missing is :math:`q / (1 - q)` times the second. An increment
-    within rounding, or within the relative energy excess of the curve, says nothing of q, which is then that of p = 2.
+    The same curve is measured by every chord, by every second and by every fourth, from wherever these may begin, on
+    average: a kink lengthens some of them and not others. Of the two increments the second is q times the first,
+    :math:`q = 2^{-p}`, with p = 2 where the decoder is smooth along the curve, but p = 1 where it has kinks that the
+    segments do not follow; what is missing is :math:`q / (1 - q)` times the second. An increment within rounding, or
+    within the relative energy excess of the curve, says nothing of q, which is then that of p = 2.
     """
-    N = x.shape[1] - 1
-    lengths = []
-    for stride in (4, 2, 1):
-        nodes = torch.tensor([*range(0, N, stride), N], device=x.device)
-        chords = x[:, nodes].diff(dim=1).square().sum(2)
-        lengths.append((chords * (N / nodes.diff())).sum(1).sqrt())
-    quarter, half, whole = lengths
+    quarter, half, whole = (
+        torch.stack([_energy_length(x, stride, first) for first in range(stride)]).mean(0) for stride in (4, 2, 1)
+    )
     noise = (16.0 * torch.finfo(x.dtype).eps + excess) * whole
     first, second = (half - quarter).clamp_min(0.0), (whole - half).clamp_min(0.0)
     rate = torch.where(second > noise, second / first.maximum(second), 0.25).clamp(0.25, _SLOWEST_RATE)
     return whole + second * rate / (1.0 - rate), -torch.log2(rate)
+
+
+def _energy_length(x: Tensor, stride: int, first: int) -> Tensor:
+    """Square root of the energy of decoded curves (P, N + 1, D) by every so-many-th point and the ends."""
+    N = x.shape[1] - 1
+    nodes = torch.tensor(sorted({0, *range(first, N, stride), N}), device=x.device)
+    chords = x[:, nodes].diff(dim=1).square().sum(2)
+    return (chords * (N / nodes.diff())).sum(1).sqrt()
 
 
 def _end_gradient(
