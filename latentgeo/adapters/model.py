@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from latentgeo.geometry.decoder import Decoder
+from latentgeo.geometry.decoder import Decoder, check_modes, modules_of
 from latentgeo.models.vae import VAE
 
 _ENCODED = 1024  # data encoded at a time
@@ -47,6 +48,8 @@ class LatentModel:
             ValueError: it cannot encode the data, its shape is not (n, d), values are not finite, or it answers
                 differently when asked twice.
         """
+        for part in (self.encode, self.decoder):  # before anything passes through either
+            check_modes(self.name, part)
         if not isinstance(data, Tensor):
             return self._codes(data)
         like = parameter_of(self)
@@ -58,9 +61,12 @@ class LatentModel:
     def _codes(self, data: object) -> Tensor:
         z = self._encoded(data)
         if not isinstance(z, Tensor):
+            remedy = "return the posterior mean alone"
+            if isinstance(z, tuple):
+                remedy += ": if that is its first part, write (lambda x, m=model: m.encode(x)[0], model.decode)"
             raise TypeError(
-                f"{self.name}: expected encode to return a tensor of latent points (n, d), got "
-                f"{type(z).__name__}; return the posterior mean alone"
+                f"{self.name}: expected encode to return a tensor of latent points (n, d), got {type(z).__name__}; "
+                f"{remedy}"
             )
         if z.ndim != 2 or len(z) != len(data):
             raise ValueError(
@@ -92,9 +98,8 @@ class LatentModel:
 def parameter_of(model: LatentModel) -> Tensor | None:
     """A floating-point parameter or buffer, which tells the model's type and device; None where none can be seen."""
     for part in (model.encode, model.decoder):
-        owner = getattr(part, "__self__", part)  # a bound method such as vae.decode belongs to its module
-        if isinstance(owner, nn.Module):
-            for parameter in itertools.chain(owner.parameters(), owner.buffers()):
+        for module in modules_of(part):
+            for parameter in itertools.chain(module.parameters(), module.buffers()):
                 if parameter.is_floating_point():
                     return parameter
     return None
@@ -130,6 +135,13 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
     decode = getattr(model, "decode", None) or getattr(model, "decoder", None)
     if callable(encode) and callable(decode):
         return LatentModel(encode, decode, name or type(model).__name__)
+    if isinstance(model, Mapping) and any(isinstance(value, Tensor) for value in model.values()):
+        raise TypeError(
+            "model: expected a model, got a dictionary of its parameters; build the model as for training, then "
+            "model.load_state_dict(…) and model.eval()"
+        )
+    if isinstance(model, str | Path):
+        raise TypeError(f"model: expected a model, got the path {str(model)!r}; load it with torch.load(…) first")
     has = "an nn.Module without them" if isinstance(model, nn.Module) else f"{type(model).__name__}"
     raise TypeError(
         f"model: expected a latentgeo.VAE, a LatentModel, a pair (encode, decoder), or an object with methods encode "

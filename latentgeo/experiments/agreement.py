@@ -26,6 +26,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Mapping, Sequence
+from types import FunctionType, MethodType
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,7 @@ _SEARCHES = {"pairs": 8, "points": 64}  # of check_assumptions, for each model
 _COLUMNS = ["model", "assumption", "quantity", "value", "threshold", "verdict", "detail"]
 # Kinks cost digits, which the errors of the lengths tell; the other assumptions cost the claim.
 _TOLERATED = ("smooth",)
+_REMEDIES = {"not converged": " (raise segments, or max_iter)"}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -106,13 +108,17 @@ class Agreement:
         reasons = self.pairs.loc[~self.pairs["reliable"], "reason"].str.split("; ").explode()
         # The same reason in one model or in several is one reason here.
         kinds = reasons.str.replace(r" in \d+ of \d+ models$", "", regex=True).groupby(level=0).unique().explode()
-        lines += [f"- {kind}: {count} of {P} pairs" for kind, count in kinds.value_counts().items()]
+        lines += [
+            f"- {kind}: {count} of {P} pairs{_REMEDIES.get(kind, '')}" for kind, count in kinds.value_counts().items()
+        ]
         failing = self.assumptions[self.assumptions["verdict"] != "holds"]
         if self.assumptions.empty:
             lines.append("The assumptions were not checked.")
         elif failing.empty:
             lines.append("No counter-example to the assumptions was found in any model.")
-        lines += [f"- {row.model}: {row.assumption} {row.verdict}, {row.detail}" for row in failing.itertuples()]
+        for row in failing.itertuples():
+            harmless = " (no reason against a pair: its error tells)" if row.assumption in _TOLERATED else ""
+            lines.append(f"- {row.model}: {row.assumption} {row.verdict}{harmless}, {row.detail}")
         return lines
 
     def _comparison(self) -> list[str]:
@@ -179,8 +185,9 @@ def agreement(
         models: S ≥ 2 models, each anything that :func:`latentgeo.latent_model` takes, by name or in a sequence. They
             may differ in latent dimension. Their decoders must give the same kind of data, else lengths have different
             units.
-        data: a tensor or NumPy array of shape (n, \*event), n ≥ 3, moved to each model's dtype and device where these
-            can be told; anything else that has rows and a length, such as an AnnData, goes to the encoders as it is.
+        data: a tensor, NumPy array or data frame of shape (n, \*event), n ≥ 3, moved to each model's dtype and device
+            where these can be told; anything else that has rows and a length, such as an AnnData, goes to the encoders
+            as it is.
         pairs: how many pairs P to draw (fewer if the data have fewer); or their rows in the data, as a tuple
             ``(first, second)`` of index sequences or an integer array of shape (P, 2).
         labels: of the data, length n, to stand in the table of pairs.
@@ -259,11 +266,18 @@ def _named(models: Sequence[object] | Mapping[str, object]) -> list[LatentModel]
     if isinstance(models, Mapping):
         named = [latent_model(model, str(name)) for name, model in models.items()]
     elif isinstance(models, Sequence) and not isinstance(models, str):
+        if isinstance(models, tuple) and all(isinstance(part, FunctionType | MethodType) for part in models):
+            raise TypeError(
+                "models: expected a sequence of models, got functions; several pairs go in as "
+                "[(encode_1, decode_1), (encode_2, decode_2), …]"
+            )
         named = [latent_model(model) for model in models]
         if len({model.name for model in named}) < len(named):
             named = [dataclasses.replace(model, name=f"{model.name} {k + 1}") for k, model in enumerate(named)]
     else:
-        raise TypeError(f"models: expected a sequence or a mapping of models, got {type(models).__name__}")
+        raise TypeError(
+            f"models: expected a sequence or a mapping of at least two models, got {type(models).__name__} alone"
+        )
     if len(named) < 2:
         raise ValueError(
             f"models: expected at least two independently trained models, got {len(named)}; train the same recipe "
@@ -274,6 +288,8 @@ def _named(models: Sequence[object] | Mapping[str, object]) -> list[LatentModel]
 
 def _rows(data: object) -> object:
     """The data, as a tensor if they are an array, checked."""
+    if isinstance(data, pd.DataFrame):
+        data = data.to_numpy()
     if isinstance(data, np.ndarray):
         if data.dtype.kind not in "fiub":
             raise TypeError(f"data: expected an array of numbers, got dtype {data.dtype}")
@@ -323,7 +339,8 @@ def _warn_of_copies(codes: Mapping[str, Tensor]) -> None:
         if a.shape == b.shape and torch.equal(a.cpu(), b.cpu()):
             warnings.warn(
                 f"models: {first!r} and {second!r} give exactly the same codes, so that their agreement is no "
-                "evidence; train them independently, from different seeds",
+                "evidence; train them independently, from different seeds. Functions made in a loop must bind their "
+                "model: lambda x, model=model: model.encode(x)",
                 UserWarning,
                 stacklevel=3,
             )

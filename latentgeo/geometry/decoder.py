@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -38,6 +40,58 @@ def check_points(name: str, z: Tensor, ndim: int | None = None) -> None:
         raise ValueError(f"{name}: expected finite values, got NaN or infinity; drop those rows first")
 
 
+def owner_of(function: Callable) -> object:
+    """The object that a bound method such as ``vae.decode`` belongs to, or the callable itself."""
+    return getattr(function, "__self__", function)
+
+
+def modules_of(function: Callable) -> list[nn.Module]:
+    """Modules that a callable is, belongs to, or refers to by name, as a lambda or an object around one does.
+
+    Example:
+        >>> layer = nn.Linear(2, 3)
+        >>> modules_of(lambda z: layer(z)) == modules_of(layer.forward) == [layer]
+        True
+    """
+    if isinstance(function, functools.partial):
+        return [module for part in (function.func, *function.args) for module in modules_of(part)]
+    owner = owner_of(function)
+    if isinstance(owner, nn.Module):
+        return [owner]
+    if inspect.isfunction(function):
+        try:
+            names = inspect.getclosurevars(function)
+        except ValueError:  # a name that has no value yet
+            return []
+        values = [*names.nonlocals.values(), *names.globals.values(), *(function.__defaults__ or ())]
+        values += (function.__kwdefaults__ or {}).values()
+    else:
+        values = vars(owner).values() if hasattr(owner, "__dict__") else ()
+    owners = {id(owner): owner for value in values if isinstance(owner := owner_of(value), nn.Module)}
+    return list(owners.values())
+
+
+def check_modes(name: str, function: Callable) -> None:
+    """Refuse a callable whose rows depend on chance or on each other, before anything passes through it.
+
+    One pass in training mode would already change the running means of batch normalisation.
+
+    Args:
+        name: what the caller calls the argument.
+        function: a module, a method of one, or a function that refers to some.
+
+    Raises:
+        ValueError: a module in training mode has dropout or batch norm.
+    """
+    for owner in modules_of(function):
+        for part, module in owner.named_modules():
+            if module.training and isinstance(module, _BATCH_DEPENDENT):
+                raise ValueError(
+                    f"{name}: {part or 'the module'} is a {type(module).__name__} in training mode, so its output "
+                    "is not a function of its input; call .eval() on it first"
+                )
+
+
 def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
     """The decoder as a map (B, d) -> (B, D), after checking that it acts row by row.
 
@@ -52,14 +106,9 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
     """
     if not callable(decoder):
         raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
-    owner = getattr(decoder, "__self__", decoder)  # a bound method such as vae.decode belongs to its module
+    check_modes("decoder", decoder)
+    owner = owner_of(decoder)
     if isinstance(owner, nn.Module):
-        for name, module in owner.named_modules():
-            if module.training and isinstance(module, _BATCH_DEPENDENT):
-                raise ValueError(
-                    f"decoder: {name or 'the module'} is a {type(module).__name__} in training mode, so its output "
-                    "is not a function of z; call .eval() on it first"
-                )
         parameter = next((p for p in owner.parameters() if p.is_floating_point()), None)
         if parameter is not None and parameter.dtype != like.dtype:
             raise TypeError(
@@ -78,7 +127,8 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
                 "Expected (B, d) with the number of latent dimensions d of this decoder; are these codes of this model?"
             ) from error
         if not isinstance(x, Tensor):
-            raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}")
+            remedy = "; the forward of a whole autoencoder? pass its decoding part" if isinstance(x, tuple) else ""
+            raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}{remedy}")
         if x.ndim < 2 or len(x) != len(z):
             raise ValueError(
                 f"decoder: expected (B, d) -> (B, *event), but {tuple(z.shape)} gave {tuple(x.shape)}; "

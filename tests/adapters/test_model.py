@@ -31,6 +31,10 @@ def test_every_kind_of_model_is_understood():
 def test_what_is_no_model_is_refused_with_the_remedy():
     with pytest.raises(TypeError, match="LatentModel"):
         latent_model(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"dictionary of its parameters.*load_state_dict"):
+        latent_model(nn.Linear(2, 2).state_dict())
+    with pytest.raises(TypeError, match=r"path 'seed_0.pt'; load it"):
+        latent_model("seed_0.pt")
     with pytest.raises(TypeError, match="encode: expected a callable"):
         LatentModel(None, nn.Linear(2, 2))
 
@@ -39,6 +43,7 @@ def test_what_is_no_model_is_refused_with_the_remedy():
     ("encode", "error", "message"),
     [
         (lambda x: x.numpy(), TypeError, "tensor of latent points"),
+        (lambda x: (x, x), TypeError, r"got tuple; .* write \(lambda x, m=model: m.encode\(x\)\[0\]"),
         (lambda x: x[:, None], ValueError, "flatten"),
         (lambda x: x / 0, ValueError, "finite"),
         (lambda x: torch.rand(len(x), 2), ValueError, "asked twice"),

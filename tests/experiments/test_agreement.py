@@ -123,7 +123,8 @@ def test_numpy_data_of_either_precision_go_to_models_of_either(dtype):
     models = [_Model(dtype=dtype, seed=seed, noise=0.02) for seed in range(2)]
     expected = lg.agreement(models, _data(dtype=dtype), pairs=5, check=False)
     other = torch.float64 if dtype == torch.float32 else torch.float32
-    for data in (_data(dtype=dtype).numpy(), _data(dtype=dtype).to(other).numpy(), _data(dtype=dtype).to(other)):
+    array = _data(dtype=dtype).numpy()
+    for data in (array, array.astype(str(other)[6:]), _data(dtype=dtype).to(other), pd.DataFrame(array)):
         found = lg.agreement(models, data, pairs=5, check=False)
         assert np.allclose(found.distances["value"], expected.distances["value"], rtol=1e-3)
 
@@ -251,7 +252,8 @@ _TWO = [_Model(seed=seed, noise=0.02) for seed in range(2)]
     ("models", "data", "options", "error", "message"),
     [
         (_TWO[:1], _data(), {}, ValueError, "at least two"),
-        (_TWO[0], _data(), {}, TypeError, "sequence or a mapping"),
+        (_TWO[0], _data(), {}, TypeError, r"at least two models, got \w+ alone"),
+        ((lambda x: x, lambda z: z), _data(), {}, TypeError, r"got functions; .*\[\(encode_1, decode_1\)"),
         ([nn.Linear(2, 2)] * 2, _data(), {}, TypeError, "LatentModel"),
         (_TWO, _data() * torch.nan, {}, ValueError, "finite"),
         (_TWO, _data().numpy() * np.inf, {}, ValueError, "finite"),

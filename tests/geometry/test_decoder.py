@@ -1,3 +1,6 @@
+import copy
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -38,6 +41,45 @@ def test_the_module_of_a_bound_method_is_checked_and_not_written_to():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+class _Around:
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, z):
+        return self.module(z)
+
+
+def _named(module):
+    return lambda z: module(z)
+
+
+def _by_default(module):
+    return lambda z, m=module: m(z)
+
+
+def _by_method(module):
+    forward = module.forward
+    return lambda z: forward(z)
+
+
+@pytest.mark.parametrize("around", [_named, _by_default, _by_method, _Around, lambda m: functools.partial(_apply, m)])
+def test_modules_behind_functions_are_checked_before_anything_passes_through_them(around):
+    module = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8))
+    before = copy.deepcopy(module.state_dict())
+    for measure in (
+        lambda: lg.distance(around(module), torch.zeros(2, 3), torch.ones(2, 3)),
+        lambda: lg.latent_model((around(module), nn.Identity())).codes(torch.rand(4, 3)),
+    ):
+        with pytest.raises(ValueError, match=r"1 is a BatchNorm1d in training mode.*\.eval\(\)"):
+            measure()
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert lg.latent_model((around(module.eval()), nn.Identity())).codes(torch.rand(4, 3)).shape == (4, 8)
+
+
+def _apply(module, z):
+    return module(z)
+
+
 def test_a_module_in_training_mode_without_such_layers_is_taken():
     assert lg.pullback_metric(nn.Linear(3, 4), torch.zeros(3)).shape == (3, 3)
 
@@ -54,6 +96,7 @@ def test_another_dtype_than_the_parameters_is_refused():
         (lambda z: z.sum(0, keepdim=True), ValueError, "one row for each latent point"),
         (lambda z: z.sum(1), ValueError, "one row for each latent point"),
         (lambda z: z.tolist(), TypeError, "return a torch.Tensor"),
+        (lambda z: (z, z), TypeError, "got tuple; the forward of a whole autoencoder"),
         (lambda z: (2 * z).detach(), ValueError, "not differentiable in z"),
         (lambda z: torch.from_numpy(z.detach().numpy()), ValueError, "not differentiable in z"),
     ],
