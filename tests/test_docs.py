@@ -89,7 +89,7 @@ def test_the_notation_is_the_same_in_the_readme_and_in_the_package():
 class _Model(nn.Module):
     """A model as a reader may have it."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.weight = nn.Parameter(torch.randn(2, 2, generator=generator, dtype=torch.float64))
@@ -105,17 +105,22 @@ class _Model(nn.Module):
 def test_the_readme_s_code_for_ones_own_model_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for seed in range(3):
-        torch.save(_Model(seed), f"seed_{seed}.pt")
+        torch.save(_Model(seed).state_dict(), f"seed_{seed}.pt")
     plane = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = torch.cat([plane, plane.square().sum(1, keepdim=True)], 1)
     code = re.search(r"## Your own model\n.*?```python\n(.*?)```", README, re.DOTALL)[1]
-    names = {"x": x, "y": (plane[:, 0] > 0).long()}
+    names = {"x": x, "y": (plane[:, 0] > 0).long(), "MyVAE": _Model}
     exec(code.replace("lg.agreement(models, x,", "lg.agreement(models, x, pairs=5, check=False,"), names)
     assert "5 pairs of data" in capsys.readouterr().out
     pairs = names["report"].pairs
     assert (pairs["cv_geodesic"].astype(float) < 1e-4).all()
     assert (pairs["cv_euclidean"].astype(float) > 1e-2).any()  # the control: these models differ in their codes
     assert names["view"].select(0, 1).length > 0
+    assert (tmp_path / "pair.png").stat().st_size > 1000
+    line = re.search(r"# (models\.append\(.*\))\n", code)[1]  # for encoders that return two
+    names["model"].encode = lambda x, encode=names["model"].encode: (encode(x), None)
+    exec(line, names)
+    assert lg.latent_model(names["models"][-1]).codes(x).shape == (60, 2)
 
 
 def test_the_readme_s_code_for_a_decoder_alone_runs():
