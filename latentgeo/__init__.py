@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # for editors, type checkers and the documentation; at run ti
     from latentgeo.experiments.power import false_positive_rates, power_curve
     from latentgeo.experiments.statistics import coefficient_of_variation, compare_reliability
     from latentgeo.experiments.study import Study
-    from latentgeo.explorer import explore
+    from latentgeo.explorer import Explorer, explore
     from latentgeo.geometry.chunked import Chunked
     from latentgeo.geometry.curvature import (
         gaussian_curvature,
@@ -142,7 +142,7 @@ _PUBLIC = {
     "Your own models": {
         "adapters.model": ["LatentModel", "latent_model"],
         "experiments.agreement": ["Agreement", "agreement"],
-        "explorer": ["explore"],
+        "explorer": ["Explorer", "explore"],
         "adapters.sklearn": ["GeodesicDistance"],
         "adapters.anndata": ["geodesic_neighbors", "geodesic_distances"],
         "adapters.scvi": ["from_scvi"],

@@ -20,7 +20,7 @@ from torch import Tensor
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
 from latentgeo.adapters.model import LatentModel, latent_model
 from latentgeo.geometry.maps import frechet_mean
-from latentgeo.geometry.neighbours import measure, nearest_neighbours
+from latentgeo.geometry.neighbours import measure, solve, warn_of_uncertified
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,7 +58,18 @@ def _codes(
         if use_rep not in adata.obsm:
             raise ValueError(f"use_rep: expected one of {sorted(adata.obsm)} in .obsm, got {use_rep!r}")
         seen = model_or_decoder(model)
-        return seen, tensor_of(adata.obsm[use_rep], seen, dtype)
+        z = tensor_of(adata.obsm[use_rep], seen, dtype)
+        try:
+            with torch.no_grad():
+                seen.decoder(z[:1])
+        except RuntimeError as error:
+            raise ValueError(
+                f"use_rep: expected latent points that are encoded already, got .obsm[{use_rep!r}] of shape "
+                f"{tuple(z.shape)} and type {z.dtype}, which the decoder cannot decode: {error}. To encode "
+                f".obsm[{use_rep!r}], put codes there first: adata.obsm['X_latent'] = "
+                f"model.encode(torch.as_tensor(adata.obsm[{use_rep!r}])).detach().numpy(), and use_rep='X_latent'"
+            ) from error
+        return seen, z
     seen = latent_model(model)
     if layer is not None and layer not in adata.layers:
         raise ValueError(f"layer: expected one of {sorted(adata.layers)} in .layers, got {layer!r}")
@@ -104,12 +115,20 @@ def geodesic_neighbors(
     a training run happened to choose. scanpy itself turns the distances into connectivities, through its public
     interface for neighbour searches.
 
+    It costs far more than Euclidean neighbours. Of the 244,650 pairs of the 700 cells in scanpy's
+    ``pbmc68k_reduced``, under a small autoencoder of their 50 principal components, 9,500 geodesics were solved in
+    11 seconds on one thread for d = 2, and 17,600 in 21 seconds for d = 8. Most of that time went to few cells, whom
+    data space bounds badly: with ``candidates=56`` it took 2 and 3 seconds, and 98 % and 95 % of the cells were
+    certified, rather than 99 % and 98 %. ``progress=True`` shows how many cells are done.
+
     Args:
         adata: cells, shape (n, genes).
         model: what :func:`latentgeo.latent_model` takes; with ``use_rep`` also a decoder (B, d) -> (B, \*event) alone.
         n_neighbors: as scanpy counts, that is with the cell itself: each cell is joined to ``n_neighbors - 1`` others.
-        use_rep: key in ``.obsm`` of codes that the model's encoder gave already, such as ``"X_scVI"``; by default
-            ``.X`` is encoded.
+        use_rep: key in ``.obsm`` of latent points that are encoded already, such as ``"X_scVI"``; by default ``.X`` is
+            encoded. What is in ``.obsm`` is never encoded: for a model of principal components put codes there first,
+            ``adata.obsm["X_latent"] = model.encode(torch.as_tensor(adata.obsm["X_pca"])).detach().numpy()``, and name
+            these.
         layer: key in ``.layers`` of what to encode in place of ``.X``, such as counts. Sparse data are made dense a
             chunk of cells at a time.
         method: ``"umap"`` or ``"gauss"``, the weights of the graph, see ``scanpy.pp.neighbors``.
@@ -119,8 +138,8 @@ def geodesic_neighbors(
         dtype: of the tensors; by default that of the model's parameters.
         random_state: recorded among the parameters; nothing here is random.
         copy: whether to return a copy in place of writing to ``adata``.
-        **options: ``segments``, ``tol``, ``max_iter``, ``chunk_size`` and ``progress`` as for
-            :func:`latentgeo.geodesic`.
+        **options: ``segments``, ``tol``, ``max_iter`` and ``chunk_size`` as for :func:`latentgeo.geodesic`, and
+            ``progress``, whether to show a progress bar over the cells.
 
     Returns:
         None, or the copy. Written are, with ``key_added`` in place of ``neighbors`` and as a prefix in ``.obsp`` if
@@ -142,7 +161,8 @@ def geodesic_neighbors(
 
     Raises:
         ImportError: scanpy is missing.
-        TypeError, ValueError: an argument does not fit, or a cell has too few others at converged distances.
+        TypeError, ValueError: an argument does not fit, the decoder cannot decode what ``use_rep`` names, or a cell
+            has too few others at converged distances.
 
     Example:
         >>> geodesic_neighbors(adata, model, layer="counts")  # doctest: +SKIP
@@ -156,13 +176,15 @@ def geodesic_neighbors(
         raise ValueError(f"n_neighbors: expected between 2 and the number of cells {n}, got {n_neighbors!r}")
     adata = adata.copy() if copy else adata
     seen, z = _codes(adata, model, use_rep, layer, dtype)
-    found = nearest_neighbours(seen.decoder, z, n_neighbors - 1, candidates=candidates, **options)
+    found, untried = solve(seen.decoder, z, n_neighbors - 1, candidates, options)
+    warn_of_uncertified(found, untried, stacklevel=3)
 
     name = "neighbors" if key_added is None else key_added
     if use_rep is None:
         use_rep = "X_latentgeo" if key_added is None else f"X_{key_added}"
         adata.obsm[use_rep] = z.cpu().numpy()
     distances, errors = (_sparse(found.index, values) for values in (found.distance, found.error))
+    threads = torch.get_num_threads()
     scanpy.pp.neighbors(
         adata,
         use_rep=use_rep,
@@ -172,6 +194,7 @@ def geodesic_neighbors(
         random_state=random_state,
         key_added=key_added,
     )
+    torch.set_num_threads(threads)  # numba, which scanpy calls, sets it for all of OpenMP
     entry = adata.uns[name]
     entry["params"] |= {key: value for key, value in options.items() if key in ("segments", "tol", "max_iter")}
     entry["params"] |= {} if candidates is None else {"candidates": candidates}
@@ -231,12 +254,12 @@ def geodesic_distances(
         statistic: ``"mean"`` or ``"frechet"``.
         members: the number M of pairs of members drawn, with replacement, for each pair of groups, at least 2; for
             Fréchet means the number of cells drawn of each group at most.
-        use_rep: as for :func:`geodesic_neighbors`.
+        use_rep: as for :func:`geodesic_neighbors`, latent points that are encoded already.
         layer: as for :func:`geodesic_neighbors`.
         key_added: where in ``.uns`` the result goes; ``"latentgeo_" + groupby`` by default.
         dtype: as for :func:`geodesic_neighbors`.
         random_state: seed of the draws.
-        **options: as for :func:`geodesic_neighbors`.
+        **options: as for :func:`latentgeo.geodesic`, but for ``initial``.
 
     Returns:
         Symmetric table of distances in data units. On the diagonal stand mean distances between different members of a

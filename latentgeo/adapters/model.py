@@ -16,7 +16,7 @@ from latentgeo.models.vae import VAE
 _ENCODED = 1024  # data encoded at a time
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LatentModel:
     """A trained model seen from its latent space.
 
@@ -29,6 +29,10 @@ class LatentModel:
     encode: Callable[[Tensor], Tensor]
     decoder: Decoder
     name: str = "model"
+
+    def __repr__(self) -> str:
+        """Name the model, not its layers."""
+        return f"LatentModel({self.name!r})"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be called."""

@@ -48,7 +48,7 @@ _SUPPORT = 1000  # codes whose images stand for the data's support
 _MAX_GAP = 2.0  # distance of a geodesic from the codes, in units of that between neighbouring codes
 _COMMON = 0.95  # share of the codes that are no farther than one such unit from their neighbour
 _SEARCHES = {"pairs": 8, "points": 64}  # of check_assumptions, for each model
-_COLUMNS = ["model", "assumption", "quantity", "value", "threshold", "verdict", "detail"]
+_COLUMNS = ["model", "assumption", "verdict", "quantity", "detail", "value", "threshold"]  # of check_assumptions
 # Kinks cost digits, which the errors of the lengths tell; the other assumptions cost the claim.
 _TOLERATED = ("smooth",)
 _REMEDIES = {"not converged": " (raise segments, or max_iter)"}

@@ -39,8 +39,11 @@ class Explorer:
     r"""A model's latent space with the geodesic between any two data points; made by :func:`explore`.
 
     As the value of a notebook's cell it is shown as a widget; also as a picture of two chosen points, which is all that
-    is left where no kernel runs (on a web page) or nobody is there to click (notebooks run in batch). Nothing is
-    written to the model.
+    is left where no kernel runs (on a web page) or nobody is there to click (notebooks run in batch). In a script
+    :meth:`select` measures a pair, and :meth:`figure` draws it. Nothing is written to the model.
+
+    Args:
+        model, data, labels, class_names, axes, kind, feature_names, show, segments, tol: as for :func:`explore`.
 
     Attributes:
         model: the model, a :class:`latentgeo.LatentModel`.
@@ -98,11 +101,22 @@ class Explorer:
             j: row of the second.
 
         Returns:
-            The geodesic, equal to that of :func:`latentgeo.geodesic`, the straight line, and both decoded.
+            The geodesic, equal to that of :func:`latentgeo.geodesic`, as ``geodesic``; its ``length`` (data units),
+            ``error`` (estimated, relative) and ``converged``; the straight line and its length, the distance of the
+            reconstructions (``chord``) and of the codes (``euclidean``); and both curves decoded. A geodesic that did
+            not converge is no error, and is not warned of.
 
         Raises:
             IndexError: there is no such row.
             ValueError: both are the same.
+
+        Example:
+            >>> view = explore((lambda x: x, lambda z: 2.0 * z), torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+            >>> found = view.select(0, 1)
+            >>> found
+            Selection(rows 0 and 1, geodesic 10.00 ± 0 %, converged)
+            >>> found.length, found.euclidean
+            (10.0, 5.0)
         """
         i, j = int(i), int(j)
         if not (0 <= i < len(self.codes) and 0 <= j < len(self.codes)):
@@ -200,11 +214,15 @@ class Explorer:
         """The picture of two points, as the widget would show them.
 
         Args:
-            i: row of the first; both are chosen by default.
+            i: row of the first; where one is missing both are chosen: medoids of different classes, or points near
+                either end of the first axis.
             j: row of the second.
 
         Returns:
-            A figure a page wide, that pyplot does not know of.
+            A figure a page wide, that pyplot does not know of: ``figure(0, 5).savefig("pair.png")`` saves it.
+
+        Raises:
+            IndexError, ValueError: see :meth:`select`.
         """
         from latentgeo.explorer.static import draw
 
@@ -273,7 +291,12 @@ def explore(
     Shown are the codes of the data over the log volume element :math:`\log \sqrt{\det G(z)}`; of two points that are
     clicked the geodesic (solid) and the straight line (dashed), both decoded, and the distances with their
     certificates. A third click starts again. In a notebook that is run in batch, exported or shown on a web page it is
-    a picture of two points chosen beforehand.
+    a picture of two points chosen beforehand. From a script, save the picture of rows 0 and 5 by
+
+    ``lg.explore(model, x).figure(0, 5).savefig("pair.png")``
+
+    Flat vectors of pixels, where the data are flat too, are drawn as curves of features. To see images, say their
+    shape, such as one channel of 8 by 8 pixels: ``show=lambda z: model.decode(z).view(-1, 1, 8, 8)``.
 
     Args:
         model: what :func:`latentgeo.latent_model` takes: a VAE, a :class:`latentgeo.LatentModel`, a pair
@@ -294,7 +317,7 @@ def explore(
         tol: tolerance of the geodesics, see :func:`latentgeo.geodesic`.
 
     Returns:
-        The view; ``select(i, j)`` answers as the widget does, ``figure(i, j)`` draws it.
+        The view, an :class:`Explorer`; its ``select(i, j)`` answers as the widget does, its ``figure(i, j)`` draws it.
 
     Raises:
         TypeError, ValueError: the model is none, or data, labels or what is decoded do not fit; the message says what

@@ -41,6 +41,12 @@ class Selection:
     decoded: Tensor
     decoded_straight: Tensor
 
+    def __repr__(self) -> str:
+        """Name the rows, the geodesic's length and how far to trust it, not the curves."""
+        geodesic = f"geodesic {_number(self.length)} ± {_percent(self.error)}"
+        converged = "converged" if self.converged else "not converged"
+        return f"Selection(rows {self.pair[0]} and {self.pair[1]}, {geodesic}, {converged})"
+
     @property
     def length(self) -> float:
         """Length of the geodesic, in data units."""

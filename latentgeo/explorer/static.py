@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
 from torch import Tensor
 
 from latentgeo.explorer.decoded import frames, most_changing
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
     from latentgeo.explorer.explorer import Explorer
 
 _DASHES = (0, (4, 1.6))
+_HEIGHT = 72.0 * 3.9  # of the figure, in points, unless the words need more
+_LEFT, _RIGHT = (72.0 * PAGE * share / 2.05 for share in (1.0, 1.05))  # widths of the two halves, in points
+_INSIDE = 0.9  # share of them that words take: drawn with hinting, letters are up to a twelfth wider than measured
+_COLUMNS, _ROWS = 4, 8  # of the legend, at most
+_NAME = 90.0  # points that the name of a feature may take
 
 
 def draw(view: Explorer, selection: Selection) -> Figure:
@@ -31,22 +39,58 @@ def draw(view: Explorer, selection: Selection) -> Figure:
         selection: of it.
 
     Returns:
-        The figure, a page wide: the latent plane on the left; both curves decoded, and distances, on the right.
+        The figure, a page wide: the latent plane on the left; both curves decoded, and distances, on the right. Words
+        are wrapped, and the figure is the higher for them; names of classes and features that are too long for a legend
+        lose their middle.
     """
+    images = view.pictures.kind == "images"
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(PAGE, 3.9), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.05))
+        words, needed = _words(view, selection)
+        above = _HEIGHT * (0.5 if images else 0.574)
+        below = max(_HEIGHT - above, needed)
+        figure = Figure(figsize=(PAGE, (above + below) / 72.0), layout="constrained")
+        left, right = figure.subfigures(1, 2, width_ratios=(_LEFT, _RIGHT))
         _plane(left, view, selection)
-        images = view.pictures.kind == "images"
-        upper, lower = right.subfigures(2, 1, height_ratios=(1.0 if images else 1.35, 1.0))
+        upper, lower = right.subfigures(2, 1, height_ratios=(above, below))
         if images:
             strips = upper.subplots(2, 1)
             _strip(strips[0], "geodesic (solid), decoded", selection.decoded)
             _strip(strips[1], "straight line (dashed), decoded", selection.decoded_straight)
         else:
             _trends(upper.add_subplot(), view, selection)
-        _words(lower, view, selection)
+        for down, text, style in words:
+            lower.text(0.01, 1.0 - down / below, text, va="top", **style)
     return figure
+
+
+def _width(text: str, size: float, weight: str = "normal") -> float:
+    """Width of a line, in points."""
+    font = FontProperties(family=mpl.rcParams["font.family"], size=size, weight=weight)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+
+
+def _wrapped(text: str, width: float, size: float, weight: str = "normal", indent: str = "") -> list[str]:
+    """Lines no wider than a width in points; all but the first are indented."""
+
+    def lines(characters: int) -> list[str]:
+        return textwrap.wrap(text, characters, subsequent_indent=indent)
+
+    def widest(characters: int) -> float:
+        return max(_width(line, size, weight) for line in lines(characters))
+
+    fitting = bisect.bisect_right(range(1, len(text) + 1), width, key=widest)
+    return lines(max(fitting, 1))
+
+
+def _shortened(name: str, width: float, size: float) -> str:
+    """A name no wider than a width in points, its middle left out if it must."""
+
+    def short(kept: int) -> str:
+        return f"{name[: (kept + 1) // 2].rstrip()}…{name[len(name) - kept // 2 :].lstrip()}"
+
+    if _width(name, size) <= width:
+        return name
+    return short(bisect.bisect_right(range(1, len(name)), width, key=lambda kept: _width(short(kept), size)))
 
 
 def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
@@ -82,13 +126,29 @@ def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
     bar.outline.set_visible(False)
     if view.classes.names:
         drawn = zip(view.classes.names, view.classes.colours, view.classes.markers, strict=True)
+        columns, width = _columns(view.classes.names)
+        size = mpl.rcParams["legend.fontsize"]
         handles = [
-            Line2D([], [], color=colour, marker=marker, linestyle="", markersize=4.5, label=name)
-            for name, colour, marker in drawn
+            Line2D([], [], color=c, marker=m, linestyle="", markersize=4.5, label=_shortened(name, width, size))
+            for name, c, m in drawn
         ]
-        longest = max(map(len, view.classes.names))
-        columns = 4 if longest < 12 else 3 if longest < 17 else 2
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.1, columnspacing=0.8)
+
+
+def _columns(names: list[str]) -> tuple[int, float]:
+    """Columns of a legend of classes, as many as fit, and the width in points that a name may take there."""
+    size = mpl.rcParams["legend.fontsize"]
+    widths = np.array([_width(name, size) for name in names])
+    widest, fewest = widths.max(), -(-len(names) // _ROWS)
+    for columns in range(min(_COLUMNS, len(names)), fewest - 1, -1):
+        each = [part.max() for part in np.array_split(widths, columns)]
+        # A handle and the gap to its name take 2.1 em, the gap between columns 0.8 em, the borders 1.8 em in all.
+        left = _INSIDE * _LEFT - size * (2.1 * columns + 0.8 * (columns - 1) + 1.8)
+        if sum(each) <= left:
+            return columns, widest
+    while np.minimum(each, widest).sum() > left:
+        widest -= 1.0
+    return columns, widest
 
 
 def _greys() -> mpl.colors.Colormap:
@@ -110,21 +170,28 @@ def _trends(ax: Axes, view: Explorer, selection: Selection) -> None:
     t = np.linspace(0, 1, len(curves[0]))
     for colour, feature in zip(COLOURS, most_changing(*curves), strict=False):
         for curve, style in zip(curves, ("-", _DASHES), strict=True):
-            label = view.pictures.name(feature) if style == "-" else None
+            name = _shortened(view.pictures.name(feature), _NAME, mpl.rcParams["legend.fontsize"])
+            label = name if style == "-" else None
             ax.plot(t, curve[:, feature], color=colour, linewidth=1.3, linestyle=style, label=label)
     ax.set(xlim=(0, 1), xlabel="time along the curve", ylabel="decoded value")
     ax.set_title("geodesic (solid), straight line (dashed)", loc="left")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
 
 
-def _words(figure: SubFigure, view: Explorer, selection: Selection) -> None:
+def _words(view: Explorer, selection: Selection) -> tuple[list[tuple[float, str, dict[str, object]]], float]:
+    """Blocks of wrapped words with their distances from the top and styles, and the height of all, in points."""
     caption = view.caption if _installed() else f"{view.caption} {REMEDY[0].upper()}{REMEDY[1:]}"
     ends = " to ".join(view.classes.name(row) for row in selection.pair)
-    rows = "\n".join(f"{name}: {value} ({note})" for name, value, note in selection.rows())
+    width = _INSIDE * _RIGHT
+    rows = [f"{name}: {value} ({note})" for name, value, note in selection.rows()]
+    lines = [line for row in rows for line in _wrapped(row, width, 7.5, indent="    ")]
     blocks = (
-        (0.97, f"from {ends}", {"weight": "bold"}),
-        (0.84, rows, {"linespacing": 1.4, "fontsize": 7.5}),
-        (0.36, textwrap.fill(caption, 64), {"fontsize": 6.5, "color": "0.3"}),
+        (_wrapped(f"from {ends}", width, 8.0, "bold"), 1.2, {"fontsize": 8.0, "weight": "bold"}),
+        (lines, 1.4, {"fontsize": 7.5}),
+        (_wrapped(caption, width, 6.5), 1.2, {"fontsize": 6.5, "color": "0.3"}),
     )
-    for height, text, style in blocks:
-        figure.text(0.01, height, text, va="top", **style)
+    words, down = [], 4.0
+    for lines, spacing, style in blocks:
+        words.append((down, "\n".join(lines), {"linespacing": spacing} | style))
+        down += len(lines) * spacing * style["fontsize"] + 8.0
+    return words, down - 4.0

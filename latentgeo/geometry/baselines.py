@@ -40,6 +40,12 @@ class BaselineCurves:
     steps: int
     stopped: bool
 
+    def __repr__(self) -> str:
+        """Say how many curves, of which sizes, and how the solver ended, not where they run."""
+        P, M, d = self.points.shape
+        end = "stopped by its criterion" if self.stopped else "not stopped by its criterion"
+        return f"BaselineCurves({P} pair{'' if P == 1 else 's'}, d = {d}, M = {M}, {self.steps} steps, {end})"
+
 
 def _measured(decoder: Decoder, points: Tensor, steps: int, stopped: bool) -> BaselineCurves:
     points = points.detach()

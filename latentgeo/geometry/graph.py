@@ -122,6 +122,11 @@ def graph_curves(
     if segments < 1:
         raise ValueError(f"segments: expected at least 1, got {segments!r}")
     for name, z in (("start", start), ("end", end)):
+        if isinstance(z, Tensor) and not (z.is_floating_point() or z.is_complex()):
+            raise TypeError(
+                f"{name}: expected latent points (P, d), got {z.dtype} of shape {tuple(z.shape)}; if these are indices "
+                f"of data, hand in the points themselves, such as codes[{name}]"
+            )
         check_points(name, z, ndim=2)
         if z.shape[1] != data.shape[1] or z.dtype != data.dtype or len(z) != len(start):
             raise ValueError(

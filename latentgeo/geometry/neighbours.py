@@ -17,6 +17,7 @@ import warnings
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
 from latentgeo.geometry.geodesic import geodesic
@@ -55,6 +56,12 @@ class Neighbours:
     def __len__(self) -> int:
         """Return the number of points n."""
         return len(self.index)
+
+    def __repr__(self) -> str:
+        """Say how many points and neighbours, and how far to trust them, not which they are."""
+        n, k = self.index.shape
+        solved = f"{self.pairs} pairs solved, {self.unconverged} unconverged"
+        return f"Neighbours({n} points, k = {k}, {int(self.certified.sum())} certified, {solved})"
 
 
 def measure(decoder: Decoder, start: Tensor, end: Tensor, **options: object) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -185,7 +192,8 @@ def nearest_neighbours(
         neighbours: k, at most n - 1.
         candidates: how many other points to try for each point at most, in the order of their chords, at least k; as
             many as it takes by default.
-        **options: as for :func:`geodesic`, but for ``initial``.
+        **options: as for :func:`geodesic`, but for ``initial``; the bar that ``progress`` shows counts points whose
+            neighbours are found.
 
     Returns:
         Indices, distances (data units) and certificates. A warning counts pairs that did not converge and points that
@@ -209,6 +217,15 @@ def nearest_neighbours(
         >>> found.index.tolist(), found.certified.all().item()
         ([[1, 2], [2, 0], [1, 3], [2, 1]], True)
     """
+    found, untried = solve(decoder, z, neighbours, candidates, options)
+    warn_of_uncertified(found, untried, stacklevel=3)
+    return found
+
+
+def solve(
+    decoder: Decoder, z: Tensor, neighbours: int, candidates: int | None, options: dict[str, object]
+) -> tuple[Neighbours, int]:
+    """What :func:`nearest_neighbours` returns, without its warning, and how many points have untried candidates."""
     check_points("z", z, ndim=2)
     n, k = len(z), neighbours
     if not 1 <= k < n:
@@ -220,7 +237,9 @@ def nearest_neighbours(
     limit = n - 1 if candidates is None else min(candidates, n - 1)
     z = z.detach()
     chords, solved = _Chords(decoder, z), _Solved(n, k)
-    uncertain = _search(decoder, z, chords, solved, limit, options)
+    progress, options = options.get("progress", False), options | {"progress": False}
+    with tqdm(total=n, desc="neighbours", unit="point", disable=not progress) as bar:
+        uncertain = _search(decoder, z, chords, solved, limit, options, bar)
     index, length, error = solved.nearest()
     short = np.flatnonzero(index[:, -1] < 0)
     if len(short):
@@ -235,7 +254,7 @@ def nearest_neighbours(
     possible = chords.between(*failed)
     for ends in failed:
         certified[ends[possible < solved.bound()[ends]]] = False
-    result = Neighbours(
+    found = Neighbours(
         index=torch.from_numpy(index).to(z.device),
         distance=torch.from_numpy(length).to(z),
         error=torch.from_numpy(error).to(z),
@@ -244,19 +263,29 @@ def nearest_neighbours(
         unconverged=len(possible),
         decoder_rows=n + solved.decoder_rows,
     )
-    if not certified.all():
+    return found, len(uncertain)
+
+
+def warn_of_uncertified(found: Neighbours, untried: int, stacklevel: int) -> None:
+    """Count the points that are not certified, by what would help them."""
+    if not found.certified.all():
         warnings.warn(
-            f"the neighbours of {int((~certified).sum())} of {n} points are not certified: {result.unconverged} of "
-            f"{result.pairs} geodesics did not converge and were left out (raise segments or max_iter), and "
-            f"{len(uncertain)} points have more candidates than were tried (raise candidates)",
+            f"the neighbours of {int((~found.certified).sum())} of {len(found)} points are not certified: "
+            f"{found.unconverged} of {found.pairs} geodesics did not converge and were left out (raise segments or "
+            f"max_iter), and {untried} points have more candidates than were tried (raise candidates)",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
-    return result
 
 
 def _search(
-    decoder: Decoder, z: Tensor, chords: _Chords, solved: _Solved, limit: int, options: dict[str, object]
+    decoder: Decoder,
+    z: Tensor,
+    chords: _Chords,
+    solved: _Solved,
+    limit: int,
+    options: dict[str, object],
+    bar: tqdm,
 ) -> np.ndarray:
     """Solve pairs until no unsolved one can matter, or ``limit`` were tried for a point; return who is left over."""
     n, k = solved.n, solved.k
@@ -269,10 +298,12 @@ def _search(
         solved.solve(decoder, z, active[rows], order[:, part][rows, columns], options)
         done, step = part.stop, max(1, k // 2)
         if done == n - 1:
+            bar.update(n - bar.n)
             return active[:0]
         if width < min(done + step, n - 1) or width == done:  # one more than was tried tells who is done
             width = min(2 * width, n - 1)
             chord, order = chords.shortest(active, width)
         left = chord[:, done] < solved.bound()[active]
         active, chord, order = active[left], chord[left], order[left]
+        bar.update(n - len(active) - bar.n)
     return active

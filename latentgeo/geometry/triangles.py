@@ -52,6 +52,12 @@ class GeodesicTriangle:
     speed_variation: float
     coefficients: Tensor
 
+    def __repr__(self) -> str:
+        """Say what is measured of the triangle, not where its sides run."""
+        lengths, angles = (", ".join(f"{x:.4g}" for x in values.tolist()) for values in (self.lengths, self.angles))
+        d = self.corners.shape[1]
+        return f"GeodesicTriangle(d = {d}, lengths {lengths}, angles {angles}, excess {self.excess:z.4g} rad)"
+
     @property
     def excess(self) -> float:
         """Sum of the angles less π, in radians."""

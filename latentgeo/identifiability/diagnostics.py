@@ -38,6 +38,8 @@ _CHORDS = (8, 64)  # of a straight line, to compare many and to measure one
 _CHECKED = 8  # pairs whose geodesics are solved
 _ROWS = 64  # latent points, or lines, that are decoded at a time
 _ENTRIES = 2**25  # of the Jacobians held at a time
+# Where a terminal is too narrow pandas leaves out the columns in the middle: there the long texts are.
+_COLUMNS = ["assumption", "verdict", "quantity", "detail", "value", "threshold"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +126,10 @@ def check_assumptions(
         seed: of the draws.
 
     Returns:
-        One row for each assumption, with columns ``assumption``, ``quantity``, ``value``, ``threshold`` (on the side
-        of "holds"), ``verdict`` ("holds", "doubtful" or "fails") and ``detail``, a sentence with the place and
-        further numbers. Where the decoder is not finite the verdict is "fails", the value NaN and the detail says so.
+        One row for each assumption, with columns ``assumption``, ``verdict`` ("holds", "doubtful" or "fails"),
+        ``quantity``, ``detail`` (a sentence with the place and further numbers), ``value`` of the quantity, and
+        ``threshold`` (on the side of "holds"). Where the decoder is not finite the verdict is "fails", the value NaN
+        and the detail says so.
 
     Raises:
         TypeError, ValueError: shapes, types or options do not fit, see
@@ -176,7 +179,7 @@ def check_assumptions(
         if prior_variance is not None:
             rows.insert(3, _posterior(codes, prior_variance))
         rows.append(_noise_dimension(z.shape[1], x.shape[1] // members, noise_known))
-    return pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=_COLUMNS)
 
 
 def _spectrum(f: Decoder, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,12 @@ class Embedding:
     stress: float
     negative_share: float
 
+    def __repr__(self) -> str:
+        """Say how well distances are kept, not where the points are."""
+        n, dim = self.coordinates.shape
+        stress, negative = f"stress {self.stress:.2g}", f"negative share {self.negative_share:z.2g}"
+        return f"Embedding({n} points, dim = {dim}, {stress}, {negative})"
+
 
 def isometric_embedding(distances: ArrayLike | Tensor, dim: int, *, max_iter: int = 3000) -> Embedding:
     r"""Best Euclidean chart of points known by their distances: metric multidimensional scaling.

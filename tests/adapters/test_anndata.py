@@ -177,8 +177,9 @@ def test_what_is_uncertain_is_said():
     angles = np.linspace(0.0, 5.8, 30)[:, None]
     adata = anndata.AnnData(np.zeros((30, 1), np.float32), obsm={"X_angles": angles})
     circle = lambda z: torch.cat([z.cos(), z.sin()], -1)  # noqa: E731
-    with pytest.warns(RuntimeWarning, match="raise candidates"):
+    with pytest.warns(RuntimeWarning, match="raise candidates") as seen:
         geodesic_neighbors(adata, circle, use_rep="X_angles", n_neighbors=7, candidates=6)
+    assert {warning.filename for warning in seen} == {__file__}  # the caller's line
     assert 0 < adata.uns["neighbors"]["certificate"]["certified"] < 1
     assert adata.uns["neighbors"]["params"]["candidates"] == 6
     assert not adata.obs["neighbors_certified"].iloc[0]
@@ -259,3 +260,27 @@ def test_what_does_not_fit_is_refused_with_the_remedy(cells, groups):
         geodesic_distances(cells, _model(), "one")
     with pytest.raises(ValueError, match="members: expected at least 2"):
         geodesic_distances(cells, _model(), "type", members=1)
+
+
+def test_progress_is_shown_if_asked_for_and_threads_stay_as_they_are(cells, capsys):
+    threads = torch.get_num_threads()
+    geodesic_neighbors(cells, _model(), n_neighbors=_NEIGHBORS, segments=4, progress=True)
+    assert f"{_CELLS}/{_CELLS}" in capsys.readouterr().err
+    assert torch.get_num_threads() == threads
+    geodesic_neighbors(cells, _model(), n_neighbors=_NEIGHBORS, segments=4)
+    assert "neighbours" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "call", [geodesic_neighbors, lambda *given, **options: geodesic_distances(*given, "type", **options)]
+)
+def test_what_is_not_encoded_is_told_from_codes(cells, call):
+    cells.obsm["X_pca"] = cells.X.toarray()[:, :50]
+    expected = (
+        r"use_rep: expected latent points that are encoded already, got .*\(48, 50\).*adata\.obsm\['X_latent'\] = "
+    )
+    with pytest.raises(ValueError, match=expected):
+        call(cells, _model(), use_rep="X_pca")
+    cells.obsm["X_all"] = cells.X.toarray().astype(float)  # the remedy
+    cells.obsm["X_latent"] = _model().encode(torch.as_tensor(cells.obsm["X_all"])).detach().numpy()
+    call(cells, _model(), use_rep="X_latent", segments=4)

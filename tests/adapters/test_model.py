@@ -23,6 +23,7 @@ def test_every_kind_of_model_is_understood():
     assert isinstance(seen.decoder, lg.Ensemble)
     own = _Autoencoder().eval()
     assert latent_model(own, "mine").name == "mine"
+    assert repr(latent_model(own, "mine")) == "LatentModel('mine')"
     assert latent_model(own).codes(torch.rand(4, 5)).shape == (4, 2)
     assert latent_model(latent_model(own), "other").name == "other"
     assert latent_model((own.encode, own.decoder)).decoder is own.decoder

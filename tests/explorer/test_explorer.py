@@ -1,6 +1,7 @@
 """The explorer without a browser: what a click computes, what is shown where nothing can be clicked."""
 
 import base64
+import pydoc
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from torch import nn
 
 import latentgeo as lg
@@ -298,3 +301,69 @@ def test_a_notebook_run_in_batch_has_the_picture_and_no_widget():
     (output,) = notebook.cells[0].outputs  # nothing on stderr either
     assert set(output["data"]) == {"text/plain", "image/png"}
     assert not notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state")
+
+
+def test_a_selection_is_printed_in_a_line():
+    model, x = _features()
+    found = explore(model, x).select(3, 17)
+    expected = f"rows 3 and 17, geodesic {found.length:#.4g} ± {100 * found.error:.2g} %, converged"
+    assert repr(found) == f"Selection({expected})"
+    assert repr(explore(model, x, tol=1e-30).select(3, 17)).endswith(" %, not converged)")
+
+
+_LONG = "lymphocytes/CD8+/CD45RA+, naive and cytotoxic, of the donor's blood, number"
+
+
+@pytest.mark.parametrize(
+    ("d", "kind", "names", "tol"),
+    [
+        (2, "images", ["T", "B"], 1e-3),
+        (2, "images", ["T", "B"], 1e-30),
+        (5, "images", [f"{_LONG} {k}" for k in range(2)], 1e-30),
+        (5, "features", [f"{_LONG.replace(' ', '')}{k}" for k in range(2)], 1e-30),  # a word that no line can take
+        (5, "features", [f"{_LONG} {k}" for k in range(30)], 1e-3),
+    ],
+)
+def test_no_words_leave_the_picture(d, kind, names, tol):
+    model, x = _images(d)
+    features = [f"{_LONG} {k}" for k in range(36)] if kind == "features" else None
+    view = explore(
+        *(model, x), labels=np.arange(40) % len(names), class_names=names, kind=kind, feature_names=features, tol=tol
+    )
+    figure = view.figure(0, 1)
+    canvas = FigureCanvasAgg(figure)
+    for dpi in (72, 150):  # letters are wider where there are fewer dots
+        figure.set_dpi(dpi)
+        canvas.draw()
+        renderer = canvas.get_renderer()
+        drawn = figure.get_tightbbox(renderer)  # in inches
+        assert min(drawn.x0, drawn.y0) >= 0
+        assert (drawn.max <= figure.get_size_inches()).all()
+        ticks = [
+            label for ax in figure.axes for label in (*ax.get_xticklabels(), *ax.get_yticklabels())
+        ]  # not all drawn
+        texts = [text for text in figure.findobj(Text) if text.get_text() and text not in ticks]
+        boxes = [text.get_window_extent(renderer) for text in texts]
+        assert len(boxes) > 6
+        assert all((box.min >= 0).all() and (box.max <= figure.bbox.max).all() for box in boxes)
+        words = figure.subfigs[1].subfigs[1].texts
+        heading, distances, caption = (text.get_window_extent(renderer) for text in words)
+        assert heading.y0 > distances.y1 > distances.y0 > caption.y1
+    told = " ".join(" ".join(text.get_text() for text in words).split())
+    assert ("not converged: do not trust it, raise segments" in told) == (tol < 1e-10)
+
+
+def test_in_a_script_a_pair_is_chosen_and_its_picture_saved(tmp_path):
+    _, x = _images()
+    decoder = nn.Linear(2, 36)
+    model = (lambda x: x[:, :2], decoder)
+    view = lg.explore(model, x.flatten(1))
+    assert isinstance(view, lg.Explorer)
+    assert view.pictures.kind == "features"
+    view = lg.explore(model, x.flatten(1), show=lambda z: decoder(z).view(-1, 1, 6, 6))  # flat pixels as images
+    assert view.pictures.kind == "images"
+    view.figure(0, 5).savefig(tmp_path / "pair.png")
+    assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
+    text = pydoc.plain(pydoc.render_doc(lg.Explorer))
+    assert all(each in text for each in ("select(self, i", "figure(self, i", "savefig"))
+    assert 'figure(0, 5).savefig("pair.png")' in lg.explore.__doc__

@@ -61,3 +61,8 @@ def test_what_does_not_fit_is_refused(decoder, ends):
         spline_adam(decoder, *ends, independent_draws=True)
     with pytest.raises(ValueError, match="same shape"):
         spline_adam(decoder, ends[0], ends[1][:2])
+
+
+def test_curves_are_printed_in_a_line():
+    curves = spline_adam(sphere, torch.zeros(1, 2), torch.ones(1, 2), points=16, max_steps=7)
+    assert repr(curves) == "BaselineCurves(1 pair, d = 2, M = 16, 7 steps, not stopped by its criterion)"

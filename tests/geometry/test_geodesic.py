@@ -473,7 +473,8 @@ def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged(
 
 def test_geodesics_are_printed_in_a_line(decoder, ends):
     many = lg.geodesic(decoder, *ends)
-    assert repr(many) == f"Geodesic(6 pairs, d = 3, N = 16, 6 converged, median error {100 * many.error.median():.2g} %)"
+    error = f"{100 * many.error.median():.2g} %"
+    assert repr(many) == f"Geodesic(6 pairs, d = 3, N = 16, 6 converged, median error {error})"
     assert repr(lg.geodesic(decoder, *(z[:0] for z in ends), segments=8)) == "Geodesic(0 pairs, d = 3, N = 8)"
     with pytest.warns(RuntimeWarning, match="did not converge"):
         lost = lg.geodesic(lambda z: z / z.abs().sign().clamp(max=0.0), ends[0][:1], ends[1][:1])

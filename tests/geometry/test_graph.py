@@ -129,3 +129,12 @@ def test_landmark_distances_bound_the_geodesic_distance_from_above_and_tighten_w
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(4, 2).double())
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.bool])
+def test_indices_are_told_from_points(kind):
+    codes, index = torch.rand(4, 2).double(), torch.ones(2).to(kind)
+    with pytest.raises(TypeError, match=r"start: expected latent points .* got torch\.\w+ .* such as codes\[start\]"):
+        lg.graph_curves(sphere, codes, index, index)
+    with pytest.raises(TypeError, match=r"such as codes\[end\]"):
+        lg.graph_curves(sphere, codes, codes[:2], index)

@@ -1,5 +1,7 @@
 """Nearest neighbours by geodesic distance, against all pairs."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +103,28 @@ def test_what_does_not_fit_is_refused_with_the_remedy(decoder, random):
         nearest_neighbours(decoder, z, 3, initial=None)
     with pytest.raises(ValueError, match="not finite at 2 of 3 points"):
         nearest_neighbours(lambda z: z.log(), torch.tensor([[-1.0], [1.0], [-2.0]]), 1)
+
+
+def test_neighbours_are_printed_in_a_line(decoder, random):
+    found = nearest_neighbours(decoder, torch.randn(9, 3, generator=random, dtype=torch.float64), 2)
+    assert repr(found) == f"Neighbours(9 points, k = 2, 9 certified, {found.pairs} pairs solved, 0 unconverged)"
+
+
+@pytest.mark.parametrize("candidates", [None, 6])
+def test_a_bar_counts_points_whose_neighbours_are_found(capsys, candidates):
+    z = torch.linspace(0.0, 5.8, 30, dtype=torch.float64)[:, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = nearest_neighbours(horseshoe, z, 6, candidates=candidates, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1  # one bar, not one for each round of the search
+    assert f"{int(found.certified.sum())}/30" in shown
+    nearest_neighbours(horseshoe, z, 6)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_warning_points_to_the_callers_line():
+    z = torch.linspace(0.0, 5.8, 30, dtype=torch.float64)[:, None]
+    with pytest.warns(RuntimeWarning, match="not certified") as seen:
+        nearest_neighbours(horseshoe, z, 6, candidates=6)
+    assert seen[0].filename == __file__

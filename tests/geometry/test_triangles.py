@@ -130,3 +130,9 @@ def test_many_nodes_on_several_threads_give_the_same_triangle():
     finally:
         torch.set_num_threads(before)
     assert (triangle.lengths - torch.pi / 2).abs().max() < 1e-9
+
+
+def test_a_triangle_is_printed_in_a_line():
+    sides = "1.571, 1.571, 1.571"
+    expected = f"GeodesicTriangle(d = 2, lengths {sides}, angles {sides}, excess 1.571 rad)"
+    assert repr(geodesic_triangle(sphere, OCTANT)) == expected

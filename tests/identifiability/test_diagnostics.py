@@ -1,5 +1,6 @@
 import math
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -213,3 +214,14 @@ def test_nothing_of_the_callers_is_changed():
 def test_errors_name_the_remedy(arguments, options, error, message):
     with pytest.raises(error, match=message):
         check_assumptions(*arguments, **options)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_verdicts_and_values_are_printed_however_narrow_the_terminal(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = check_assumptions(*COUNTEREXAMPLES["fold"][:2], prior_variance=1.0)
+    with pd.option_context("display.max_columns", 0):  # as many as the terminal's width takes
+        lines = repr(table).splitlines()
+    assert {"assumption", "verdict", "value", "threshold"} <= {*lines[0].split()}
+    assert ("detail" in lines[0]) == (width == 200)
+    assert all(f" {verdict} " in line for verdict, line in zip(table.verdict, lines[1:7], strict=True))

@@ -124,3 +124,8 @@ def test_the_best_factor_is_that_of_least_squares():
             scale_fit(bad, g)
     with pytest.raises(ValueError, match="positive references"):
         scale_fit(e, np.zeros(50))
+
+
+def test_an_embedding_is_printed_in_a_line():
+    line = isometric_embedding(np.array([[0.0, 3.0, 4.0], [3.0, 0.0, 5.0], [4.0, 5.0, 0.0]]), 1)
+    assert repr(line) == "Embedding(3 points, dim = 1, stress 0.17, negative share 0)"
