@@ -253,19 +253,20 @@ def refine(
 def _limit(x: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
     r"""Length of decoded curves as their own chords suggest, and its order of convergence, (P, N + 1, D) -> 2 × (P,).
 
-    The same curve is measured by every chord, by every second and by every fourth, from wherever these may begin, on
-    average: a kink lengthens some of them and not others. Of the two increments the second is q times the first,
+    The same curve is measured by every chord, by every second and by every fourth, from wherever these may begin: a
+    kink lengthens some of them and not others. Of the two increments of the averages the second is q times the first,
     :math:`q = 2^{-p}`, with p = 2 where the decoder is smooth along the curve, but p = 1 where it has kinks that the
-    segments do not follow; what is missing is :math:`q / (1 - q)` times the second. An increment within rounding, or
-    within the relative energy excess of the curve, says nothing of q, which is then that of p = 2.
+    segments do not follow; what is missing is :math:`q / (1 - q)` times the second, the larger of its two. An increment
+    within rounding, or within the relative energy excess of the curve, says nothing of q, which is then that of p = 2.
     """
     quarter, half, whole = (
-        torch.stack([_energy_length(x, stride, first) for first in range(stride)]).mean(0) for stride in (4, 2, 1)
+        torch.stack([_energy_length(x, stride, first) for first in range(stride)]) for stride in (4, 2, 1)
     )
+    whole = whole[0]
     noise = (16.0 * torch.finfo(x.dtype).eps + excess) * whole
-    first, second = (half - quarter).clamp_min(0.0), (whole - half).clamp_min(0.0)
+    first, second = (half.mean(0) - quarter.mean(0)).clamp_min(0.0), (whole - half.mean(0)).clamp_min(0.0)
     rate = torch.where(second > noise, second / first.maximum(second), 0.25).clamp(0.25, _SLOWEST_RATE)
-    return whole + second * rate / (1.0 - rate), -torch.log2(rate)
+    return whole + (whole - half.amin(0)).clamp_min(0.0) * rate / (1.0 - rate), -torch.log2(rate)
 
 
 def _energy_length(x: Tensor, stride: int, first: int) -> Tensor:
