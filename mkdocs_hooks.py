@@ -42,6 +42,8 @@ STYLE = """\
 .md-typeset table:not([class]) { font-size: 0.62rem; }
 .md-typeset table:not([class]) th { min-width: 3rem; }
 .md-typeset table:not([class]) :is(th, td) { padding: 0.5em 0.7em; }
+.md-typeset table:not([class]) td > code { white-space: nowrap; }
+.jupyter-wrapper .cell-tag { display: none; }
 .md-typeset img { background: white; }
 .md-typeset .doc-contents { margin-left: 0.8rem; }
 .md-typeset .doc-contents .highlight { margin-top: 0; }

@@ -14,6 +14,7 @@ from latentgeo.geometry.decoder import Decoder, check_modes, modules_of
 from latentgeo.models.vae import VAE
 
 _ENCODED = 1024  # data encoded at a time
+_ADAPTERS = {"scvi": "from_scvi", "diffusers": "from_autoencoder_kl"}  # by the package a model comes from
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -93,9 +94,10 @@ class LatentModel:
         except RuntimeError as error:
             if "memory" in str(error) or not isinstance(data, Tensor):
                 raise
+            remedy = "" if data.is_floating_point() else "; convert integers with data.float()"
             raise ValueError(
                 f"{self.name}: could not encode data of shape {tuple(data.shape)} and type {data.dtype}: {error}. "
-                "Expected (n, *event) with the event, and of the type, that this model was trained on"
+                f"Expected (n, *event) with the event, and of the type, that this model was trained on{remedy}"
             ) from error
 
 
@@ -145,7 +147,16 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
             "model.load_state_dict(…) and model.eval()"
         )
     if isinstance(model, str | Path):
-        raise TypeError(f"model: expected a model, got the path {str(model)!r}; load it with torch.load(…) first")
+        raise TypeError(
+            f"model: expected a model, got the path {str(model)!r}; build the model as for training, then "
+            "model.load_state_dict(torch.load(…)) and model.eval()"
+        )
+    for package, adapter in _ADAPTERS.items():
+        if type(model).__module__.partition(".")[0] == package:
+            raise TypeError(
+                f"model: expected a model with methods encode and decode, got {package}'s {type(model).__name__}; "
+                f"hand in lg.{adapter}(model)"
+            )
     has = "an nn.Module without them" if isinstance(model, nn.Module) else f"{type(model).__name__}"
     raise TypeError(
         f"model: expected a latentgeo.VAE, a LatentModel, a pair (encode, decoder), or an object with methods encode "

@@ -109,8 +109,8 @@ def _likelihood(module: nn.Module, ignore_zero_inflation: bool) -> str:
     if found == "zinb" and not ignore_zero_inflation:
         raise ValueError(
             "model: the zero-inflated negative binomial (scvi's default) has no isometric embedding; train with "
-            "SCVI(adata, gene_likelihood='nb'), or pass ignore_zero_inflation=True to measure its negative binomial "
-            "part alone"
+            "SCVI(adata, gene_likelihood='nb', extra_decoder_kwargs={'activation_fn': torch.nn.Softplus}), whose "
+            "decoder is smooth too, or pass ignore_zero_inflation=True to measure its negative binomial part alone"
         )
     if found not in ("nb", "zinb", "poisson"):
         raise ValueError(f"model: expected gene_likelihood 'nb' or 'poisson', got {found!r}; train with one of them")
@@ -199,7 +199,8 @@ class _Encoder(nn.Module):
             raise ValueError(f"expected counts of shape (n, {genes}), or an AnnData, got shape {tuple(x.shape)}")
         if (x < 0).any():
             raise ValueError(
-                f"expected counts, got a value of {x.min():.3g}; these are no counts, log-normalised ones?"
+                f"expected counts, got a value of {x.min():.3g}; these are no counts, log-normalised or scaled ones? "
+                "Where an AnnData keeps counts in a layer, name it, as in layer='counts'"
             )
         return torch.cat([self._mean(part.to(self.batch)) for part in x.split(_BATCH)])
 

@@ -32,6 +32,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from latentgeo.adapters.model import LatentModel, latent_model
 from latentgeo.experiments.distances import draw_pairs
@@ -51,6 +52,7 @@ _SEARCHES = {"pairs": 8, "points": 64}  # of check_assumptions, for each model
 _COLUMNS = ["model", "assumption", "verdict", "quantity", "detail", "value", "threshold"]  # of check_assumptions
 # Kinks cost digits, which the errors of the lengths tell; the other assumptions cost the claim.
 _TOLERATED = ("smooth",)
+_FEW = 5  # trainings, below which Student's intervals are several times as wide as a normal distribution's
 _REMEDIES = {"not converged": " (raise segments, or max_iter)"}
 
 
@@ -104,7 +106,12 @@ class Agreement:
         else:
             lines += self._comparison()
         reliable = int(self.pairs["reliable"].sum())
-        lines.append(f"{reliable} of {P} geodesic distances are reliable.")
+        lines.append(
+            f"{reliable} of {P} geodesic distances are reliable: found by the solver, within the data, and steady. How "
+            "well a mean over trainings is known, its interval says."
+        )
+        if S < _FEW:
+            lines[0] += f" So few trainings leave intervals wide; train {_FEW} or more."
         reasons = self.pairs.loc[~self.pairs["reliable"], "reason"].str.split("; ").explode()
         # The same reason in one model or in several is one reason here.
         kinds = reasons.str.replace(r" in \d+ of \d+ models$", "", regex=True).groupby(level=0).unique().explode()
@@ -116,9 +123,17 @@ class Agreement:
             lines.append("The assumptions were not checked.")
         elif failing.empty:
             lines.append("No counter-example to the assumptions was found in any model.")
+        geodesics = self.distances[(self.distances["method"] == "geodesic") & self.distances["converged"]]
+        error = geodesics.groupby("model")["error"].median()
         for row in failing.itertuples():
-            harmless = " (no reason against a pair: its error tells)" if row.assumption in _TOLERATED else ""
-            lines.append(f"- {row.model}: {row.assumption} {row.verdict}{harmless}, {row.detail}")
+            if row.assumption in _TOLERATED:
+                told = f" (median error {100 * error[row.model]:.2g} %)" if row.model in error else ""
+                lines.append(
+                    f"- {row.model}: the decoder has kinks (ReLU) or bends very fast. That is no reason against a pair "
+                    f"but costs digits{told}; a smooth activation or more segments give them back."
+                )
+            else:
+                lines.append(f"- {row.model}: {row.assumption} {row.verdict}, {row.detail}")
         return lines
 
     def _comparison(self) -> list[str]:
@@ -135,9 +150,10 @@ class Agreement:
             f"Mean coefficient of variation over models: geodesic {100 * row.mean_cv:.2g} %, Euclidean "
             f"{100 * base.mean_cv:.2g} %; difference {100 * row.difference:.2g} points, {100 * self.level:g} % "
             f"interval over models [{100 * low:.2g}, {100 * high:.2g}]: {found}.",
-            f"The same with each model's distances divided by their mean: geodesic {100 * row.scale_free_cv:.2g} %, "
-            f"Euclidean {100 * base.scale_free_cv:.2g} %; difference {100 * row.scale_free_difference:.2g} points "
-            f"[{100 * row.scale_free_difference_low:.2g}, {100 * row.scale_free_difference_high:.2g}].",
+            f"The same with each model's distances divided by their mean, so that a scale does not count: geodesic "
+            f"{100 * row.scale_free_cv:.2g} %, Euclidean {100 * base.scale_free_cv:.2g} %; difference "
+            f"{100 * row.scale_free_difference:.2g} points [{100 * row.scale_free_difference_low:.2g}, "
+            f"{100 * row.scale_free_difference_high:.2g}].",
             *(
                 []
                 if math.isnan(row.spearman)
@@ -240,6 +256,8 @@ def agreement(
         a, b = z[first], z[second]
         with warnings.catch_warnings():  # counted pair by pair in the result
             warnings.filterwarnings("ignore", r"\d+ of \d+ geodesics did not converge", RuntimeWarning)
+            if check:  # which finds kinks too, and names the model
+                warnings.filterwarnings("ignore", "lengths converge only as", RuntimeWarning)
             found = geodesic(model.decoder, a, b, segments=segments, tol=tol, max_iter=max_iter)
         columns = _exact(model.decoder, a, b) | {"geodesic": (found.length, found.converged, found.error)}
         tables.append(_tidy(model.name, columns))
@@ -294,6 +312,11 @@ def _rows(data: object) -> object:
         if data.dtype.kind not in "fiub":
             raise TypeError(f"data: expected an array of numbers, got dtype {data.dtype}")
         data = torch.from_numpy(np.array(data))
+    if isinstance(data, Dataset | DataLoader):
+        raise TypeError(
+            f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; gather its data "
+            "first, as in torch.stack([dataset[i][0] for i in range(len(dataset))])"
+        )
     if not hasattr(data, "__len__") or not hasattr(data, "shape"):
         raise TypeError(
             f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; convert with "

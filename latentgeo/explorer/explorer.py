@@ -73,7 +73,7 @@ class Explorer:
         if not isinstance(data, Tensor | np.ndarray):
             raise TypeError(
                 f"data: expected a tensor or a NumPy array of rows that the model encodes, got {type(data).__name__}; "
-                "convert with np.asarray(...), of an AnnData its counts"
+                "convert with np.asarray(...); of an AnnData hand in .X, or the layer of counts"
             )
         data = torch.as_tensor(data)
         if data.ndim < 2 or len(data) < 2:
@@ -84,7 +84,8 @@ class Explorer:
         self.codes = self.model.codes(data)
         self.classes = classes(labels, len(data), class_names)
         self.plane = latent_plane(self.codes, axes)
-        flat_decoder(self.model.decoder, self.codes)  # refuses what the geometry cannot take, before anything is shown
+        with torch.no_grad():  # refuses what the geometry cannot take, before anything is shown
+            flat_decoder(self.model.decoder, self.codes)(self.codes[:2])
         self.pictures = Pictures(self.model.decoder, data, self.codes[:2], show, kind, feature_names)
         self.shown = np.unique(np.linspace(0, len(data) - 1, min(_SHOWN, len(data))).round().astype(int))
         self.segments, self.tol = segments, tol

@@ -26,14 +26,14 @@ def check_points(name: str, z: Tensor, ndim: int | None = None) -> None:
         ValueError: wrong number of axes, no latent axis, or NaN or infinity among the values.
     """
     if not isinstance(z, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(z).__name__}; convert with torch.as_tensor(...)")
+        remedy = "take its first part, the mean" if isinstance(z, tuple) else "convert with torch.as_tensor(...)"
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(z).__name__}; {remedy}")
     if not z.is_floating_point():
         raise TypeError(f"{name}: expected a floating-point tensor, got {z.dtype}; convert with {name}.double()")
     if ndim is not None and z.ndim != ndim:
         shape = "(P, d)" if ndim == 2 else "(P, M + 1, d)"
-        raise ValueError(
-            f"{name}: expected shape {shape}, got {tuple(z.shape)}; a single one goes in as {name}.unsqueeze(0)"
-        )
+        remedy = f"a single one goes in as {name}.unsqueeze(0)" if z.ndim < ndim else "encode data first"
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(z.shape)}; {remedy}")
     if z.ndim == 0 or z.shape[-1] == 0:
         raise ValueError(f"{name}: expected shape (*batch, d) with d ≥ 1, got {tuple(z.shape)}")
     if not torch.isfinite(z).all():
@@ -87,8 +87,8 @@ def check_modes(name: str, function: Callable) -> None:
         for part, module in owner.named_modules():
             if module.training and isinstance(module, _BATCH_DEPENDENT):
                 raise ValueError(
-                    f"{name}: {part or 'the module'} is a {type(module).__name__} in training mode, so its output "
-                    "is not a function of its input; call .eval() on it first"
+                    f"{name}: {f'layer {part!r}' if part else 'the module'} is a {type(module).__name__} in training "
+                    "mode, so its output is not a function of its input; call .eval() on the model first"
                 )
 
 
@@ -124,7 +124,8 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
                 raise
             raise ValueError(
                 f"decoder: could not decode latent points of shape {tuple(z.shape)} and type {z.dtype}: {error}. "
-                "Expected (B, d) with the number of latent dimensions d of this decoder; are these codes of this model?"
+                "Expected codes (B, d) with the decoder's number of latent dimensions d and of its type, and the "
+                "decoding part of a model alone, such as model.decode"
             ) from error
         if not isinstance(x, Tensor):
             remedy = "; the forward of a whole autoencoder? pass its decoding part" if isinstance(x, tuple) else ""

@@ -34,8 +34,11 @@ def test_what_is_no_model_is_refused_with_the_remedy():
         latent_model(nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"dictionary of its parameters.*load_state_dict"):
         latent_model(nn.Linear(2, 2).state_dict())
-    with pytest.raises(TypeError, match=r"path 'seed_0.pt'; load it"):
+    with pytest.raises(TypeError, match=r"path 'seed_0.pt'; .*torch.load"):
         latent_model("seed_0.pt")
+    foreign = type("SCVI", (), {"__module__": "scvi.model._scvi"})
+    with pytest.raises(TypeError, match=r"got scvi's SCVI; hand in lg.from_scvi\(model\)"):
+        latent_model(foreign())
     with pytest.raises(TypeError, match="encode: expected a callable"):
         LatentModel(None, nn.Linear(2, 2))
 
@@ -54,6 +57,11 @@ def test_what_is_no_model_is_refused_with_the_remedy():
 def test_encoders_that_give_no_codes_are_refused(encode, error, message):
     with pytest.raises(error, match=message):
         latent_model((encode, nn.Identity())).codes(torch.rand(3, 2))
+
+
+def test_integers_are_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"type torch.int64.*data.float\(\)"):
+        latent_model(_Autoencoder().eval()).codes(torch.ones(3, 5, dtype=torch.long))
 
 
 def test_data_are_encoded_in_batches_in_the_models_type():

@@ -259,6 +259,8 @@ def test_data_come_in_the_models_type_or_say_what_they_are():
     assert torch.equal(found.geodesic.points, explore(model, x, segments=8, tol=1e-3).select(3, 17).geodesic.points)
     with pytest.raises(TypeError, match="expected a tensor or a NumPy array"):
         explore(model, SimpleNamespace(X=x))
+    with pytest.raises(ValueError, match="could not decode latent points"):
+        explore((model.encode, nn.Linear(5, 36)), x)
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((36,), 1), ((6, 6), 1), ((3, 6, 6), 3), ((6, 6, 3), 3)])

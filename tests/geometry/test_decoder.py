@@ -70,7 +70,7 @@ def test_modules_behind_functions_are_checked_before_anything_passes_through_the
         lambda: lg.distance(around(module), torch.zeros(2, 3), torch.ones(2, 3)),
         lambda: lg.latent_model((around(module), nn.Identity())).codes(torch.rand(4, 3)),
     ):
-        with pytest.raises(ValueError, match=r"1 is a BatchNorm1d in training mode.*\.eval\(\)"):
+        with pytest.raises(ValueError, match=r"layer '1' is a BatchNorm1d in training mode.*\.eval\(\)"):
             measure()
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert lg.latent_model((around(module.eval()), nn.Identity())).codes(torch.rand(4, 3)).shape == (4, 8)
@@ -108,7 +108,9 @@ def test_what_is_not_a_decoder_is_refused(decoder, error, message):
 
 @pytest.mark.parametrize("measure", [lg.pullback_metric, lambda f, z: lg.distance(f, z, z + 1), lg.distance_matrix])
 def test_points_of_another_dimension_are_refused(measure):
-    with pytest.raises(ValueError, match=r"latent points of shape .*5\).* number of latent dimensions") as caught:
+    with pytest.raises(
+        ValueError, match=r"latent points of shape .*5\).* number of latent dimensions .* model\.decode"
+    ) as caught:
         measure(nn.Linear(3, 4), torch.zeros(2, 5))
     assert isinstance(caught.value.__cause__, RuntimeError)
 
@@ -126,7 +128,9 @@ def test_want_of_memory_is_no_fault_of_the_points():
     [
         ([[0.0]], None, TypeError, "torch.as_tensor"),
         (torch.zeros(2, 3, dtype=torch.long), None, TypeError, "floating-point"),
+        ((torch.zeros(2, 3), torch.zeros(2, 3)), 2, TypeError, "first part, the mean"),
         (torch.zeros(3), 2, ValueError, r"unsqueeze\(0\)"),
+        (torch.zeros(3, 1, 8, 8), 2, ValueError, "encode data first"),
         (torch.zeros(2, 0), 2, ValueError, "d ≥ 1"),
         (torch.tensor([[float("nan")]]), 2, ValueError, "NaN or infinity"),
     ],

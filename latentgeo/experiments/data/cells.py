@@ -54,6 +54,9 @@ def dealt(
 
 
 def all_cells(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cells of all parts with their types, as an atlas shows them: (n, genes) and (n,)."""
+    """Cells of all parts with their types: (n, genes) and (n,).
+
+    They stand in the order of the parts, not in that of the atlas: do not put them beside an AnnData's own columns.
+    """
     cells = torch.cat([dataset.train, dataset.validation, dataset.test])
     return cells, torch.cat([dataset.train_labels, dataset.validation_labels, dataset.test_labels])
