@@ -47,14 +47,16 @@ def environment(device: str = "cpu") -> dict[str, object]:
 
 @functools.cache
 def _commit() -> dict[str, object]:
-    """Commit of the checkout, and whether its tracked files differ from it; None without git."""
+    """Commit of the checkout, and whether its tracked files differ from it, but for results; None without git."""
 
     def git(*arguments: str) -> str:
         options = {"capture_output": True, "text": True, "check": True, "timeout": 10}
         return subprocess.run(["git", "-C", str(project_root()), *arguments], **options).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+        # A run rewrites figures and tables one by one: none of them says how the next was made.
+        sources = ["--", ".", ":(exclude)figures", ":(exclude)data/results"]
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno", *sources))}
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
 

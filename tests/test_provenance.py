@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import pandas as pd
 import pytest
@@ -42,3 +43,22 @@ def test_a_file_that_was_changed_or_has_no_record_is_not_traced(table, capsys):
     table.write_text(table.read_text() + "9\n")
     with pytest.raises(ValueError, match="has been changed since"):
         provenance.trace(table)
+
+
+def test_results_do_not_count_as_changes_of_the_code_and_sources_do(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-C", tmp_path, *arguments], check=True, capture_output=True)
+
+    files = [tmp_path / name for name in ("module.py", "figures/a.png", "data/results/a.csv")]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("first")
+    git("init")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "first")
+    monkeypatch.setattr(provenance, "project_root", lambda: tmp_path)
+    dirty = []
+    for path in reversed(files):
+        path.write_text("second")
+        dirty.append(provenance._commit.__wrapped__()["dirty"])
+    assert dirty == [False, False, True]
