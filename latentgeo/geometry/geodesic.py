@@ -25,6 +25,7 @@ from latentgeo.geometry.multilevel import bytes_per_pair, refine
 
 _BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
 _KINKED = 1.4  # median order of convergence below which the decoder is not smooth at the scale of the segments
+_NEGLIGIBLE = 1e-6  # a relative error for which nobody needs to be told of kinks
 _MAX_ERROR = 0.1  # a length that may be off by more is not resolved by its segments
 _MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
 Initial = Tensor | Sequence[Tensor | None] | None
@@ -286,8 +287,8 @@ def _warn_of_failures(result: Geodesic, options: _Options, which: str, stackleve
             RuntimeWarning,
             stacklevel=stacklevel,
         )
-    # Within the tolerance it is the solver's residual, not the decoder, that sets the order.
-    if len(result) and result.order.median() < _KINKED and result.error.median() > 10.0 * tol:
+    # Within the tolerance, or near rounding, it is not the decoder that sets the order.
+    if len(result) and result.order.median() < _KINKED and result.error.median() > max(10.0 * tol, _NEGLIGIBLE):
         warnings.warn(
             f"lengths converge only as N^-{result.order.median():.1f}, not N^-2, in the number of segments: the "
             "decoder has kinks (ReLU), or its curves bend faster than these segments follow. The errors given allow "
