@@ -34,7 +34,8 @@ if TYPE_CHECKING:  # for editors, type checkers and the documentation; at run ti
     from latentgeo.adapters.model import LatentModel, latent_model
     from latentgeo.adapters.scvi import from_scvi
     from latentgeo.adapters.sklearn import GeodesicDistance
-    from latentgeo.experiments.agreement import Agreement, agreement
+    from latentgeo.experiments.agreed import Agreement
+    from latentgeo.experiments.agreement import agreement
     from latentgeo.experiments.data import DataError, Dataset, MissingDataError, load_dataset
     from latentgeo.experiments.power import false_positive_rates, power_curve
     from latentgeo.experiments.statistics import coefficient_of_variation, compare_reliability
@@ -141,7 +142,8 @@ _PUBLIC = {
     },
     "Your own models": {
         "adapters.model": ["LatentModel", "latent_model"],
-        "experiments.agreement": ["Agreement", "agreement"],
+        "experiments.agreement": ["agreement"],
+        "experiments.agreed": ["Agreement"],
         "explorer": ["Explorer", "explore"],
         "adapters.sklearn": ["GeodesicDistance"],
         "adapters.anndata": ["geodesic_neighbors", "geodesic_distances"],

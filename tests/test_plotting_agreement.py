@@ -1,7 +1,7 @@
 import pandas as pd
 
 from latentgeo import plotting
-from latentgeo.experiments.agreement import Agreement
+from latentgeo.experiments.agreed import Agreement
 
 
 def test_every_pair_is_drawn_and_what_is_not_known_is_left_out():

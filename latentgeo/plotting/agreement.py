@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from latentgeo.experiments.agreement import Agreement
+from latentgeo.experiments.agreed import Agreement
 from latentgeo.plotting.style import COLUMN, METHOD_COLOURS, METHOD_NAMES, STYLE
 
 _UNRELIABLE = "0.55"
