@@ -28,7 +28,7 @@ browser: venv
 
 # The documentation site, into build/docs: open build/docs/index.html. Fails at a broken link.
 docs: venv
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file .site/mkdocs.yml
 
 lint: venv
 	$(BIN)/ruff check .

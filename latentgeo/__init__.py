@@ -4,6 +4,10 @@ Distances, angles and volumes measured with the pull-back metric of a decoder do
 training run happened to choose. This package computes them, checks that claim, and reproduces the experiments of
 "Identifying Metric Structures of Deep Latent Variable Models" (Syrota et al., ICML 2025).
 
+The names below are what is needed for a model of one's own; further functions are in the modules ``lg.metric``,
+``lg.curve``, ``lg.curvature``, ``lg.triangles``, ``lg.likelihood``, ``lg.surfaces``, ``lg.coordinates`` and
+``lg.reliability``, and the paper's data, models and experiments in ``lg.paper``.
+
 Notation, the same in code, notebooks and README:
 
 ======== =================================================== ==============
@@ -25,159 +29,62 @@ S        seeds, that is independently trained models
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-# ruff: noqa: F401
-if TYPE_CHECKING:  # for editors, type checkers and the documentation; at run time __getattr__ does it, name by name
-    from latentgeo.adapters.anndata import geodesic_distances, geodesic_neighbors
-    from latentgeo.adapters.autoencoder import from_autoencoder_kl
-    from latentgeo.adapters.model import LatentModel, latent_model
-    from latentgeo.adapters.scvi import from_scvi
-    from latentgeo.adapters.sklearn import GeodesicDistance
-    from latentgeo.experiments.agreed import Agreement
-    from latentgeo.experiments.agreement import agreement
-    from latentgeo.experiments.data import DataError, Dataset, MissingDataError, load_dataset
-    from latentgeo.experiments.power import false_positive_rates, power_curve
-    from latentgeo.experiments.statistics import coefficient_of_variation, compare_reliability
-    from latentgeo.experiments.study import Study
-    from latentgeo.explorer import Explorer, explore
-    from latentgeo.geometry.chunked import Chunked
-    from latentgeo.geometry.curvature import (
-        gaussian_curvature,
-        ricci_curvature,
-        riemann,
-        scalar_curvature,
-        second_fundamental_form,
-        sectional_curvature,
-    )
-    from latentgeo.geometry.curve import chord_energy, chord_length, speed_variation, straight_line
-    from latentgeo.geometry.ensemble import Ensemble, IndependentDraws
-    from latentgeo.geometry.fisher import fisher_rao
-    from latentgeo.geometry.geodesic import Geodesic, distance, distance_matrix, geodesic
-    from latentgeo.geometry.graph import graph_curves, landmark_distances
-    from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
-    from latentgeo.geometry.metric import angle, inner, jacobian, norm, pullback_metric, volume, volume_element
-    from latentgeo.geometry.statistical import fisher_metric, minimise_statistical_energy, statistical_energy
-    from latentgeo.geometry.triangles import GeodesicTriangle, geodesic_triangle, holonomy, triangle_integral
-    from latentgeo.identifiability.checks import check_identifiability
-    from latentgeo.identifiability.diagnostics import check_assumptions
-    from latentgeo.identifiability.embedding import isometric_embedding
-    from latentgeo.identifiability.flows import NeuralFlow, random_flow
-    from latentgeo.identifiability.models import elbo, reparametrise_model
-    from latentgeo.identifiability.transforms import (
-        CoordinateWarp,
-        LinearTransform,
-        RadialTwist,
-        preserves_prior,
-        random_affine,
-        random_rotation,
-        reparametrise,
-    )
-    from latentgeo.models.injective import InjectiveDecoder
-    from latentgeo.models.isometry import IsometricVAE, isometry_penalty
-    from latentgeo.models.perceptual import PerceptualVAE
-    from latentgeo.models.training import TrainingConfig, train
-    from latentgeo.models.vae import VAE, build_vae
+from latentgeo import agreement
+from latentgeo.geometry import curvature, curve, likelihood, maps, metric, surfaces, triangles
+from latentgeo.geometry.curvature import gaussian_curvature, scalar_curvature
+from latentgeo.geometry.decoder import Chunked, Ensemble
+from latentgeo.geometry.geodesic.solve import Geodesic, distance, distance_matrix, geodesic
+from latentgeo.geometry.geodesic.starts import graph_curves
+from latentgeo.geometry.likelihood import fisher_metric, fisher_rao
+from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
+from latentgeo.geometry.metric import angle, pullback_metric, volume, volume_element
+from latentgeo.geometry.triangles import geodesic_triangle
+from latentgeo.identifiability import coordinates
+from latentgeo.identifiability.charts import isometric_embedding
+from latentgeo.identifiability.coordinates import (
+    CoordinateWarp,
+    LinearTransform,
+    RadialTwist,
+    random_affine,
+    random_flow,
+    random_rotation,
+    reparametrise,
+)
 
 __version__ = "0.1.0"
 
-# The public names by subject (a page of the documentation each) and by the module that defines them.
-_PUBLIC = {
-    "Metric": {
-        "geometry.metric": ["jacobian", "pullback_metric", "inner", "norm", "angle", "volume_element", "volume"],
-    },
-    "Curves and geodesics": {
-        "geometry.curve": ["straight_line", "chord_length", "chord_energy", "speed_variation"],
-        "geometry.geodesic": ["Geodesic", "geodesic", "distance", "distance_matrix"],
-        "geometry.graph": ["graph_curves", "landmark_distances"],
-    },
-    "Maps": {
-        "geometry.maps": ["exp_map", "log_map", "parallel_transport", "frechet_mean"],
-    },
-    "Curvature": {
-        "geometry.curvature": [
-            "second_fundamental_form",
-            "riemann",
-            "sectional_curvature",
-            "ricci_curvature",
-            "scalar_curvature",
-            "gaussian_curvature",
-        ],
-    },
-    "Triangles": {
-        "geometry.triangles": ["GeodesicTriangle", "geodesic_triangle", "triangle_integral", "holonomy"],
-    },
-    "Likelihoods": {
-        "geometry.fisher": ["fisher_rao"],
-        "geometry.statistical": ["fisher_metric", "statistical_energy", "minimise_statistical_energy"],
-    },
-    "Ensembles": {
-        "geometry.ensemble": ["Ensemble", "IndependentDraws"],
-        "geometry.chunked": ["Chunked"],
-    },
-    "Reparametrisation": {
-        "identifiability.transforms": [
-            "LinearTransform",
-            "RadialTwist",
-            "CoordinateWarp",
-            "random_rotation",
-            "random_affine",
-            "preserves_prior",
-            "reparametrise",
-        ],
-        "identifiability.flows": ["NeuralFlow", "random_flow"],
-        "identifiability.models": ["reparametrise_model", "elbo"],
-    },
-    "Checks": {
-        "identifiability.checks": ["check_identifiability"],
-        "identifiability.diagnostics": ["check_assumptions"],
-        "identifiability.embedding": ["isometric_embedding"],
-    },
-    "Models": {
-        "models.vae": ["VAE", "build_vae"],
-        "models.isometry": ["IsometricVAE", "isometry_penalty"],
-        "models.perceptual": ["PerceptualVAE"],
-        "models.injective": ["InjectiveDecoder"],
-        "models.training": ["TrainingConfig", "train"],
-    },
-    "Your own models": {
-        "adapters.model": ["LatentModel", "latent_model"],
-        "experiments.agreement": ["agreement"],
-        "experiments.agreed": ["Agreement"],
-        "explorer": ["Explorer", "explore"],
-        "adapters.sklearn": ["GeodesicDistance"],
-        "adapters.anndata": ["geodesic_neighbors", "geodesic_distances"],
-        "adapters.scvi": ["from_scvi"],
-        "adapters.autoencoder": ["from_autoencoder_kl"],
-    },
-    "Experiments": {
-        "experiments.data": ["Dataset", "load_dataset", "DataError", "MissingDataError"],
-        "experiments.study": ["Study"],
-        "experiments.statistics": ["coefficient_of_variation", "compare_reliability"],
-        "experiments.power": ["power_curve", "false_positive_rates"],
-    },
+# What needs more than PyTorch (pandas, scikit-learn, matplotlib, …) is imported when it is first used.
+_LAZY = {
+    "identifiability.invariance": ["check_identifiability"],
+    "identifiability.assumptions": ["check_assumptions"],
+    "agreement.report": ["agreement", "Agreement"],
+    "agreement.reliability": ["compare_reliability", "coefficient_of_variation"],
+    "adapters.model": ["LatentModel", "latent_model"],
+    "adapters.sklearn": ["GeodesicDistance"],
+    "adapters.anndata": ["geodesic_neighbors", "geodesic_distances"],
+    "adapters.scvi": ["from_scvi"],
+    "adapters.autoencoder": ["from_autoencoder_kl"],
+    "explorer": ["explore", "Explorer"],
 }
-_HOME = {
-    name: f"latentgeo.{module}" for modules in _PUBLIC.values() for module, names in modules.items() for name in names
-}
-_FOLDERS = ("adapters", "experiments", "explorer", "geometry", "identifiability", "models", "plotting")
+_HOME = {name: module for module, names in _LAZY.items() for name in names}
+_MODULES = {"reliability": "agreement.reliability", "paper": "paper"}
 
-__all__ = list(_HOME)
+del agreement  # the folder, imported before its function takes the name
+__all__ = [name for name, value in globals().items() if getattr(value, "__module__", "").startswith(__name__)]
+__all__ += _HOME
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name, or a folder of the package, when it is first used.
-
-    So ``import latentgeo`` takes milliseconds, and geometry never waits for pandas or Dask.
-    """
+    """Import a public name or module of what needs more than PyTorch."""
     if name in _HOME:
-        value = globals()[name] = getattr(import_module(_HOME[name]), name)
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
         return value
-    if name in _FOLDERS:
-        return import_module(f"latentgeo.{name}")
+    if name in _MODULES:
+        return import_module(f"{__name__}.{_MODULES[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """What completion offers: the public names as well as what has been imported."""
-    return sorted({*globals(), *__all__, *_FOLDERS})
+    return sorted({*globals(), *__all__, *_MODULES})

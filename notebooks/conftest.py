@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from latentgeo.experiments.data import MissingDataError, load_dataset
+from latentgeo.paper.data import MissingDataError, load_dataset
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentgeo.geometry.ensemble import Ensemble
+from latentgeo.geometry.decoder import Ensemble
 
 torch.set_num_threads(1)
 

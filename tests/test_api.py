@@ -14,9 +14,6 @@ from pathlib import Path
 import pytest
 
 import latentgeo as lg
-from latentgeo import cli
-from latentgeo.experiments.config import PROFILES
-from latentgeo.experiments.data import DATASETS
 
 SNAPSHOT = Path(__file__).with_name("api.txt")
 UPDATE = "python -m tests.test_api"
@@ -34,12 +31,7 @@ def _run(code: str) -> str:
 @pytest.fixture(scope="module")
 def stages() -> dict[str, tuple[float, set[str]]]:
     """Seconds of process time, and heavy modules imported, at three stages of using the package after torch."""
-    geometry = [name for name in lg.__all__ if lg._HOME[name].startswith("latentgeo.geometry.")]
-    stages = {
-        "package": "import latentgeo",
-        "geometry": f"from latentgeo import {', '.join(geometry)}",
-        "study": "from latentgeo import Study",
-    }
+    stages = {"package": "import latentgeo", "agreement": "from latentgeo import agreement"}
     printed = _run(
         "import sys, time, torch, numpy\n"
         "loaded = set(sys.modules)\n"
@@ -52,52 +44,29 @@ def stages() -> dict[str, tuple[float, set[str]]]:
     return {stage: (float(seconds), {*heavy}) for stage, (seconds, *heavy) in zip(stages, rows, strict=True)}
 
 
-@pytest.mark.parametrize("stage", ["package", "geometry"])
-def test_the_package_and_its_geometry_cost_little_beyond_torch(stages, stage):
-    seconds, heavy = stages[stage]
+def test_the_package_and_its_geometry_cost_little_beyond_torch(stages):
+    seconds, heavy = stages["package"]
     assert seconds < LIMIT
     assert heavy == set()
 
 
 def test_what_needs_pandas_is_seen_to_import_it(stages):  # else the test above would see nothing
-    assert "pandas" in stages["study"][1]
+    assert "pandas" in stages["agreement"][1]
 
 
-def test_help_does_not_wait_for_torch():
-    printed = _run(
-        "import contextlib, sys, latentgeo.cli\n"
-        "for words in (['--help'], ['reproduce', '--help'], ['data', '--help']):\n"
-        "    with contextlib.suppress(SystemExit):\n"
-        "        latentgeo.cli.main(words)\n"
-        "print('torch' in sys.modules)"
-    )
-    assert printed.count("usage: ") == 3
-    assert printed.endswith("False")
-
-
-def test_the_command_line_knows_every_profile_and_data_set():
-    assert cli._PROFILES == PROFILES
-    assert cli._DATASETS == DATASETS
-
-
-def test_editors_are_told_the_names_that_are_there_at_run_time():
-    """The imports that type checkers read name what ``__getattr__`` finds, and where."""
-    text = inspect.getsource(lg).partition("if TYPE_CHECKING:")[2].partition("\n__version__")[0]
-    told = {
-        name: module
-        for module, names in re.findall(r"^    from ([\w.]+) import (\([^)]+\)|.+)$", text, re.MULTILINE)
-        for name in re.findall(r"\w+", names)
-    }
-    assert told == lg._HOME
-
-
-def test_names_are_those_of_their_modules_and_complete_in_a_shell():
-    for name in lg.__all__:
-        assert getattr(lg, name).__module__.startswith(lg._HOME[name])
-    assert {*lg.__all__, "geometry", "__version__"} <= {*dir(lg)}
-    assert lg.geometry.__name__ == "latentgeo.geometry"
+def test_names_are_few_written_once_and_complete_in_a_shell():
+    assert len(lg.__all__) <= 45
+    text = inspect.getsource(lg).replace("import agreement\n", "")  # the folder
+    assert [name for name in lg.__all__ if len(re.findall(rf"(?<![`.\w]){name}(?=[,\n\"])", text)) != 1] == []
+    assert {*lg.__all__, "metric", "paper", "reliability", "__version__"} <= {*dir(lg)}
+    assert lg.paper.Study.__module__ == "latentgeo.paper.study"
     with pytest.raises(AttributeError, match="no attribute 'geodesics'"):
         _ = lg.geodesics
+
+
+def test_agreement_stays_the_function_whatever_is_imported_first():
+    for first in ("latentgeo.agreement.reliability", "latentgeo.agreement", "latentgeo.paper"):
+        assert _run(f"import {first}, latentgeo; print(callable(latentgeo.agreement))") == "True"
 
 
 def _signature(thing: object) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import latentgeo as lg
-from latentgeo.paths import project_root
+from latentgeo.paper.paths import project_root
 
 ROOT = project_root()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def hooks():
     pytest.importorskip("mkdocs")
-    spec = importlib.util.spec_from_file_location("mkdocs_hooks", ROOT / "mkdocs_hooks.py")
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / ".site" / "hooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -29,12 +29,14 @@ def hooks():
 def test_the_site_builds_without_a_warning_or_a_broken_link(tmp_path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command += ["--config-file", ".site/mkdocs.yml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
     assert {"index.html", "CONTRIBUTING.html", "api/metric.html", "notebooks/00_start_here.html"} <= pages
     reference = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "api").glob("*.html"))
-    missing = [name for name in lg.__all__ if f'id="latentgeo.{name}"' not in reference]
+    places = {name: f"{getattr(lg, name).__module__}.{name}" for name in lg.__all__}
+    missing = [name for name, place in places.items() if f'id="{place}"' not in reference]
     assert missing == []
     assert not re.search(r":(func|class|meth|mod|math):", reference)
 
@@ -60,9 +62,9 @@ def test_broken_links_are_found(hooks, tmp_path):
 @pytest.mark.parametrize(
     ("docstring", "markdown"),
     [
-        ("as :func:`latentgeo.geometry.maps.exp_map` does", "as [`exp_map`][latentgeo.exp_map] does"),
-        ("from :meth:`latentgeo.Study.run`", "from [`Study.run`][latentgeo.Study.run]"),
-        ("see :mod:`latentgeo.geometry.whitening`", "see `latentgeo.geometry.whitening`"),
+        ("as :func:`latentgeo.geometry.maps.exp_map` does", "as [`exp_map`][latentgeo.geometry.maps.exp_map] does"),
+        ("from :meth:`latentgeo.paper.Study.run`", "from [`Study.run`][latentgeo.paper.study.Study.run]"),
+        ("see :mod:`latentgeo.geometry.geodesic.preconditioner`", "see `latentgeo.geometry.geodesic.preconditioner`"),
         ("draws :math:`x_a * 2`", "draws $x_a * 2$"),
         ("shape (*batch, d), not ``(*batch)``", r"shape (\*batch, d), not ``(*batch)``"),
         ("    **options: see below", "    **options: see below"),

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
 from latentgeo.adapters.model import LatentModel, latent_model
+from latentgeo.geometry.geodesic.neighbours import measure, solve, warn_of_uncertified
 from latentgeo.geometry.maps import frechet_mean
-from latentgeo.geometry.neighbours import measure, solve, warn_of_uncertified
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -110,9 +110,10 @@ def geodesic_neighbors(
     r"""Neighbour graph of cells by geodesic distance, in place of ``scanpy.pp.neighbors``.
 
     The neighbours are exact: pairs of cells are solved in the order of their distances in data space, which bound
-    geodesic ones from below, until no other pair can matter (:func:`latentgeo.geometry.neighbours.nearest_neighbours`).
-    They, their distances and so all that is computed from the graph alone do not depend on the latent coordinates that
-    a training run happened to choose. scanpy itself turns the distances into connectivities, through its public
+    geodesic ones from below, until no other pair can matter
+    (:func:`latentgeo.geometry.geodesic.neighbours.nearest_neighbours`). They, their distances and so all that is
+    computed from the graph alone do not depend on the latent coordinates that a training run happened to choose. scanpy
+    itself turns the distances into connectivities, through its public
     interface for neighbour searches.
 
     It costs far more than Euclidean neighbours. Of the 244,650 pairs of the 700 cells in scanpy's

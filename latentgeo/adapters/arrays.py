@@ -15,6 +15,16 @@ from latentgeo.adapters.model import LatentModel, latent_model, parameter_of
 _CHUNK = 2048  # rows that are made dense and encoded at a time
 
 
+def as_images(x: Tensor) -> Tensor:
+    """Images in [0, 1]: bytes (uint8, 0 to 255) as float32, anything else as it is.
+
+    Example:
+        >>> as_images(torch.tensor([0, 255], dtype=torch.uint8)), as_images(torch.tensor([0.5]))
+        (tensor([0., 1.]), tensor([0.5000]))
+    """
+    return x.float() / 255.0 if x.dtype == torch.uint8 else x
+
+
 def _identity(x: Tensor) -> Tensor:
     return x
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from latentgeo.adapters.model import LatentModel
-from latentgeo.geometry.chunked import Chunked, transforming
+from latentgeo.geometry.decoder import Chunked, transforming
 
 
 class _FlatDecoder(nn.Module):

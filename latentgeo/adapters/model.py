@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from latentgeo.geometry.decoder import Decoder, check_modes, modules_of
-from latentgeo.models.vae import VAE
 
 _ENCODED = 1024  # data encoded at a time
 _ADAPTERS = {"scvi": "from_scvi", "diffusers": "from_autoencoder_kl"}  # by the package a model comes from
@@ -115,9 +114,8 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
     """See a model from its latent space.
 
     Args:
-        model: a :class:`LatentModel`; a :class:`latentgeo.VAE` (the posterior mean, and its decoders under their
-            expected metric); a pair ``(encode, decoder)`` of callables; or any object with the methods ``encode`` and
-            ``decode`` (or ``decoder``).
+        model: a :class:`LatentModel`; a pair ``(encode, decoder)`` of callables; or any object with the methods
+            ``encode`` (the posterior mean) and ``decode`` (or ``decoder``), such as a :class:`latentgeo.paper.VAE`.
         name: what tables and figures call it; the class's name by default.
 
     Returns:
@@ -133,8 +131,6 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
     """
     if isinstance(model, LatentModel):
         return model if name is None else dataclasses.replace(model, name=name)
-    if isinstance(model, VAE):
-        return LatentModel(model.encode, model.ensemble, name or type(model).__name__)
     if isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
         return LatentModel(*model, name or "model")
     encode = getattr(model, "encode", None)
@@ -159,6 +155,6 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
             )
     has = "an nn.Module without them" if isinstance(model, nn.Module) else f"{type(model).__name__}"
     raise TypeError(
-        f"model: expected a latentgeo.VAE, a LatentModel, a pair (encode, decoder), or an object with methods encode "
+        f"model: expected a LatentModel, a pair (encode, decoder), or an object with methods encode "
         f"and decode, got {has}; write LatentModel(encode=lambda x: …, decoder=lambda z: …)"
     )

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from latentgeo.adapters.model import LatentModel
-from latentgeo.geometry.fisher import fisher_rao
+from latentgeo.geometry.likelihood import fisher_rao
 
 if TYPE_CHECKING:
     from scvi.model import SCVI

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
-from latentgeo.geometry.neighbours import measure
+from latentgeo.geometry.geodesic.neighbours import measure
 
 _UNCONVERGED = ("warn", "raise")
 
@@ -26,7 +26,7 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     that are identified in the place of Euclidean ones. ``fit`` keeps the reference rows, ``transform`` solves one
     geodesic for each new row and reference row, and ``fit_transform`` one for each pair of rows: its matrix is exactly
     symmetric with a zero diagonal. For neighbours of very many points see
-    :func:`latentgeo.geometry.neighbours.nearest_neighbours`, which solves for few pairs.
+    :func:`latentgeo.geometry.geodesic.neighbours.nearest_neighbours`, which solves for few pairs.
 
     Arrays come in and go out as NumPy's. The computation is in the type of the model's parameters, usually float32, or
     for a function without parameters in that of X; the matrix has the type of X, float64 for integers.

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.decoder import Decoder
-from latentgeo.geometry.ensemble import Ensemble
-from latentgeo.models.vae import as_images
+from latentgeo.adapters.arrays import as_images
+from latentgeo.geometry.decoder import Decoder, Ensemble
 
 KINDS = ("auto", "images", "features")
 _SMALLEST = 4  # pixels along a side of what is taken for an image

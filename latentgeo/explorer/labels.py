@@ -75,7 +75,7 @@ def classes(
             f"class_names: expected a name for each of the labels {', '.join(map(str, values[:12]))}, as integers from "
             f"0, got {len(class_names)} names"
         )
-    from latentgeo.plotting.style import COLOURS
+    from latentgeo.style import COLOURS
 
     palette = COLOURS.as_hex()
     if len(names) > len(palette) * len(MARKERS):

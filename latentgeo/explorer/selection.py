@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentgeo.geometry.curve import chord_length, richardson, straight_line
 from latentgeo.geometry.decoder import Decoder, flat_decoder
-from latentgeo.geometry.geodesic import Geodesic, geodesic
+from latentgeo.geometry.geodesic.solve import Geodesic, geodesic
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from latentgeo.explorer.decoded import frames, most_changing
 from latentgeo.explorer.explorer import REMEDY, _installed
 from latentgeo.explorer.selection import Selection
-from latentgeo.plotting.style import COLOURS, PAGE, STYLE
+from latentgeo.style import COLOURS, PAGE, STYLE
 
 if TYPE_CHECKING:
     from latentgeo.explorer.explorer import Explorer

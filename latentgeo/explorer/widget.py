@@ -11,7 +11,7 @@ import traitlets
 
 from latentgeo.explorer.decoded import frames, most_changing
 from latentgeo.explorer.selection import Selection
-from latentgeo.plotting.style import COLOURS
+from latentgeo.style import COLOURS
 
 if TYPE_CHECKING:
     from latentgeo.explorer.explorer import Explorer

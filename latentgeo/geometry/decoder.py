@@ -1,13 +1,15 @@
-"""What the geometry asks of a decoder, checked once: a row-wise map (B, d) -> (B, *event)."""
+"""What a decoder is: a row-wise map (B, d) -> (B, *event), checked once; several as one; in bounded memory."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Decoder = Callable[[Tensor], Tensor]
 _BATCH_DEPENDENT = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
@@ -143,3 +145,118 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
         return x.flatten(1)
 
     return decode
+
+
+class Ensemble(nn.Module):
+    r"""K decoders as the single decoder whose pull-back metric is their expected metric.
+
+    .. math:: F(z) = (f_1(z), \ldots, f_K(z)) / \sqrt{K},
+        \qquad J_F^\top J_F = \frac{1}{K} \sum_{k=1}^{K} J_k^\top J_k.
+
+    Chords measure the same way: :math:`\|F(b) - F(a)\|^2 = \frac{1}{K} \sum_k \|f_k(b) - f_k(a)\|^2`, the *same*
+    decoder at both ends. A curve's discrete energy therefore converges as the curve is refined, the metric is
+    Riemannian, and the identifiability theorem covers it.
+
+    Args:
+        decoders: the K decoders, each mapping (B, d) -> (B, *event) with the same event shape. Modules among them
+            are registered as submodules.
+
+    Raises:
+        ValueError: no decoder was given.
+        TypeError: an entry is not callable.
+
+    Example:
+        >>> import torch
+        >>> F = Ensemble([lambda z: 1.0 * z, lambda z: 3.0 * z])
+        >>> F(torch.ones(2, 5)).shape
+        torch.Size([2, 2, 5])
+        >>> (F(torch.ones(1, 1)) - F(torch.zeros(1, 1))).square().sum()  # the mean of 1 and 9
+        tensor(5.0000)
+    """
+
+    def __init__(self, decoders: Sequence[Callable[[Tensor], Tensor]]) -> None:
+        super().__init__()
+        decoders = list(decoders)
+        if not decoders:
+            raise ValueError("Ensemble expects at least one decoder, got none")
+        for k, decoder in enumerate(decoders):
+            if not callable(decoder):
+                raise TypeError(
+                    f"Ensemble expects callables (B, d) -> (B, *event), but entry {k} is a {type(decoder).__name__}"
+                )
+        self._callables = decoders
+        self.modules_of_decoders = nn.ModuleList(f for f in decoders if isinstance(f, nn.Module))
+
+    def __len__(self) -> int:
+        """Return the number of decoders K."""
+        return len(self._callables)
+
+    def __getitem__(self, k: int) -> Callable[[Tensor], Tensor]:
+        """Return decoder k alone (without the factor 1/√K)."""
+        return self._callables[k]
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode with every member: (B, d) -> (B, K, *event), scaled by 1/√K."""
+        return torch.stack([decoder(z) for decoder in self._callables], dim=1) / len(self) ** 0.5
+
+
+class Chunked(nn.Module):
+    r"""A decoder that is given at most so many latent points at a time.
+
+    .. math:: F(z_1, \ldots, z_B) = \big(f(z_1, \ldots, z_r),\; f(z_{r+1}, \ldots, z_{2r}),\; \ldots\big)
+
+    Its values and derivatives are those of f. Where they are differentiated by ``backward`` or
+    ``torch.autograd.grad``, also twice, the intermediate results of f are not kept but made again, chunk by chunk: the
+    peak memory is that of f on r points, and of the outputs, for a third pass through f. With geodesics of N segments
+    all inner points of a curve are decoded at once, so that a decoder of images is what needs this.
+
+    Under the transforms of ``torch.func`` (``jvp``, ``vmap``, ``jacrev``, …), which can make nothing again, it goes
+    through the points in the same chunks and keeps what f keeps.
+
+    Args:
+        decoder: f, mapping (B, d) -> (B, *event), row by row; a module is registered as submodule.
+        rows: r, the number of latent points at a time.
+
+    Raises:
+        TypeError: the decoder is not callable.
+        ValueError: rows is no whole number of at least one.
+
+    References:
+        Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016.
+
+    Example:
+        >>> import torch
+        >>> seen = []
+        >>> f = Chunked(lambda z: (seen.append(len(z)), z.square())[1], rows=2)
+        >>> f(torch.tensor([[1.0], [2.0], [3.0]])).squeeze(1), seen
+        (tensor([1., 4., 9.]), [2, 1])
+    """
+
+    def __init__(self, decoder: Decoder, rows: int) -> None:
+        super().__init__()
+        if not callable(decoder):
+            raise TypeError(
+                f"Chunked expects a callable (B, d) -> (B, *event), got {type(decoder).__name__}; of a model with an "
+                "encoder and a decoder it takes the decoder"
+            )
+        if not isinstance(rows, numbers.Integral) or rows < 1:
+            raise ValueError(f"rows: expected a whole number of at least 1, got {rows!r}")
+        self.decoder, self.rows = decoder, int(rows)
+
+    def extra_repr(self) -> str:
+        """Show the number of rows."""
+        return f"rows={self.rows}"
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode chunk by chunk: (B, d) -> (B, *event)."""
+        chunks = z.split(self.rows)
+        if len(chunks) == 1:
+            return self.decoder(z)
+        if torch.is_grad_enabled() and not transforming():
+            return torch.cat([checkpoint(self.decoder, chunk, use_reentrant=False) for chunk in chunks])
+        return torch.cat([self.decoder(chunk) for chunk in chunks])
+
+
+def transforming() -> bool:
+    """Whether a transform of ``torch.func`` is under way."""
+    return torch._C._functorch.peek_interpreter_stack() is not None

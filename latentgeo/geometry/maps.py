@@ -1,8 +1,8 @@
 r"""Maps between latent space and its tangent spaces: exponential, logarithm, parallel transport, Fréchet mean.
 
-Directions v at a latent point z are latent vectors (*batch, d), measured by :func:`latentgeo.norm`. All four maps
-are natural under isometries, hence identified: in other latent coordinates they give the transformed points and the
-directions transformed by the Jacobian of the change of coordinates.
+Directions v at a latent point z are latent vectors (*batch, d), measured by :func:`latentgeo.metric.norm`. All four
+maps are natural under isometries, hence identified: in other latent coordinates they give the transformed points and
+the directions transformed by the Jacobian of the change of coordinates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
-from latentgeo.geometry.geodesic import distance
+from latentgeo.geometry.geodesic.solve import distance
 from latentgeo.geometry.metric import derivatives, jacobian, norm, pullback_metric
 
 _LOG_SLACK = 0.03  # error of the logarithms that a Fréchet mean's step is made of, relative to the last step

@@ -24,7 +24,7 @@ from torch import Tensor
 from latentgeo.geometry.curvature import second_fundamental_form
 from latentgeo.geometry.curve import richardson
 from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
-from latentgeo.geometry.geodesic import geodesic
+from latentgeo.geometry.geodesic.solve import geodesic
 from latentgeo.geometry.maps import parallel_transport
 from latentgeo.geometry.metric import jacobian, pullback_metric, volume_element
 

@@ -36,9 +36,9 @@ def _atlas():
 def _model():
     """A small VAE of these cells in double precision, trained for a second."""
     cells = torch.from_numpy(_atlas().X.toarray())
-    config = lg.TrainingConfig(epochs=20, batch_size=16, learning_rate=5e-3, warmup_steps=5, patience=20)
-    vae = lg.build_vae("mlp", (cells.shape[1],), 2, decoders=1, seed=0, activation="tanh")
-    return lg.train(vae, cells, cells[:16], config, seed=0).double().eval()
+    config = lg.paper.TrainingConfig(epochs=20, batch_size=16, learning_rate=5e-3, warmup_steps=5, patience=20)
+    vae = lg.paper.build_vae("mlp", (cells.shape[1],), 2, decoders=1, seed=0, activation="tanh")
+    return lg.paper.train(vae, cells, cells[:16], config, seed=0).double().eval()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def graph():
 
 @functools.lru_cache(maxsize=1)
 def _brute_force():
-    return lg.distance_matrix(_model().ensemble, torch.from_numpy(_graph().obsm["X_latentgeo"]), segments=8).numpy()
+    return lg.distance_matrix(_model().decode, torch.from_numpy(_graph().obsm["X_latentgeo"]), segments=8).numpy()
 
 
 def test_the_graph_is_that_of_all_pairs(graph):
@@ -106,7 +106,7 @@ def test_the_graph_does_not_depend_on_latent_coordinates(graph):
     twist = lg.RadialTwist(0.3)
     turned = graph.copy()
     turned.obsm["X_turned"] = twist(codes).numpy()
-    decoder = lg.reparametrise(_model().ensemble, twist)
+    decoder = lg.reparametrise(_model().decode, twist)
     geodesic_neighbors(turned, decoder, n_neighbors=_NEIGHBORS, use_rep="X_turned", segments=8)
 
     def shared(key):
@@ -212,7 +212,7 @@ def test_distances_of_groups_are_identified(graph):
     codes = torch.from_numpy(graph.obsm["X_latentgeo"])
     warp = lg.CoordinateWarp(power=2.0, shift=0.5)
     graph.obsm["X_warped"] = warp(codes).numpy()
-    decoder = _model().ensemble
+    decoder = _model().decode
     here = geodesic_distances(graph, decoder, "type", use_rep="X_latentgeo", members=4, segments=8)
     there = geodesic_distances(
         graph, lg.reparametrise(decoder, warp), "type", use_rep="X_warped", members=4, segments=8

@@ -9,7 +9,7 @@ from torch import nn
 
 import latentgeo as lg
 from latentgeo.geometry.curve import resample
-from latentgeo.paths import project_root
+from latentgeo.paper.paths import project_root
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -65,7 +65,7 @@ def test_directions_are_measured_in_spite_of_the_attention(autoencoder):
     z, v = torch.randn(2, 1, 4 * 8 * 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         difference = (model.decoder(z + 1e-2 * v) - model.decoder(z - 1e-2 * v)).norm() / 2e-2
-    assert lg.norm(model.decoder, z, v).item() == pytest.approx(difference.item(), rel=1e-2)
+    assert lg.metric.norm(model.decoder, z, v).item() == pytest.approx(difference.item(), rel=1e-2)
 
 
 def test_what_does_not_fit_is_refused_with_the_remedy(autoencoder, images):
@@ -93,7 +93,7 @@ def test_the_distance_of_two_codes_of_4096_dimensions_is_certified(autoencoder, 
     a, b = model.codes(images[:2]).unsqueeze(1)
     found = lg.geodesic(model.decoder, a, b, segments=8, tol=1e-2)
     with torch.no_grad():
-        straight, chord = (lg.chord_length(model.decoder, lg.straight_line(a, b, N)) for N in (32, 1))
+        straight, chord = (lg.curve.chord_length(model.decoder, lg.curve.straight_line(a, b, N)) for N in (32, 1))
     assert found.converged.all()
     assert (chord < found.length).all()
     assert (found.length < straight).all()
@@ -109,7 +109,7 @@ def test_the_claimed_error_leaves_room_for_the_shortest_curve_known(autoencoder,
         warnings.simplefilter("ignore", RuntimeWarning)
         finer = lg.geodesic(model.decoder, a, b, segments=16, tol=1e-3, max_iter=100, initial=coarse.points)
     with torch.no_grad():
-        shortest = lg.chord_length(model.decoder, resample(finer.points, 64))
+        shortest = lg.curve.chord_length(model.decoder, resample(finer.points, 64))
     assert coarse.converged.all()
     assert (coarse.length * (1.0 - coarse.error) <= shortest).all()
     assert (shortest < 0.99 * coarse.length).all()  # so that the claim is put to the test
@@ -125,7 +125,7 @@ def peak():  # of this process, in MiB
 
 torch.set_num_threads(1)
 model = lg.from_autoencoder_kl(_autoencoder((16, 32)), rows=1)
-line = lg.straight_line(torch.zeros(1, 4096), torch.ones(1, 4096), 15)[0].requires_grad_()
+line = lg.curve.straight_line(torch.zeros(1, 4096), torch.ones(1, 4096), 15)[0].requires_grad_()
 for decoder in (model.decoder, model.decoder.decoder):
     torch.autograd.grad(decoder(line[:2]).square().sum(), line)
     before = peak()

@@ -16,7 +16,7 @@ class _Autoencoder(nn.Module):
 
 
 def test_every_kind_of_model_is_understood():
-    vae = lg.build_vae("mlp", (1, 8, 8), 2, decoders=2, seed=0).eval()
+    vae = lg.paper.build_vae("mlp", (1, 8, 8), 2, decoders=2, seed=0).eval()
     x = torch.rand(3, 1, 8, 8)
     seen = latent_model(vae)
     assert torch.equal(seen.codes(x), vae.encode(x))

@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 
 import latentgeo as lg
-from latentgeo.experiments.benchmark import calibration, coverage
-from latentgeo.experiments.distances import draw_pairs
+from latentgeo.agreement.pairs import draw_pairs
+from latentgeo.paper.benchmark import calibration, coverage
 
 
 def calibrate(decoder, a: torch.Tensor, b: torch.Tensor, **options: object) -> dict[str, float]:
@@ -53,10 +53,10 @@ def main() -> None:
     parser.add_argument("--tol", type=float, nargs="+", default=[1e-4])
     options = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)
-    test = lg.load_dataset("fashion_mnist").test
+    test = lg.paper.load_dataset("fashion_mnist").test
     start, end = draw_pairs(len(test), options.pairs)
     for architecture in options.models:
-        model = lg.Study("fashion_mnist", architecture).trained(0)
+        model = lg.paper.Study("fashion_mnist", architecture).trained(0)
         a, b = model.encode(test[start]), model.encode(test[end])
         for count in options.decoders:
             decoder = model.decoders[0] if count == 1 else lg.Ensemble(model.decoders[:count])

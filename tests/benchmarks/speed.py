@@ -1,6 +1,6 @@
 """How fast are geodesics, and how does that scale? On trained Fashion-MNIST decoders, d = 16.
 
-    python -m tests.benchmarks.speed baseline scaling memory ensemble convolutional landmarks
+    python -m tests.benchmarks.speed baseline scaling memory ensemble convolutional
 
 prints one table for each part named. Times are medians within one process; errors are relative to double precision
 with 64 segments. The baseline takes minutes.
@@ -13,8 +13,8 @@ import warnings
 import torch
 
 import latentgeo as lg
-from latentgeo.experiments import benchmark
-from latentgeo.experiments.benchmark import timed
+from latentgeo.paper import benchmark
+from latentgeo.paper.benchmark import timed
 
 
 def _peak_gib():
@@ -22,8 +22,8 @@ def _peak_gib():
 
 
 def _codes(architecture, images):
-    model = lg.Study("fashion_mnist", architecture).trained(0)
-    return model, model.encode(lg.load_dataset("fashion_mnist").test[:images])
+    model = lg.paper.Study("fashion_mnist", architecture).trained(0)
+    return model, model.encode(lg.paper.load_dataset("fashion_mnist").test[:images])
 
 
 def baseline():
@@ -62,7 +62,7 @@ def memory():
 def ensemble():
     """Eight MLP decoders, 100 pairs."""
     model, z = _codes("mlp", 2000)
-    result, seconds = timed(lambda: lg.geodesic(model.ensemble, z[:100], z[1000:1100]))
+    result, seconds = timed(lambda: lg.geodesic(model.decode, z[:100], z[1000:1100]))
     print(f"8 MLP decoders, 100 pairs: {seconds:.2f} s, {result.decoder_rows / 100 / 15:.1f} passes for each node")
 
 
@@ -70,7 +70,7 @@ def convolutional():
     """The paper's convolutional decoders, 20 pairs, beside the MLP's."""
     for architecture in ("mlp", "conv"):
         model, z = _codes(architecture, 2000)
-        for name, decoder in (("1 decoder", model.decoders[0]), ("8 decoders", model.ensemble)):
+        for name, decoder in (("1 decoder", model.decoders[0]), ("8 decoders", model.decode)):
             result, seconds = timed(lambda d=decoder, z=z: lg.geodesic(d, z[:20], z[1000:1020]))
             print(
                 f"{architecture}, {name}, 20 pairs: {seconds:.2f} s, {result.decoder_rows / 20 / 15:.1f} passes for "
@@ -78,25 +78,8 @@ def convolutional():
             )
 
 
-def landmarks():
-    """Graph distances of 20,000 points from 100 landmarks, against exact geodesics."""
-    model, _ = _codes("mlp", 1)
-    z = model.encode(lg.load_dataset("fashion_mnist").train[:20_000])
-    for neighbours in (10, 40):
-        found, seconds = timed(
-            lambda k=neighbours: lg.landmark_distances(model.ensemble, z, torch.arange(100), neighbours=k), 1
-        )
-        others = torch.arange(1000, 1100)
-        exact = lg.distance(model.ensemble, z[:100], z[others])
-        excess = found[torch.arange(100), others] / exact - 1
-        print(
-            f"20,000 points, {neighbours} neighbours: {seconds:.0f} s, too long by {excess.median():.1%} "
-            f"(median; 5-95 %: {excess.quantile(0.05):.1%} to {excess.quantile(0.95):.1%}), peak {_peak_gib():.2f} GiB"
-        )
-
-
 if __name__ == "__main__":
-    parts = {part.__name__: part for part in (baseline, scaling, memory, ensemble, convolutional, landmarks)}
+    parts = {part.__name__: part for part in (baseline, scaling, memory, ensemble, convolutional)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(parts)}; all by default")
     warnings.simplefilter("ignore", RuntimeWarning)

@@ -4,18 +4,18 @@ import pytest
 import torch
 
 import latentgeo as lg
-from latentgeo.experiments.distances import draw_pairs
+from latentgeo.agreement.pairs import draw_pairs
 from tests.benchmarks.calibration import calibrate
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("decoders", [1, 8])
 def test_the_certificate_covers_the_error_on_trained_mlp_decoders(decoders):
-    test = lg.load_dataset("fashion_mnist").test
+    test = lg.paper.load_dataset("fashion_mnist").test
     start, end = draw_pairs(len(test), 100)
-    model = lg.Study("fashion_mnist", "mlp").trained(0)
+    model = lg.paper.Study("fashion_mnist", "mlp").trained(0)
     a, b = model.encode(test[start]), model.encode(test[end])
-    decoder = model.decoders[0] if decoders == 1 else model.ensemble
+    decoder = model.decoders[0] if decoders == 1 else model.decode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         row = calibrate(decoder, a, b)
@@ -27,9 +27,9 @@ def test_the_certificate_covers_the_error_on_trained_mlp_decoders(decoders):
 @pytest.mark.slow
 def test_the_certificate_covers_the_error_on_a_single_convolutional_decoder():
     """The hard case: far more curved than an ensemble, and slow to converge."""
-    test = lg.load_dataset("fashion_mnist").test
+    test = lg.paper.load_dataset("fashion_mnist").test
     start, end = draw_pairs(len(test), 40)
-    model = lg.Study("fashion_mnist", "conv").trained(0)
+    model = lg.paper.Study("fashion_mnist", "conv").trained(0)
     a, b = model.encode(test[start]), model.encode(test[end])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

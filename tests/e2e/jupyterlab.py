@@ -23,7 +23,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from latentgeo.paths import project_root
+from latentgeo.paper.paths import project_root
 from tests.e2e.browser import chromium
 
 NOTEBOOKS = ("00_start_here", "15_your_own_model")
@@ -40,9 +40,9 @@ SMALL = {
 import torch
 import latentgeo as lg
 from latentgeo.explorer import explore
-data = lg.load_dataset("digits")
-model = lg.build_vae("mlp", (1, 8, 8), 2, decoders=1, seed=0, noise=0.25)
-lg.train(model, data.train, data.validation, lg.TrainingConfig(epochs=20, learning_rate=3e-3), seed=0)
+data = lg.paper.load_dataset("digits")
+model = lg.paper.build_vae("mlp", (1, 8, 8), 2, decoders=1, seed=0, noise=0.25)
+lg.paper.train(model, data.train, data.validation, lg.paper.TrainingConfig(epochs=20, learning_rate=3e-3), seed=0)
 view = explore(model.eval(), data.test, labels=data.test_labels, class_names=data.class_names)
 view
 """,

@@ -26,7 +26,7 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 def _images(d=2, decoders=1, n=40, seed=0):
     """An untrained VAE of small images, and images with three classes."""
     random = torch.Generator().manual_seed(seed)
-    return lg.build_vae("mlp", (1, 6, 6), d, decoders, seed=seed).eval(), torch.rand(n, 1, 6, 6, generator=random)
+    return lg.paper.build_vae("mlp", (1, 6, 6), d, decoders, seed=seed).eval(), torch.rand(n, 1, 6, 6, generator=random)
 
 
 def _features(d=2):
@@ -44,7 +44,7 @@ def test_a_selection_is_the_geodesic_between_the_codes(d, axes):
     view = explore(model, x, axes=axes, segments=8, tol=1e-3)
     found = view.select(3, 17)
     codes = model.encode(x)
-    expected = lg.geodesic(model.ensemble, codes[[3]], codes[[17]], segments=8, tol=1e-3)
+    expected = lg.geodesic(model.decode, codes[[3]], codes[[17]], segments=8, tol=1e-3)
     assert torch.equal(found.geodesic.points, expected.points)
     assert (found.length, found.error, found.converged) == (
         expected.length.item(),

@@ -25,17 +25,21 @@ from pathlib import Path
 import pandas as pd
 
 import latentgeo as lg
-from latentgeo.experiments.data import load_dataset
-from latentgeo.experiments.store import RunStore, checksum
+from latentgeo.paper.data import load_dataset
+from latentgeo.paper.store import RunStore, checksum
 
 EPOCHS = 60
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "LATENTGEO_CHECKPOINT_SECONDS": "0.2"}
 
 
-def study(store: Path, seeds: int, epochs: int = EPOCHS) -> lg.Study:
+def study(store: Path, seeds: int, epochs: int = EPOCHS) -> lg.paper.Study:
     """Small models of digits, some seconds each."""
-    training = lg.TrainingConfig(epochs=epochs, batch_size=64, learning_rate=4e-3, warmup_steps=10, patience=epochs)
-    return lg.Study("digits", "mlp", seeds=seeds, pairs=4, latent_dim=2, decoders=2, training=training, store=store)
+    training = lg.paper.TrainingConfig(
+        epochs=epochs, batch_size=64, learning_rate=4e-3, warmup_steps=10, patience=epochs
+    )
+    return lg.paper.Study(
+        "digits", "mlp", seeds=seeds, pairs=4, latent_dim=2, decoders=2, training=training, store=store
+    )
 
 
 def start(store: Path, seeds: int, workers: int, epochs: int = EPOCHS, **environment: str) -> subprocess.Popen[bytes]:

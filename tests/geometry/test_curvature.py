@@ -130,7 +130,7 @@ def test_the_curvature_of_a_product_is_that_of_its_factors():
 def test_the_second_fundamental_form_is_the_normal_part_of_the_second_derivative(decoder):
     z = _points(4, 3)
     second = second_fundamental_form(decoder, z)
-    J = lg.jacobian(decoder, z)
+    J = lg.metric.jacobian(decoder, z)
     hessian = vmap(jacfwd(jacfwd(lambda p: decoder(p[None])[0])))(z)
     tangential = J @ torch.linalg.pinv(J) @ hessian.flatten(2)
     _close(second, hessian - tangential.reshape_as(hessian), 1e-11)
@@ -154,7 +154,7 @@ def test_the_riemann_tensor_has_its_symmetries_and_traces(decoder):
 
 def test_sectional_curvature_agrees_with_the_riemann_tensor(ensemble):
     z, u, v = (_points(8, 3, seed=seed) for seed in range(3))
-    uu, uv, vv = (lg.inner(ensemble, z, a, b) for a, b in [(u, u), (u, v), (v, v)])
+    uu, uv, vv = (lg.metric.inner(ensemble, z, a, b) for a, b in [(u, u), (u, v), (v, v)])
     expected = torch.einsum("pijkl,pi,pj,pk,pl->p", riemann(ensemble, z), u, v, u, v) / (uu * vv - uv.square())
     _close(sectional_curvature(ensemble, z, u, v), expected, 1e-11)
     # Of the plane alone, whatever spans it.

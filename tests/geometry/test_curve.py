@@ -18,7 +18,7 @@ def _arc(segments):
 
 
 def test_chords_converge_from_below_and_extrapolate():
-    lengths = [lg.chord_length(_circle, _arc(N)).item() for N in (8, 16, 32)]
+    lengths = [lg.curve.chord_length(_circle, _arc(N)).item() for N in (8, 16, 32)]
     assert lengths[0] < lengths[1] < lengths[2] < 2.0
     assert (2.0 - lengths[0]) / (2.0 - lengths[1]) == pytest.approx(4.0, rel=0.01)
     assert abs(richardson(*lengths[1:]) - 2.0) < 1e-3 * (2.0 - lengths[2])
@@ -28,10 +28,10 @@ def test_chords_converge_from_below_and_extrapolate():
 @given(seed=st.integers(0, 1000), segments=st.integers(1, 12))
 def test_energy_bounds_the_squared_length_and_their_ratio_is_the_speed_variation(seed, segments):
     points = torch.randn(3, segments + 1, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    length, energy = lg.chord_length(_circle, points), lg.chord_energy(_circle, points)
+    length, energy = lg.curve.chord_length(_circle, points), lg.curve.chord_energy(_circle, points)
     assert (energy >= length.square() * (1 - 1e-12)).all()
     expected = (energy / length.square() - 1).clamp_min(0).sqrt()
-    torch.testing.assert_close(lg.speed_variation(_circle, points), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(lg.curve.speed_variation(_circle, points), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("segments", [2, 8, 9])
@@ -60,12 +60,12 @@ def test_resampling_keeps_the_ends_and_smooth_curves(old, new):
 
 
 def test_lengths_are_differentiable_in_the_points_and_not_in_the_decoder(decoder, ends):
-    line = lg.straight_line(*ends, 4)
-    assert not lg.chord_length(decoder, line).requires_grad
-    lg.chord_length(decoder, line.requires_grad_()).sum().backward()
+    line = lg.curve.straight_line(*ends, 4)
+    assert not lg.curve.chord_length(decoder, line).requires_grad
+    lg.curve.chord_length(decoder, line.requires_grad_()).sum().backward()
     assert line.grad.abs().sum() > 0
 
 
 def test_a_single_point_is_no_curve():
     with pytest.raises(ValueError, match="N ≥ 1"):
-        lg.chord_length(_circle, torch.zeros(1, 1))
+        lg.curve.chord_length(_circle, torch.zeros(1, 1))

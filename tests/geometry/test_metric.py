@@ -17,7 +17,7 @@ def _finite_differences(f, z, step=1e-6):
 
 def test_the_jacobian_agrees_with_finite_differences(decoder, ends):
     torch.testing.assert_close(
-        lg.jacobian(decoder, ends[0]), _finite_differences(decoder, ends[0]), rtol=1e-6, atol=1e-8
+        lg.metric.jacobian(decoder, ends[0]), _finite_differences(decoder, ends[0]), rtol=1e-6, atol=1e-8
     )
 
 
@@ -29,8 +29,8 @@ def test_all_measurements_at_a_point_are_those_of_the_metric_tensor(seed, d, bat
     G = lg.pullback_metric(f, z)
     assert G.shape == (*batch, d, d)
     uGv, uGu, vGv = (torch.einsum("...i,...ij,...j->...", s, G, t) for s, t in ((u, v), (u, u), (v, v)))
-    torch.testing.assert_close(lg.inner(f, z, u, v), uGv)
-    torch.testing.assert_close(lg.norm(f, z, u), uGu.sqrt())
+    torch.testing.assert_close(lg.metric.inner(f, z, u, v), uGv)
+    torch.testing.assert_close(lg.metric.norm(f, z, u), uGu.sqrt())
     torch.testing.assert_close(lg.angle(f, z, u, v).cos(), uGv / (uGu * vGv).sqrt())
     torch.testing.assert_close(lg.volume_element(f, z), torch.linalg.det(G).sqrt(), rtol=1e-5, atol=1e-8)
 
@@ -86,21 +86,23 @@ def test_what_is_not_a_region_is_refused(region, message):
 
 def test_directions_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="like z"):
-        lg.norm(lambda z: z, torch.zeros(4, 2), torch.zeros(4, 3))
+        lg.metric.norm(lambda z: z, torch.zeros(4, 2), torch.zeros(4, 3))
     with pytest.raises(ValueError, match="broadcasts"):
-        lg.norm(lambda z: z, torch.zeros(4, 2), torch.zeros(3, 2))
+        lg.metric.norm(lambda z: z, torch.zeros(4, 2), torch.zeros(3, 2))
 
 
 def test_expanded_points_and_directions_are_taken(decoder):
     z, v = torch.zeros(3).double(), torch.ones(3).double()
-    torch.testing.assert_close(lg.norm(decoder, z.expand(4, 3), v), lg.norm(decoder, z, v).expand(4))
-    torch.testing.assert_close(lg.jacobian(decoder, z.expand(4, 3)), lg.jacobian(decoder, z).expand(4, 7, 3))
+    torch.testing.assert_close(lg.metric.norm(decoder, z.expand(4, 3), v), lg.metric.norm(decoder, z, v).expand(4))
+    torch.testing.assert_close(
+        lg.metric.jacobian(decoder, z.expand(4, 3)), lg.metric.jacobian(decoder, z).expand(4, 7, 3)
+    )
 
 
 def test_neither_decoder_nor_points_are_touched(decoder, ends):
     z, before = ends[0].clone().requires_grad_(), ends[0].clone()
     assert not lg.pullback_metric(decoder, z).requires_grad
-    assert not lg.norm(decoder, z, ends[1]).requires_grad
+    assert not lg.metric.norm(decoder, z, ends[1]).requires_grad
     assert all(p.grad is None for p in decoder.parameters())
     assert torch.equal(z.detach(), before)
     assert z.grad is None
@@ -112,10 +114,12 @@ def test_outside_of_the_decoders_domain_nothing_passes_as_a_number():
     v = torch.ones_like(z)
     for values in (
         lg.pullback_metric(f, z).sum((1, 2)),
-        lg.norm(f, z, v),
-        lg.inner(f, z, v, v),
+        lg.metric.norm(f, z, v),
+        lg.metric.inner(f, z, v, v),
         lg.volume_element(f, z),
         lg.scalar_curvature(f, z),
-        lg.sectional_curvature(f, z, z.new_tensor([1.0, 0.0]).expand_as(z), z.new_tensor([0.0, 1.0]).expand_as(z)),
+        lg.curvature.sectional_curvature(
+            f, z, z.new_tensor([1.0, 0.0]).expand_as(z), z.new_tensor([0.0, 1.0]).expand_as(z)
+        ),
     ):
         assert torch.isnan(values).tolist() == [True, False]

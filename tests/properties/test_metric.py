@@ -34,10 +34,10 @@ def test_metric_norm_angle_and_volume_are_those_of_the_reverse_mode_jacobian(cas
     f, z, u, v = case.decoder, case.points(4), case.directions(4), case.directions(4, stream=12)
     J = vmap(jacrev(_row(f)))(z)
     G, Ju, Jv = J.mT @ J, apply(J, u), apply(J, v)
-    assert_close(lg.jacobian(f, z), J, 1e-12)
+    assert_close(lg.metric.jacobian(f, z), J, 1e-12)
     assert_close(lg.pullback_metric(f, z), G, 1e-12)
-    assert_close(lg.inner(f, z, u, v), (Ju * Jv).sum(1), 1e-12, scale=1.0)
-    assert_close(lg.norm(f, z, v), Jv.norm(dim=1), 1e-12)
+    assert_close(lg.metric.inner(f, z, u, v), (Ju * Jv).sum(1), 1e-12, scale=1.0)
+    assert_close(lg.metric.norm(f, z, v), Jv.norm(dim=1), 1e-12)
     assert_close(lg.angle(f, z, u, v).cos(), torch.cosine_similarity(Ju, Jv), 1e-10, scale=1.0)
     assert_close(lg.volume_element(f, z), torch.linalg.det(G).sqrt(), 1e-10)
     assert (torch.linalg.eigvalsh(G) > 0).all()
@@ -47,7 +47,7 @@ def test_metric_norm_angle_and_volume_are_those_of_the_reverse_mode_jacobian(cas
 @given(case=cases(), seed=SEEDS)
 def test_moving_the_data_rigidly_changes_nothing_but_bending_does(case, seed):
     f, z = case.decoder, case.points(3)
-    line = lg.straight_line(z, case.points(3, stream=2), 12)
+    line = lg.curve.straight_line(z, case.points(3, stream=2), 12)
     D = f(z).flatten(1).shape[1]
     Q, shift = lg.random_rotation(D, generator=torch.Generator().manual_seed(seed)).matrix, normal(seed, D)
 
@@ -61,8 +61,8 @@ def test_moving_the_data_rigidly_changes_nothing_but_bending_does(case, seed):
     measured = (
         lg.pullback_metric,
         lg.volume_element,
-        lambda f, _: lg.chord_length(f, line),
-        lambda f, _: lg.chord_energy(f, line),
+        lambda f, _: lg.curve.chord_length(f, line),
+        lambda f, _: lg.curve.chord_energy(f, line),
         lambda f, _: lg.parallel_transport(f, line, z),
     )
     for quantity in measured:
@@ -76,18 +76,18 @@ def test_moving_the_data_rigidly_changes_nothing_but_bending_does(case, seed):
 @given(case=cases(), c=st.floats(0.1, 10.0))
 def test_scaling_the_data_scales_each_quantity_by_its_power(case, c):
     f, z, u, v = case.decoder, case.points(3), case.directions(3), case.directions(3, stream=12)
-    line = lg.straight_line(z, case.points(3, stream=2), 12)
+    line = lg.curve.straight_line(z, case.points(3, stream=2), 12)
     powers = (
         (2, 1e-11, lambda f: lg.pullback_metric(f, z)),
-        (2, 1e-11, lambda f: lg.inner(f, z, u, v)),
-        (1, 1e-11, lambda f: lg.norm(f, z, u)),
+        (2, 1e-11, lambda f: lg.metric.inner(f, z, u, v)),
+        (1, 1e-11, lambda f: lg.metric.norm(f, z, u)),
         (0, 1e-9, lambda f: lg.angle(f, z, u, v)),
         (case.d, 1e-11, lambda f: lg.volume_element(f, z)),
-        (1, 1e-11, lambda f: lg.chord_length(f, line)),
-        (2, 1e-11, lambda f: lg.chord_energy(f, line)),
-        (0, 1e-9, lambda f: lg.speed_variation(f, line)),
+        (1, 1e-11, lambda f: lg.curve.chord_length(f, line)),
+        (2, 1e-11, lambda f: lg.curve.chord_energy(f, line)),
+        (0, 1e-9, lambda f: lg.curve.speed_variation(f, line)),
         (0, 1e-11, lambda f: lg.parallel_transport(f, line, v)),
-        (0, 1e-7, lambda f: lg.ricci_curvature(f, z)),
+        (0, 1e-7, lambda f: lg.curvature.ricci_curvature(f, z)),
         (1, 1e-6, lambda f: lg.distance(f, z, line[:, -1], **SOLVED)),
     )
     for power, tolerance, quantity in powers:
@@ -116,9 +116,9 @@ def test_a_product_has_the_geometry_of_its_factors(d, e, seed):
         1e-8,
         scale=1.0,
     )
-    mixed = lg.sectional_curvature(both, a, v * (torch.arange(d + e) < d), v * (torch.arange(d + e) >= d))
+    mixed = lg.curvature.sectional_curvature(both, a, v * (torch.arange(d + e) < d), v * (torch.arange(d + e) >= d))
     assert mixed.abs().max() < 1e-9
-    curve = lg.straight_line(a, b, 10)
+    curve = lg.curve.straight_line(a, b, 10)
     carried = torch.cat(
         [
             lg.parallel_transport(f, curve[..., :d].contiguous(), v[:, :d]),
@@ -139,12 +139,12 @@ def test_a_product_has_the_geometry_of_its_factors(d, e, seed):
 def test_an_ensemble_is_its_members_in_any_order_and_number_of_copies(case, order, copies):
     members = [case.decoder] + [lambda z, c=c: c * case.decoder(z) for c in (0.5, 2.0)]
     f, z = lg.Ensemble(members), case.points(3)
-    line = lg.straight_line(z, case.points(3, stream=2), 6)
+    line = lg.curve.straight_line(z, case.points(3, stream=2), 6)
     again = lg.Ensemble([members[k] for k in order] * copies)
     assert_close(lg.pullback_metric(again, z), lg.pullback_metric(f, z), 1e-12)
-    assert_close(lg.chord_energy(again, line), lg.chord_energy(f, line), 1e-12)
-    mean = torch.stack([lg.chord_energy(member, line) for member in members]).mean(0)
-    assert_close(lg.chord_energy(f, line), mean, 1e-12)
+    assert_close(lg.curve.chord_energy(again, line), lg.curve.chord_energy(f, line), 1e-12)
+    mean = torch.stack([lg.curve.chord_energy(member, line) for member in members]).mean(0)
+    assert_close(lg.curve.chord_energy(f, line), mean, 1e-12)
     assert_close(lg.pullback_metric(f, z), (1.0 + 0.25 + 4.0) / 3 * lg.pullback_metric(case.decoder, z), 1e-12)
 
 
@@ -162,7 +162,7 @@ def test_distances_are_a_metric_between_the_chord_and_the_straight_line(case):
     for a, b, c in itertools.permutations(range(3)):
         assert d[a, c] <= d[a, b] + d[b, c] + slack[a, b] + slack[b, c] + slack[a, c]
     chord = (f(z[j]) - f(z[i])).flatten(1).norm(dim=1)
-    straight = lg.chord_length(f, lg.straight_line(z[i], z[j], 512))
+    straight = lg.curve.chord_length(f, lg.curve.straight_line(z[i], z[j], 512))
     assert (chord <= d[i, j] + slack[i, j]).all()
     # 512 chords of a smooth curve fall short of its length by a few parts in a million.
     assert (d[i, j] <= straight * (1 + 1e-5) + slack[i, j]).all()
@@ -180,10 +180,10 @@ def test_the_claimed_error_covers_that_against_a_finer_solution(case):
     assert (fine.error < 1e-5).all()
     assert ((quick.length / fine.length - 1).abs() <= quick.error + fine.error).all()
     # The points are at constant speed, and as long as claimed.
-    assert lg.speed_variation(case.decoder, fine.points).max() < 0.02
-    assert_close(lg.chord_length(case.decoder, fine.points), fine.length, 1e-2)
-    assert_close(lg.chord_energy(case.decoder, fine.points), fine.energy, 2e-2)
-    assert (lg.chord_length(case.decoder, fine.points) <= fine.length * (1 + fine.error)).all()
+    assert lg.curve.speed_variation(case.decoder, fine.points).max() < 0.02
+    assert_close(lg.curve.chord_length(case.decoder, fine.points), fine.length, 1e-2)
+    assert_close(lg.curve.chord_energy(case.decoder, fine.points), fine.energy, 2e-2)
+    assert (lg.curve.chord_length(case.decoder, fine.points) <= fine.length * (1 + fine.error)).all()
 
 
 @settings(PROPERTY, max_examples=15)
@@ -202,12 +202,12 @@ def test_a_geodesic_keeps_its_length_when_its_middle_becomes_an_end(case):
 @given(case=cases())
 def test_transport_keeps_inner_products_is_linear_and_is_undone_by_the_way_back(case):
     f, u, v = case.decoder, case.directions(3), case.directions(3, stream=12)
-    curve = lg.straight_line(case.points(3), case.points(3, stream=2), 9)
+    curve = lg.curve.straight_line(case.points(3), case.points(3, stream=2), 9)
     curve = curve + 0.05 * torch.sin(3.0 * curve.roll(1, 2))  # bent
     start, end = curve[:, 0], curve[:, -1]
     tu, tv = (lg.parallel_transport(f, curve, w) for w in (u, v))
-    assert_close(lg.inner(f, end, tu, tv), lg.inner(f, start, u, v), 1e-10, scale=1.0)
-    assert_close(lg.norm(f, end, tu), lg.norm(f, start, u), 1e-10)
+    assert_close(lg.metric.inner(f, end, tu, tv), lg.metric.inner(f, start, u, v), 1e-10, scale=1.0)
+    assert_close(lg.metric.norm(f, end, tu), lg.metric.norm(f, start, u), 1e-10)
     assert_close(lg.angle(f, end, tu, tv), lg.angle(f, start, u, v), 1e-6, scale=1.0)
     assert_close(lg.parallel_transport(f, curve, 2.0 * u - v), 2.0 * tu - tv, 1e-10)
     assert_close(lg.parallel_transport(f, curve.flip(1), tu), u, 1e-10)
@@ -217,7 +217,7 @@ def test_transport_keeps_inner_products_is_linear_and_is_undone_by_the_way_back(
 @given(case=cases(), size=st.floats(0.02, 0.1))
 def test_the_exponential_goes_as_far_as_its_velocity_is_long_and_the_logarithm_comes_back(case, size):
     f, z, v = case.decoder, case.points(2), case.directions(2)
-    v = size * v / lg.norm(f, z, v).unsqueeze(1)
+    v = size * v / lg.metric.norm(f, z, v).unsqueeze(1)
     y = lg.exp_map(f, z, v, steps=8)
     found = lg.geodesic(f, z, y, tol=1e-10, max_iter=1000)
     assert ((found.length / size - 1).abs() <= found.error + 1e-6).all()
@@ -251,17 +251,17 @@ def test_curvature_is_that_of_the_gauss_equation_and_has_its_traces(case):
     second = torch.einsum("pDE,pEij->pDij", normal_part, H)
     gram = torch.einsum("pDik,pDjl->pijkl", second, second)
     expected = gram - gram.permute(0, 1, 2, 4, 3)
-    assert_close(lg.second_fundamental_form(f, z), second, 1e-9, scale=1.0)
-    R = lg.riemann(f, z)
+    assert_close(lg.curvature.second_fundamental_form(f, z), second, 1e-9, scale=1.0)
+    R = lg.curvature.riemann(f, z)
     assert_close(R, expected, 1e-8, scale=1.0)
     ricci = torch.einsum("pik,pijkl->pjl", inverse, expected)
-    assert_close(lg.ricci_curvature(f, z), ricci, 1e-7, scale=1.0)
+    assert_close(lg.curvature.ricci_curvature(f, z), ricci, 1e-7, scale=1.0)
     assert_close(lg.scalar_curvature(f, z), torch.einsum("pjl,pjl->p", inverse, ricci), 1e-7, scale=1.0)
-    area = lg.inner(f, z, u, u) * lg.inner(f, z, v, v) - lg.inner(f, z, u, v).square()
+    area = lg.metric.inner(f, z, u, u) * lg.metric.inner(f, z, v, v) - lg.metric.inner(f, z, u, v).square()
     K = torch.einsum("pijkl,pi,pj,pk,pl->p", expected, u, v, u, v) / area
-    assert_close(lg.sectional_curvature(f, z, u, v), K, 1e-7, scale=1.0)
+    assert_close(lg.curvature.sectional_curvature(f, z, u, v), K, 1e-7, scale=1.0)
     # Only the plane matters.
-    assert_close(lg.sectional_curvature(f, z, 2.0 * u + v, u - 3.0 * v), K, 1e-7, scale=1.0)
+    assert_close(lg.curvature.sectional_curvature(f, z, 2.0 * u + v, u - 3.0 * v), K, 1e-7, scale=1.0)
     if case.d == 2:
         assert_close(lg.gaussian_curvature(f, z), K, 1e-7, scale=1.0)
 
@@ -273,10 +273,10 @@ def test_a_row_is_the_same_alone_and_among_others(case, row):
     one = slice(row, row + 1)
     for tolerance, quantity in (
         (1e-12, lambda z, y, v: lg.pullback_metric(f, z)),
-        (1e-12, lambda z, y, v: lg.norm(f, z, v)),
+        (1e-12, lambda z, y, v: lg.metric.norm(f, z, v)),
         (1e-12, lambda z, y, v: lg.volume_element(f, z)),
-        (1e-9, lambda z, y, v: lg.ricci_curvature(f, z)),
-        (1e-11, lambda z, y, v: lg.parallel_transport(f, lg.straight_line(z, y, 5), v)),
+        (1e-9, lambda z, y, v: lg.curvature.ricci_curvature(f, z)),
+        (1e-11, lambda z, y, v: lg.parallel_transport(f, lg.curve.straight_line(z, y, 5), v)),
         (1e-11, lambda z, y, v: lg.exp_map(f, z, 0.1 * v, steps=2)),
         (1e-9, lambda z, y, v: lg.geodesic(f, z, y).length),
         (1e-6, lambda z, y, v: lg.geodesic(f, z, y).points),
@@ -291,6 +291,6 @@ def test_the_immersions_drawn_bend_enough_to_matter(activation):
     bent = 0
     for seed in range(10):
         f, (a, b) = immersion(seed, 2, 3, activation), 0.5 * normal(seed, 2, 4, 2)
-        bent += bool((lg.distance(f, a, b) < 0.999 * lg.chord_length(f, lg.straight_line(a, b, 256))).any())
+        bent += bool((lg.distance(f, a, b) < 0.999 * lg.curve.chord_length(f, lg.curve.straight_line(a, b, 256))).any())
         assert differs(lg.pullback_metric(f, a), lg.pullback_metric(f, b))
     assert bent >= 3

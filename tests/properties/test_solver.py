@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentgeo.geometry.solver import minimise
+from latentgeo.geometry.geodesic.lbfgs import minimise
 from tests.properties.strategies import PROPERTY, SEEDS, normal
 
 

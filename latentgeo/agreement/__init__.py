@@ -1,0 +1,1 @@
+"""How far independently trained models agree."""

@@ -1,0 +1,498 @@
+"""What independently trained models were found to agree on: tables, and the same in plain words."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import itertools
+import math
+import numbers
+import warnings
+from collections.abc import Mapping, Sequence
+from types import FunctionType, MethodType
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from latentgeo.adapters.model import LatentModel, latent_model
+from latentgeo.agreement.pairs import draw_pairs
+from latentgeo.agreement.reliability import compare_reliability
+from latentgeo.geometry.curve import chord_length, richardson, straight_line
+from latentgeo.geometry.decoder import Decoder, flat_decoder
+from latentgeo.geometry.geodesic.solve import geodesic
+from latentgeo.identifiability.assumptions import check_assumptions
+
+# Kinks cost digits, which the errors of the lengths tell; the other assumptions cost the claim.
+TOLERATED = ("smooth",)
+_FEW = 5  # trainings, below which Student's intervals are several times as wide as a normal distribution's
+_REMEDIES = {"not converged": " (raise segments, or max_iter)"}
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Agreement:
+    """How far S models agree on the distances of P pairs of data; what :func:`latentgeo.agreement` returns.
+
+    Attributes:
+        distances: one row for each model, pair and method: ``model``, ``pair``, ``method``, ``value`` (data units;
+            latent units for ``euclidean``), ``converged`` and ``error`` (estimated relative error of the value; 0 where
+            it is exact).
+        pairs: one row for each pair: ``first`` and ``second`` (rows of the data) and, with labels, ``first_label`` and
+            ``second_label``; ``geodesic``, the mean over the models in which it converged, with its Student interval
+            ``geodesic_low`` to ``geodesic_high`` over these and their coefficient of variation ``cv_geodesic``; the
+            same for ``euclidean``, over all models; ``models``, in how many the geodesic converged; ``gap``, the
+            largest over models of how far it runs from any code's image, in units of the distance between neighbouring
+            codes' images; ``reliable`` and, where it is not, the ``reason``. What too few converged models leave open
+            is ``pd.NA``.
+        methods: one row for each method, from :func:`latentgeo.compare_reliability` against Euclidean distance; empty
+            if no pair is finite and positive by every method.
+        assumptions: from :func:`latentgeo.check_assumptions`, with a column ``model``; empty if not asked for.
+        names: the models.
+        level: of the intervals.
+    """
+
+    distances: pd.DataFrame
+    pairs: pd.DataFrame
+    methods: pd.DataFrame
+    assumptions: pd.DataFrame
+    names: tuple[str, ...]
+    level: float
+
+    def __repr__(self) -> str:
+        """Say how many models, pairs and reliable pairs, not the tables."""
+        return (
+            f"Agreement({len(self.names)} models, {len(self.pairs)} pairs, {int(self.pairs.reliable.sum())} reliable)"
+        )
+
+    def summary(self) -> str:
+        """Say in plain words, with numbers, how far the models agree and which pairs not to rely on."""
+        return "\n".join(self._sentences())
+
+    def _sentences(self) -> list[str]:
+        P, S = len(self.pairs), len(self.names)
+        lines = [f"{S} models ({', '.join(self.names)}), {P} pairs of data."]
+        if self.methods.empty:
+            lines.append(
+                "The methods cannot be compared: no pair has a finite distance by all of them, or under some model all "
+                "distances are zero."
+            )
+        else:
+            lines += self._comparison()
+        reliable = int(self.pairs["reliable"].sum())
+        lines.append(
+            f"{reliable} of {P} geodesic distances are reliable: found by the solver, within the data, and steady. How "
+            "well a mean over trainings is known, its interval says."
+        )
+        if S < _FEW:
+            lines[0] += f" So few trainings leave intervals wide; train {_FEW} or more."
+        reasons = self.pairs.loc[~self.pairs["reliable"], "reason"].str.split("; ").explode()
+        # The same reason in one model or in several is one reason here.
+        kinds = reasons.str.replace(r" in \d+ of \d+ models$", "", regex=True).groupby(level=0).unique().explode()
+        lines += [
+            f"- {kind}: {count} of {P} pairs{_REMEDIES.get(kind, '')}" for kind, count in kinds.value_counts().items()
+        ]
+        failing = self.assumptions[self.assumptions["verdict"] != "holds"]
+        if self.assumptions.empty:
+            lines.append("The assumptions were not checked.")
+        elif failing.empty:
+            lines.append("No counter-example to the assumptions was found in any model.")
+        geodesics = self.distances[(self.distances["method"] == "geodesic") & self.distances["converged"]]
+        error = geodesics.groupby("model")["error"].median()
+        for row in failing.itertuples():
+            if row.assumption in TOLERATED:
+                told = f" (median error {100 * error[row.model]:.2g} %)" if row.model in error else ""
+                lines.append(
+                    f"- {row.model}: the decoder has kinks (ReLU) or bends very fast. That is no reason against a pair "
+                    f"but costs digits{told}; a smooth activation or more segments give them back."
+                )
+            else:
+                lines.append(f"- {row.model}: {row.assumption} {row.verdict}, {row.detail}")
+        return lines
+
+    def _comparison(self) -> list[str]:
+        """Sentences on coefficients of variation and ranks."""
+        row, base = self.methods.loc["geodesic"], self.methods.loc["euclidean"]
+        low, high = row.difference_low, row.difference_high
+        if high < 0:
+            found = "geodesic distances agree better"
+        elif low > 0:
+            found = "geodesic distances agree less"
+        else:
+            found = "it holds zero, so that these models do not decide which agree better"
+        return [
+            f"Mean coefficient of variation over models: geodesic {100 * row.mean_cv:.2g} %, Euclidean "
+            f"{100 * base.mean_cv:.2g} %; difference {100 * row.difference:.2g} points, {100 * self.level:g} % "
+            f"interval over models [{100 * low:.2g}, {100 * high:.2g}]: {found}.",
+            f"The same with each model's distances divided by their mean, so that a scale does not count: geodesic "
+            f"{100 * row.scale_free_cv:.2g} %, Euclidean {100 * base.scale_free_cv:.2g} %; difference "
+            f"{100 * row.scale_free_difference:.2g} points [{100 * row.scale_free_difference_low:.2g}, "
+            f"{100 * row.scale_free_difference_high:.2g}].",
+            *(
+                []
+                if math.isnan(row.spearman)
+                else [
+                    f"Rank correlation of the pairs between two models: geodesic {row.spearman:.3f}, Euclidean "
+                    f"{base.spearman:.3f}."
+                ]
+            ),
+        ]
+
+    def _repr_html_(self) -> str:
+        shown = ["mean_cv", "difference", "difference_low", "difference_high", "scale_free_cv", "spearman"]
+        table = "" if self.methods.empty else self.methods[shown].to_html(float_format=lambda value: f"{value:.3g}")
+        return f"<div>{'<br>'.join(html.escape(line) for line in self._sentences())}</div>{table}"
+
+
+METHODS = ("euclidean", "geodesic", "straight_line", "ambient_chord")
+_LINE_SEGMENTS = 64
+_ENTRIES = 2**24  # numbers of decoded points held at a time
+_SUPPORT = 1000  # codes whose images stand for the data's support
+_MAX_GAP = 2.0  # distance of a geodesic from the codes, in units of that between neighbouring codes
+_COMMON = 0.95  # share of the codes that are no farther than one such unit from their neighbour
+_SEARCHES = {"pairs": 8, "points": 64}  # of check_assumptions, for each model
+_COLUMNS = ["model", "assumption", "verdict", "quantity", "detail", "value", "threshold"]  # of check_assumptions
+
+
+def agreement(
+    models: Sequence[object] | Mapping[str, object],
+    data: object,
+    *,
+    pairs: int | tuple[Sequence[int], Sequence[int]] | np.ndarray = 100,
+    labels: Sequence[object] | None = None,
+    segments: int = 16,
+    tol: float = 1e-4,
+    max_iter: int = 200,
+    max_cv: float = 0.1,
+    level: float = 0.95,
+    check: bool = True,
+    seed: int = 0,
+) -> Agreement:
+    r"""Measure how far independently trained models agree on distances between the same data.
+
+    A pair's geodesic distance is called reliable if
+
+    - the solver converged under every model;
+    - the geodesic stays where the data have codes. With the images :math:`f(z_i)` of codes as landmarks, its farthest
+      point must be no farther from the nearest of them than twice the distance within which 95 % of them have a
+      neighbour, :math:`\max_t \min_i \|f(z(t)) - f(z_i)\| \le 2\, q_{95}\big(\min_{j \ne i} \|f(z_j) - f(z_i)\|\big)`.
+      Chords in data space do not depend on latent coordinates, so neither does this;
+    - its coefficient of variation over models is at most ``max_cv``;
+    - no model has a counter-example to the theorem's assumptions, :func:`latentgeo.check_assumptions` with few searches
+      (8 pairs, 64 codes). Kinks alone do not count: they cost digits, which ``error`` tells.
+
+    Args:
+        models: S ≥ 2 models, each anything that :func:`latentgeo.latent_model` takes, by name or in a sequence. They
+            may differ in latent dimension. Their decoders must give the same kind of data, else lengths have different
+            units.
+        data: a tensor, NumPy array or data frame of shape (n, \*event), n ≥ 3, moved to each model's dtype and device
+            where these can be told; anything else that has rows and a length, such as an AnnData, goes to the encoders
+            as it is.
+        pairs: how many pairs P to draw (fewer if the data have fewer); or their rows in the data, as a tuple
+            ``(first, second)`` of index sequences or an integer array of shape (P, 2).
+        labels: of the data, length n, to stand in the table of pairs.
+        segments: N of the geodesics.
+        tol: tolerance of the geodesics.
+        max_iter: iterations of the geodesics on each level.
+        max_cv: coefficient of variation beyond which a pair is not relied on.
+        level: of the intervals. They are Student's over models, with S - 1 degrees of freedom, and hold the mean over
+            trainings, not the next training's distance.
+        check: whether to check the assumptions.
+        seed: of the draw of pairs and of the searches.
+
+    Returns:
+        Distances, intervals, reasons not to rely on a pair, and :meth:`Agreement.summary` of them.
+
+    Raises:
+        ValueError: fewer than two models, data that are not finite, labels or pairs that do not fit them, an option out
+            of range, or codes that are no codes, see :meth:`latentgeo.LatentModel.codes`.
+        TypeError: something is no model, or the data have no rows.
+
+    Warns:
+        UserWarning: two models give exactly the same codes, and so are not independent trainings.
+
+    Example:
+        The same decoder in two coordinate systems, that of the second bent: geodesics agree and codes do not.
+
+        >>> def lift(z):
+        ...     return torch.stack([z[:, 0], z[:, 1], z.square().sum(1)], 1)
+        >>> first = (lambda x: x[:, :2], lift)
+        >>> second = (lambda x: x[:, :2].sinh(), lambda z: lift(z.asinh()))
+        >>> z = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> report = agreement({"plain": first, "bent": second}, lift(z), pairs=10, check=False)
+        >>> report.methods["mean_cv"][["euclidean", "geodesic"]].round(2).tolist()
+        [0.29, 0.0]
+    """
+    if not (max_cv > 0 and math.isfinite(max_cv)) or not 0 < level < 1:
+        raise ValueError(f"expected max_cv > 0 and 0 < level < 1, got {max_cv!r} and {level!r}")
+    named = _named(models)
+    rows = _rows(data)
+    n = len(rows)
+    names_of = None if labels is None else np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if names_of is not None and names_of.shape != (n,):
+        raise ValueError(f"labels: expected one for each of the {n} data, got shape {names_of.shape}")
+    first, second = _indices(pairs, n, seed)
+    codes = {model.name: model.codes(rows) for model in named}
+    _warn_of_copies(codes)
+    tables, gaps = [], []
+    for model in named:
+        z = codes[model.name]
+        a, b = z[first], z[second]
+        with warnings.catch_warnings():  # counted pair by pair in the result
+            warnings.filterwarnings("ignore", r"\d+ of \d+ geodesics did not converge", RuntimeWarning)
+            if check:  # which finds kinks too, and names the model
+                warnings.filterwarnings("ignore", "lengths converge only as", RuntimeWarning)
+            found = geodesic(model.decoder, a, b, segments=segments, tol=tol, max_iter=max_iter)
+        columns = _exact(model.decoder, a, b) | {"geodesic": (found.length, found.converged, found.error)}
+        tables.append(_tidy(model.name, columns))
+        gaps.append(_gap(model.decoder, z, np.union1d(first, second), found.points, seed))
+    distances = pd.concat(tables, ignore_index=True)
+    checked = [_checked(model, codes[model.name], seed) for model in named] if check else []
+    assumptions = pd.concat(checked, ignore_index=True) if check else pd.DataFrame(columns=_COLUMNS)
+    ends = {"first": first, "second": second}
+    if names_of is not None:
+        ends |= {f"{end}_label": names_of[index] for end, index in list(ends.items())}
+    table = _pair_table(distances, np.stack(gaps), assumptions, max_cv, level)
+    return Agreement(
+        distances=distances,
+        pairs=pd.concat([pd.DataFrame(ends), table], axis=1).rename_axis("pair"),
+        methods=_comparison(distances, level, seed),
+        assumptions=assumptions,
+        names=tuple(model.name for model in named),
+        level=level,
+    )
+
+
+def _named(models: Sequence[object] | Mapping[str, object]) -> list[LatentModel]:
+    """Models with names that tell them apart."""
+    if isinstance(models, Mapping):
+        named = [latent_model(model, str(name)) for name, model in models.items()]
+    elif isinstance(models, Sequence) and not isinstance(models, str):
+        if isinstance(models, tuple) and all(isinstance(part, FunctionType | MethodType) for part in models):
+            raise TypeError(
+                "models: expected a sequence of models, got functions; several pairs go in as "
+                "[(encode_1, decode_1), (encode_2, decode_2), …]"
+            )
+        named = [latent_model(model) for model in models]
+        if len({model.name for model in named}) < len(named):
+            named = [dataclasses.replace(model, name=f"{model.name} {k + 1}") for k, model in enumerate(named)]
+    else:
+        raise TypeError(
+            f"models: expected a sequence or a mapping of at least two models, got {type(models).__name__} alone"
+        )
+    if len(named) < 2:
+        raise ValueError(
+            f"models: expected at least two independently trained models, got {len(named)}; train the same recipe "
+            "again from another seed"
+        )
+    return named
+
+
+def _rows(data: object) -> object:
+    """The data, as a tensor if they are an array, checked."""
+    if isinstance(data, pd.DataFrame):
+        data = data.to_numpy()
+    if isinstance(data, np.ndarray):
+        if data.dtype.kind not in "fiub":
+            raise TypeError(f"data: expected an array of numbers, got dtype {data.dtype}")
+        data = torch.from_numpy(np.array(data))
+    if isinstance(data, Dataset | DataLoader):
+        raise TypeError(
+            f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; gather its data "
+            "first, as in torch.stack([dataset[i][0] for i in range(len(dataset))])"
+        )
+    if not hasattr(data, "__len__") or not hasattr(data, "shape"):
+        raise TypeError(
+            f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; convert with "
+            "np.asarray(...)"
+        )
+    if isinstance(data, Tensor):
+        if data.ndim < 2:
+            raise ValueError(f"data: expected shape (n, *event), got {tuple(data.shape)}")
+        if not torch.isfinite(data).all():
+            raise ValueError("data: expected finite values, got NaN or infinity; drop those rows first")
+    if len(data) < 3:
+        raise ValueError(f"data: expected at least three rows, got {len(data)}")
+    return data
+
+
+def _indices(pairs: object, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the pairs, two arrays of shape (P,)."""
+    if isinstance(pairs, numbers.Integral) and not isinstance(pairs, bool):
+        if pairs < 1:
+            raise ValueError(f"pairs: expected at least 1, got {pairs}")
+        if pairs <= n // 2:
+            return draw_pairs(n, int(pairs), seed)
+        every = np.stack(np.triu_indices(n, 1), 1) if n <= 2000 else np.stack(draw_pairs(n, min(pairs, n), seed), 1)
+        chosen = np.random.default_rng(seed).permutation(len(every))[:pairs]
+        return every[chosen, 0], every[chosen, 1]
+    both = [np.asarray(part) for part in pairs] if isinstance(pairs, tuple) else list(np.asarray(pairs).T)
+    if len(both) != 2 or both[0].shape != both[1].shape or both[0].ndim != 1 or both[0].size == 0:
+        raise ValueError(
+            "pairs: expected a number, a tuple (first, second) of index sequences of the same length, or an array of "
+            f"shape (P, 2), got {[part.shape for part in both]}"
+        )
+    if any(part.dtype.kind not in "iu" for part in both):
+        raise TypeError(f"pairs: expected integer indices, got {both[0].dtype} and {both[1].dtype}")
+    if min(part.min() for part in both) < 0 or max(part.max() for part in both) >= n:
+        raise ValueError(f"pairs: expected indices from 0 to {n - 1}, got values outside")
+    if (both[0] == both[1]).any():
+        raise ValueError("pairs: expected two different rows in every pair, got a row paired with itself")
+    return both[0].astype(np.int64), both[1].astype(np.int64)
+
+
+def _warn_of_copies(codes: Mapping[str, Tensor]) -> None:
+    for (first, a), (second, b) in itertools.combinations(codes.items(), 2):
+        if a.shape == b.shape and torch.equal(a.cpu(), b.cpu()):
+            warnings.warn(
+                f"models: {first!r} and {second!r} give exactly the same codes, so that their agreement is no "
+                "evidence; train them independently, from different seeds. Functions made in a loop must bind their "
+                "model: lambda x, model=model: model.encode(x)",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _chunks(f: Decoder, like: Tensor, rows: int) -> int:
+    """How many pairs to decode at a time if each takes so many rows."""
+    with torch.no_grad():
+        D = f(like[:1]).shape[1]
+    return max(1, _ENTRIES // (D * rows))
+
+
+def _exact(decoder: Decoder, a: Tensor, b: Tensor) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Value, convergence and relative error of every method that needs no solver, (P, d) each -> (P,) each."""
+    f = flat_decoder(decoder, a)
+    parts = []
+    with torch.no_grad():
+        size = _chunks(f, a, _LINE_SEGMENTS + 1)
+        for p, q in zip(a.split(size), b.split(size), strict=True):
+            coarse, fine = (
+                chord_length(decoder, straight_line(p, q, N)) for N in (_LINE_SEGMENTS // 2, _LINE_SEGMENTS)
+            )
+            parts.append(torch.stack([coarse, fine, (f(p) - f(q)).norm(dim=1)]))
+    coarse, fine, chord = torch.cat(parts, 1)
+    tiny = torch.finfo(fine.dtype).tiny
+    exact = torch.zeros_like(fine)
+    values = {
+        "euclidean": ((a - b).norm(dim=1), exact),
+        "straight_line": (richardson(coarse, fine), (fine - coarse).abs() / (3.0 * fine).clamp_min(tiny)),
+        "ambient_chord": (chord, exact),
+    }
+    return {method: (value, torch.isfinite(value), error) for method, (value, error) in values.items()}
+
+
+def _tidy(name: str, columns: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> pd.DataFrame:
+    """Rows of :attr:`Agreement.distances` for one model."""
+    parts = []
+    for method in METHODS:
+        value, converged, error = (column.detach().cpu().numpy() for column in columns[method])
+        part = {"model": name, "pair": np.arange(len(value)), "method": method, "value": value.astype(float)}
+        parts.append(pd.DataFrame(part | {"converged": converged, "error": error.astype(float)}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _gap(decoder: Decoder, z: Tensor, ends: np.ndarray, points: Tensor, seed: int) -> np.ndarray:
+    """How far each curve's inner points get from the codes' images, in units of neighbouring codes' distance.
+
+    Args:
+        decoder: f.
+        z: codes, shape (n, d).
+        ends: rows that are ends of curves, which count among the landmarks in any case.
+        points: curves, shape (P, N + 1, d).
+        seed: of the draw of further landmarks.
+
+    Returns:
+        Shape (P,); infinite where the decoder is not finite along the curve.
+    """
+    f = flat_decoder(decoder, z)
+    others = np.setdiff1d(np.arange(len(z)), ends)
+    random = np.random.default_rng(seed)
+    chosen = np.concatenate([ends, random.permutation(others)[: max(0, _SUPPORT - len(ends))]])
+    with torch.no_grad():
+        size = _chunks(f, z, 1)
+        chosen = chosen[: max(3, size)]
+        landmarks = torch.cat([f(part) for part in z[chosen].split(size)])
+        centre = landmarks.mean(0)  # products of centred rows lose fewer digits
+        landmarks = landmarks - centre
+        apart = torch.cdist(landmarks, landmarks).fill_diagonal_(torch.inf).amin(1)
+        unit = apart.double().nan_to_num(torch.inf).quantile(_COMMON).clamp_min(torch.finfo(z.dtype).tiny)
+        inner = points[:, 1:-1].flatten(0, 1)
+        nearest = torch.cat([torch.cdist(f(part) - centre, landmarks).amin(1) for part in inner.split(size)])
+        farthest = nearest.double().nan_to_num(torch.inf).unflatten(0, (len(points), -1)).amax(1)
+    return (farthest / unit).nan_to_num(torch.inf).cpu().numpy()
+
+
+def _checked(model: LatentModel, z: Tensor, seed: int) -> pd.DataFrame:
+    """The assumptions of one model, at its codes."""
+    different = len(z.unique(dim=0))
+    if different < 3:
+        detail = f"only {different} different codes for {len(z)} data: the encoder has collapsed"
+        row = {"assumption": "different codes", "quantity": "different codes", "value": float(different)}
+        table = pd.DataFrame([row | {"threshold": 3.0, "verdict": "fails", "detail": detail}])
+    else:
+        table = check_assumptions(model.decoder, z, seed=seed, **_SEARCHES)
+    table.insert(0, "model", model.name)
+    return table
+
+
+def _pair_table(
+    distances: pd.DataFrame, gaps: np.ndarray, assumptions: pd.DataFrame, max_cv: float, level: float
+) -> pd.DataFrame:
+    """Means, intervals and reasons, one row for each pair."""
+
+    def wide(method: str, column: str) -> np.ndarray:
+        of = distances[distances["method"] == method]
+        return of.pivot(index="model", columns="pair", values=column).loc[of["model"].unique()].to_numpy()  # [S, P]
+
+    converged, euclidean = wide("geodesic", "converged").astype(bool), wide("euclidean", "value")
+    S = len(converged)
+    columns = _over_models("geodesic", wide("geodesic", "value"), converged, level)
+    columns |= _over_models("euclidean", euclidean, np.isfinite(euclidean), level)
+    broken = assumptions[(assumptions["verdict"] == "fails") & ~assumptions["assumption"].isin(TOLERATED)]
+    failing = broken["assumption"].value_counts(sort=False)
+    common = [f"assumption: {name} fails in {k} of {S} models" for name, k in failing.items()]
+    reasons = []
+    for p in range(converged.shape[1]):
+        found = []
+        for failed, what in ((~converged[:, p], "not converged"), (gaps[:, p] > _MAX_GAP, "out of the data's support")):
+            if failed.any():
+                found.append(f"{what} in {failed.sum()} of {S} models")
+        if columns["geodesic"][p] == 0:
+            found.append("both data have the same image under every model")
+        if columns["cv_geodesic"][p] > max_cv:
+            found.append(f"varies more than {100 * max_cv:g} % between models")
+        reasons.append("; ".join(found + common))
+    # What is not known is pd.NA; numbers alone are numbers.
+    known = {name: [None if np.isnan(v) else float(v) for v in of] for name, of in columns.items()}
+    table = pd.DataFrame({name: pd.array(of, dtype="Float64") for name, of in known.items()})
+    reliable = [not reason for reason in reasons]
+    return table.assign(models=converged.sum(0), gap=gaps.max(0), reliable=reliable, reason=reasons)
+
+
+def _over_models(method: str, values: np.ndarray, used: np.ndarray, level: float) -> dict[str, np.ndarray]:
+    """Mean, Student interval and CV over the models (S, P) that are used, NaN where these are too few."""
+    import scipy.stats
+
+    count = used.sum(0)
+    unknown = np.full(len(count), np.nan)
+    mean = np.divide(np.where(used, values, 0.0).sum(0), count, out=unknown.copy(), where=count > 0)
+    squares = np.where(used, values - np.nan_to_num(mean), 0.0) ** 2
+    deviation = np.sqrt(np.divide(squares.sum(0), count - 1, out=unknown.copy(), where=count > 1))
+    reach = scipy.stats.t.ppf((1 + level) / 2, np.maximum(count - 1, 1)) * deviation / np.sqrt(np.maximum(count, 1))
+    return {
+        method: mean,
+        f"{method}_low": np.maximum(mean - reach, 0.0),  # a distance is not negative
+        f"{method}_high": mean + reach,
+        f"cv_{method}": np.divide(deviation, mean, out=unknown, where=mean > 0),
+    }
+
+
+def _comparison(distances: pd.DataFrame, level: float, seed: int) -> pd.DataFrame:
+    """Reliability of every method against Euclidean distance; empty if no pair can be compared."""
+    wide = distances.pivot(index=["method", "model"], columns="pair", values="value").to_numpy()
+    finite = wide[:, np.isfinite(wide).all(0)]
+    if not (finite.shape[1] and (finite.sum(1) > 0).all()):
+        return pd.DataFrame(index=pd.Index([], name="method"))
+    return compare_reliability(distances.rename(columns={"model": "seed"}), level=level, seed=seed)

@@ -1,1 +1,0 @@
-"""Data, runs and statistics behind the experiments."""

@@ -1,0 +1,1 @@
+"""Shortest paths: energy, solver, certificates, starts and neighbours."""

@@ -1,0 +1,379 @@
+r"""Does a quantity survive a change of latent coordinates? One table, with the controls that must not.
+
+A model f and the same model in other coordinates, :math:`f' = f \circ A^{-1}` with codes :math:`z' = A(z)`, describe
+the same data. A is an isometry between their pull-back metrics, so that whatever isometries preserve must agree
+between the two, and nothing else need. Reference: Syrota et al., "Identifying Metric Structures of Deep Latent Variable
+Models", ICML 2025.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.distributions.transforms import Transform
+
+from latentgeo.geometry.curvature import ricci_curvature, riemann, scalar_curvature, sectional_curvature
+from latentgeo.geometry.curve import chord_energy, chord_length, straight_line
+from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
+from latentgeo.geometry.geodesic.solve import Geodesic, geodesic
+from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
+from latentgeo.geometry.metric import angle, jacobian, norm, pullback_metric, volume_element
+from latentgeo.identifiability.coordinates import reparametrise
+
+CHANGED = 1e-2  # relative difference from which a control counts as changed
+_SAFETY = 4.0  # of estimates of the energy that a geodesic could still lose, as in the certificate of lengths
+_INTEGRATED = 1e-7  # relative error at which their integration is fine enough
+_STEP = 0.1  # length of the geodesics that the exponential map is compared on, in data units
+_CURVATURE_DIM = 6  # largest number of dimensions in which the whole curvature tensor is compared
+_FINE = 64  # segments of the curves that are only measured
+Measured = tuple[Tensor | float, Tensor | float]  # relative difference, and its tolerance
+
+
+def _relative(first: Tensor, second: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Largest difference of tensors (B, ...) relative to their own size, or to a scale (B,)."""
+    first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
+    size = torch.maximum(first.norm(dim=1), second.norm(dim=1)) if scale is None else scale
+    return ((first - second).norm(dim=1) / size.clamp_min(torch.finfo(first.dtype).tiny)).max()
+
+
+class _Pair:
+    """The same model in two coordinate systems, and what several quantities need of both."""
+
+    def __init__(self, decoder: Decoder, transform: Transform, z: Tensor, pairs: int, seed: int) -> None:
+        self.f, self.g, self.A = decoder, reparametrise(decoder, transform), transform
+        self.z, self.y = z, transform(z).detach()
+        self.J_A = jacobian(transform, z)
+        random = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(2, *z.shape, generator=random, dtype=z.dtype).to(z.device)
+        self.u, self.v = (w / norm(decoder, z, w).unsqueeze(1) for w in drawn)  # of unit length under the metric
+        self.pairs = pairs
+        double = z.dtype == torch.float64
+        # Gradients tell curves apart far below the rounding of their energy.
+        self.options = {"tol": 1e-18 if double else 1e-5, "max_iter": 2000}
+        self.eps = torch.finfo(z.dtype).eps
+        # The logarithms that a Fréchet mean is found by are as good as the root of their energy's excess.
+        self.mean_tol = 2e-8 if double else 1e-3
+
+    def moved(self, v: Tensor) -> Tensor:
+        """Directions at z as directions at A(z)."""
+        return (self.J_A[: len(v)] @ v.unsqueeze(-1)).squeeze(-1)
+
+    def decoded(self, decoder: Decoder, z: Tensor) -> Tensor:
+        return flat_decoder(decoder, z)(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:-1], -1).detach()
+
+    @functools.cached_property
+    def rounding(self) -> float:
+        """Relative rounding error of quantities that are linear in the metric."""
+        largest = 1.0
+        for f, z in ((self.f, self.z), (self.g, self.y)):
+            J = jacobian(f, z)
+            J = J[torch.isfinite(J).flatten(1).all(1)]
+            largest = max([largest, *torch.linalg.cond(J).tolist()])
+        return float(1e3 * self.eps * largest**2)
+
+    @functools.cached_property
+    def lines(self) -> tuple[Tensor, Tensor]:
+        """Straight lines in z between pairs of points, and the same curves in the other coordinates."""
+        line = straight_line(self.z[: self.pairs], self.z[self.pairs : 2 * self.pairs], _FINE)
+        return line, self.A(line).detach()
+
+    @functools.cached_property
+    def geodesics(self) -> tuple[Geodesic, Geodesic]:
+        """Between the same pairs under both models, each from the straight lines of both."""
+        line, moved = self.lines
+        straight = straight_line(moved[:, 0], moved[:, -1], _FINE)
+        back = self.A.inv(straight).detach()
+        back[:, 0], back[:, -1] = line[:, 0], line[:, -1]
+        first = geodesic(self.f, line[:, 0], line[:, -1], initial=[line, back], **self.options)
+        second = geodesic(self.g, moved[:, 0], moved[:, -1], initial=[moved, straight], **self.options)
+        return first, second
+
+    @functools.cached_property
+    def unfinished(self) -> Tensor:
+        """Relative energy that the two geodesics of each pair could still lose, together."""
+        first, second = self.geodesics
+        return _SAFETY * (first.excess + second.excess)
+
+    @functools.cached_property
+    def astray(self) -> Tensor:
+        """How far apart the two curves of each pair may be, relative to their length: ε of the energy allows √ε."""
+        return self.unfinished.sqrt() + 1e3 * self.eps
+
+
+# Identified: what an isometry preserves.
+
+
+def _metric(m: _Pair) -> Measured:
+    return _relative(pullback_metric(m.f, m.z), m.J_A.mT @ pullback_metric(m.g, m.y) @ m.J_A), m.rounding
+
+
+def _length_of_a_curve(m: _Pair) -> Measured:
+    line, moved = m.lines
+    return _relative(chord_length(m.f, line), chord_length(m.g, moved)), m.rounding
+
+
+def _energy_of_a_curve(m: _Pair) -> Measured:
+    line, moved = m.lines
+    return _relative(chord_energy(m.f, line), chord_energy(m.g, moved)), m.rounding
+
+
+def _geodesic_distance(m: _Pair) -> Measured:
+    first, second = m.geodesics
+    return _relative(first.length, second.length), m.unfinished.max() + 1e2 * m.eps
+
+
+def _geodesic_path(m: _Pair) -> Measured:
+    first, second = m.geodesics
+    apart = m.decoded(m.f, first.points) - m.decoded(m.g, second.points)
+    return (apart.norm(dim=2).amax(1) / first.length).max(), m.astray.max()
+
+
+def _angle(m: _Pair) -> Measured:
+    return (angle(m.f, m.z, m.u, m.v) - angle(m.g, m.y, m.moved(m.u), m.moved(m.v))).abs().max(), m.rounding
+
+
+def _volume_of_a_region(m: _Pair) -> Measured:
+    # As a measure: the density in other coordinates, times the volume that the change of coordinates makes of a unit.
+    stretch = torch.linalg.svdvals(m.J_A).prod(-1)
+    return _relative(volume_element(m.f, m.z), volume_element(m.g, m.y) * stretch), m.rounding
+
+
+def _logarithm(m: _Pair) -> Measured:
+    a, b = m.z[: m.pairs], m.z[m.pairs : 2 * m.pairs]
+    first, second = m.geodesics
+    there = log_map(m.g, m.A(a).detach(), m.A(b).detach(), initial=second.points, **m.options)
+    here = log_map(m.f, a, b, initial=first.points, **m.options)
+    apart = norm(m.g, m.y[: m.pairs], m.moved(here) - there)
+    return (apart / first.length).max(), 10.0 * m.astray.max()
+
+
+def _integrated(m: _Pair, decoder: Decoder, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Decoded end points of geodesics, and their largest error, with as many steps as they need."""
+    coarse = m.decoded(decoder, exp_map(decoder, z, v, steps=6))
+    for steps in (12, 24, 48):
+        fine = m.decoded(decoder, exp_map(decoder, z, v, steps=steps))
+        error = (fine - coarse) / 15.0  # of the finer, as Runge and Kutta's error falls to a sixteenth
+        coarse = fine
+        if (error.norm(dim=1) <= _INTEGRATED * _STEP).all():
+            break
+    return fine + error, error.norm(dim=1).max()
+
+
+def _exponential(m: _Pair) -> Measured:
+    step = _STEP * m.u
+    here, error = _integrated(m, m.f, m.z, step)
+    there, other_error = _integrated(m, m.g, m.y, m.moved(step))
+    return (here - there).norm(dim=1).max() / _STEP, (error + other_error) / _STEP + m.rounding
+
+
+def _parallel_transport(m: _Pair) -> Measured:
+    line, moved = m.lines
+    v = m.v[: m.pairs]
+    here, there = parallel_transport(m.f, line, v), parallel_transport(m.g, moved, m.moved(v))
+    J = jacobian(m.A, line[:, -1])
+    return norm(m.g, moved[:, -1], (J @ here.unsqueeze(-1)).squeeze(-1) - there).max(), m.rounding
+
+
+def _holonomy(m: _Pair) -> Measured:
+    corners = m.z[[0, 1, 2, 0]]
+    loop = torch.cat([straight_line(a[None], b[None], _FINE) for a, b in itertools.pairwise(corners)], 1)
+    v, w = m.v[:1], m.moved(m.v[:1])
+    here = angle(m.f, m.z[:1], v, parallel_transport(m.f, loop, v))
+    there = angle(m.g, m.y[:1], w, parallel_transport(m.g, m.A(loop).detach(), w))
+    return (here - there).abs().max(), m.rounding
+
+
+def _curvature(first: Tensor, second: Tensor, m: _Pair) -> Measured:
+    # Curvature divides by the metric once more; where it is about zero, its scale is that of unit directions.
+    sizes = [curvature.reshape(len(curvature), -1).norm(dim=1) for curvature in (first, second)]
+    scale = torch.maximum(*sizes).clamp_min(1e-3)
+    return _relative(first, second, scale), 0.01 * m.rounding**2 / (1e3 * m.eps) + m.rounding
+
+
+def _sectional_curvature(m: _Pair) -> Measured:
+    here = sectional_curvature(m.f, m.z, m.u, m.v)
+    return _curvature(here, sectional_curvature(m.g, m.y, m.moved(m.u), m.moved(m.v)), m)
+
+
+def _scalar_curvature(m: _Pair) -> Measured:
+    return _curvature(scalar_curvature(m.f, m.z), scalar_curvature(m.g, m.y), m)
+
+
+def _ricci(m: _Pair) -> Measured:
+    return _curvature(ricci_curvature(m.f, m.z), m.J_A.mT @ ricci_curvature(m.g, m.y) @ m.J_A, m)
+
+
+def _curvature_tensor(m: _Pair) -> Measured:
+    J = m.J_A
+    there = torch.einsum("bijkl,bip,bjq,bkr,bls->bpqrs", riemann(m.g, m.y), J, J, J, J)
+    return _curvature(riemann(m.f, m.z), there, m)
+
+
+def _frechet_mean(m: _Pair) -> Measured:
+    near = m.z[0] + 0.25 * (m.z[:4] - m.z[0])  # close enough together for their mean to be one
+    here = frechet_mean(m.f, near, tol=m.mean_tol)
+    there = frechet_mean(m.g, m.A(near).detach(), tol=m.mean_tol)
+    x = m.decoded(m.f, near)
+    spread = (x - x.mean(0)).norm(dim=1).mean()
+    apart = (m.decoded(m.f, here[None]) - m.decoded(m.g, there[None])).norm()
+    return apart / spread, 20.0 * m.mean_tol
+
+
+# Not identified: controls.
+
+
+def _codes(m: _Pair) -> Measured:
+    return _relative(m.z, m.y), CHANGED
+
+
+def _euclidean_distance(m: _Pair) -> Measured:
+    first, second = (w[: m.pairs] - w[m.pairs : 2 * m.pairs] for w in (m.z, m.y))
+    return _relative(first.norm(dim=1), second.norm(dim=1)), CHANGED
+
+
+def _euclidean_angle(m: _Pair) -> Measured:
+    angles = []
+    for w in (m.z, m.y):
+        sides = w[1:] - w[0]
+        angles.append(torch.arccos(torch.cosine_similarity(sides[1:], sides[:-1]).clamp(-1.0, 1.0)))
+    return (angles[0] - angles[1]).abs().max(), CHANGED
+
+
+def _volume_element_at_a_code(m: _Pair) -> Measured:
+    return _relative(volume_element(m.f, m.z), volume_element(m.g, m.y)), CHANGED
+
+
+def _length_of_the_straight_line(m: _Pair) -> Measured:
+    line, moved = m.lines
+    return _relative(
+        chord_length(m.f, line), chord_length(m.g, straight_line(moved[:, 0], moved[:, -1], _FINE))
+    ), CHANGED
+
+
+def _latent_mean(m: _Pair) -> Measured:
+    here, there = m.decoded(m.f, m.z.mean(0, keepdim=True)), m.decoded(m.g, m.y.mean(0, keepdim=True))
+    x = m.decoded(m.f, m.z)
+    return (here - there).norm() / (x - x.mean(0)).norm(dim=1).mean(), CHANGED
+
+
+def _nearest_neighbours(m: _Pair) -> Measured:
+    k = min(5, len(m.z) - 1)
+    first, second = (torch.cdist(w, w).fill_diagonal_(torch.inf).topk(k, largest=False).indices for w in (m.z, m.y))
+    kept = (first[:, :, None] == second[:, None, :]).any(2).double().mean()
+    return 1.0 - kept, CHANGED
+
+
+_IDENTIFIED: dict[str, Callable[[_Pair], Measured]] = {
+    "metric tensor": _metric,
+    "length of a curve": _length_of_a_curve,
+    "energy of a curve": _energy_of_a_curve,
+    "geodesic distance": _geodesic_distance,
+    "geodesic path": _geodesic_path,
+    "angle": _angle,
+    "volume of a region": _volume_of_a_region,
+    "logarithm": _logarithm,
+    "exponential": _exponential,
+    "parallel transport": _parallel_transport,
+    "holonomy": _holonomy,
+    "sectional curvature": _sectional_curvature,
+    "scalar curvature": _scalar_curvature,
+    "Ricci curvature": _ricci,
+    "curvature tensor": _curvature_tensor,
+    "Fréchet mean": _frechet_mean,
+}
+_CONTROLS: dict[str, Callable[[_Pair], Measured]] = {
+    "codes": _codes,
+    "Euclidean distance": _euclidean_distance,
+    "Euclidean angle": _euclidean_angle,
+    "volume element at a code": _volume_element_at_a_code,
+    "length of the straight line": _length_of_the_straight_line,
+    "latent mean": _latent_mean,
+    "nearest neighbours": _nearest_neighbours,
+}
+QUANTITIES = (*_IDENTIFIED, *_CONTROLS)
+_NEEDS_TWO_DIMENSIONS = {"angle", "sectional curvature", "Euclidean angle", "holonomy"}
+
+
+def check_identifiability(
+    decoder: Decoder,
+    transform: Transform,
+    z: Tensor,
+    quantities: str | Sequence[str] = "all",
+    *,
+    pairs: int = 4,
+    seed: int = 0,
+) -> pd.DataFrame:
+    r"""Compare a model with the same model in other latent coordinates, quantity by quantity.
+
+    .. math:: f' = f \circ A^{-1}, \qquad z' = A(z)
+
+    Quantities that theory says are identified must agree, covariantly: points by A, directions by its Jacobian,
+    tensors by pull-back. The rest are controls, which a change of coordinates is free to change; which of them a
+    transformation leaves alone is its own affair (a rotation keeps Euclidean distances).
+
+    Args:
+        decoder: f, a callable (B, d) -> (B, *event), smooth; float64 throughout for the tolerances to mean much.
+        transform: A, a bijective ``torch.distributions`` transform of (B, d), twice differentiable in forward mode.
+        z: latent points, shape (n, d), at least ``2 * pairs``.
+        quantities: ``"all"``, or names from ``QUANTITIES``. Of all, those are left out that the number of dimensions
+            does not have (angles in one) or that would be too large (the curvature tensor above six).
+        pairs: pairs of points that geodesics join.
+        seed: of the directions that angles, transport and curvature are measured with.
+
+    Returns:
+        One row for each quantity: ``quantity``; ``kind`` (``"identified"`` or ``"not identified"``); ``difference``,
+        the largest relative difference between the models (radians for angles); ``tolerance``, which follows from the
+        energy that the geodesics' certificates leave open, from step halving, or from rounding at the condition
+        number of the Jacobians, and is one per cent for controls; ``verdict``, ``"agrees"`` or ``"differs"``. A
+        difference that is not a number, or a geodesic that did not converge, is ``"not measured"``.
+
+    Raises:
+        TypeError, ValueError: shapes, types, too few points, or an unknown quantity.
+
+    References:
+        Syrota et al., ICML 2025.
+
+    Example:
+        >>> from latentgeo.identifiability.coordinates import RadialTwist
+        >>> z = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> f = lambda z: torch.cat([z, z.square().sum(1, keepdim=True)], 1)
+        >>> table = check_identifiability(f, RadialTwist(0.3), z, ["geodesic distance", "Euclidean distance"])
+        >>> table["verdict"].tolist()
+        ['agrees', 'differs']
+    """
+    check_points("z", z, ndim=2)
+    if pairs < 1 or len(z) < max(2 * pairs, 4):
+        raise ValueError(f"z: expected at least {max(2 * pairs, 4)} points for {pairs} pairs, got {len(z)}")
+    d = z.shape[1]
+    if isinstance(quantities, str):
+        if quantities != "all":
+            raise ValueError(f'quantities: expected "all" or a list of names, got {quantities!r}')
+        left_out = {"curvature tensor"} if d > _CURVATURE_DIM else set()
+        left_out |= _NEEDS_TWO_DIMENSIONS if d < 2 else set()
+        quantities = [name for name in QUANTITIES if name not in left_out]
+    unknown = [name for name in quantities if name not in QUANTITIES]
+    if unknown:
+        raise ValueError(f"quantities: expected names among {', '.join(QUANTITIES)}; got {', '.join(unknown)}")
+    models = _Pair(decoder, transform, z.detach(), pairs, seed)
+    rows = []
+    for name in quantities:
+        identified = name in _IDENTIFIED
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # what did not converge is said by the verdict
+                difference, tolerance = (float(value) for value in (_IDENTIFIED | _CONTROLS)[name](models))
+        except RuntimeError:  # a Fréchet mean that did not converge
+            difference, tolerance = float("nan"), float("nan")
+        measured = difference == difference and tolerance < float("inf")
+        if name in {"geodesic distance", "geodesic path", "logarithm"}:
+            measured &= all(bool(found.converged.all()) for found in models.geodesics)
+        verdict = ("agrees" if difference <= tolerance else "differs") if measured else "not measured"
+        kind = "identified" if identified else "not identified"
+        rows.append((name, kind, difference, tolerance, verdict))
+    return pd.DataFrame(rows, columns=["quantity", "kind", "difference", "tolerance", "verdict"])

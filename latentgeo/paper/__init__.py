@@ -1,0 +1,27 @@
+"""The paper's laboratory: its data, models, experiments, figures, and the runner of the notebooks."""
+
+from latentgeo.paper.data import DataError, Dataset, MissingDataError, load_dataset
+from latentgeo.paper.ensembles import IndependentDraws
+from latentgeo.paper.models.injective import InjectiveDecoder
+from latentgeo.paper.models.isometry import IsometricVAE, isometry_penalty
+from latentgeo.paper.models.perceptual import PerceptualVAE
+from latentgeo.paper.models.training import TrainingConfig, train
+from latentgeo.paper.models.vae import VAE, build_vae
+from latentgeo.paper.study import Study
+
+__all__ = [
+    "VAE",
+    "DataError",
+    "Dataset",
+    "IndependentDraws",
+    "InjectiveDecoder",
+    "IsometricVAE",
+    "MissingDataError",
+    "PerceptualVAE",
+    "Study",
+    "TrainingConfig",
+    "build_vae",
+    "isometry_penalty",
+    "load_dataset",
+    "train",
+]

@@ -1,0 +1,121 @@
+"""Command line: ``latentgeo reproduce``, ``report``, ``trace`` and ``data``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from latentgeo.paper.data import DATASETS, DataError, fetch_dataset
+from latentgeo.paper.paths import project_root
+from latentgeo.paper.profiles import PROFILES
+from latentgeo.paper.reproduction.evidence import update_readme
+from latentgeo.paper.reproduction.html import write_report
+from latentgeo.paper.reproduction.manifest import trace
+from latentgeo.paper.reproduction.notebooks import FAILED, INTERRUPTED, format_table, read_outcomes, reproduce
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="latentgeo", description="Identified geometry of deep latent variable models")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("reproduce", help="run the notebooks and print what each of them found")
+    run.add_argument("--profile", choices=PROFILES, default="quick", help="scale of the experiments (default: quick)")
+    run.add_argument("--only", nargs="+", default=(), metavar="NAME", help="beginnings of notebook names, such as 07")
+    run.add_argument("--from", dest="first", metavar="NAME", help="beginning of the name of the first notebook to run")
+    run.add_argument("--keep-going", action="store_true", help="run the others when a notebook fails")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks run at the same time (default: 1)")
+    run.add_argument("--parameters", type=Path, metavar="FILE", help="YAML or JSON file of notebook parameters")
+    run.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="for executed notebooks and figures (default: build/reproduce)"
+    )
+    report = commands.add_parser(
+        "report", help="write README's table of evidence from data/results, and what `reproduce` left as HTML"
+    )
+    report.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="of executed notebooks (default: build/reproduce)"
+    )
+    tracing = commands.add_parser("trace", help="say where a figure or a table comes from")
+    tracing.add_argument("path", type=Path, nargs="+", metavar="FILE")
+    data = commands.add_parser("data", help="get a data set: from here, from Debian's package, or by download")
+    data.add_argument("name", choices=DATASETS)
+    return parser
+
+
+def _read_parameters(path: Path | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"--parameters: {path} cannot be read: {error}") from error
+    if not isinstance(parameters, dict):
+        raise ValueError(f"--parameters: expected {path} to map names to values, got {type(parameters).__name__}")
+    if "profile" in parameters:
+        raise ValueError("--parameters: the profile is chosen with --profile, not in the file")
+    return parameters
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: command-line arguments; those of the process by default.
+
+    Returns:
+        Exit status: 0, 1 where a notebook failed or data could not be got, 2 for unusable arguments.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except DataError as error:
+        print(f"latentgeo: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"latentgeo: {error}", file=sys.stderr)
+        return 2
+
+
+def _data(options: argparse.Namespace) -> int:
+    fetch_dataset(options.name)
+    return 0
+
+
+def _trace(options: argparse.Namespace) -> int:
+    print("\n\n".join(trace(path) for path in options.path))
+    return 0
+
+
+def _output(options: argparse.Namespace) -> Path:
+    return options.output or project_root() / "build" / "reproduce"
+
+
+def _report(options: argparse.Namespace) -> int:
+    print(update_readme())
+    outcomes = read_outcomes(_output(options))
+    if outcomes:
+        print(write_report(_output(options), outcomes))
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    output = _output(options)
+    outcomes = reproduce(
+        profile=options.profile,
+        only=options.only,
+        first=options.first,
+        keep_going=options.keep_going,
+        parameters=_read_parameters(options.parameters),
+        output=output,
+        jobs=options.jobs,
+    )
+    print()
+    print(format_table(outcomes))
+    if any(output.glob("*.ipynb")):
+        print(f"\nreport: {write_report(output, read_outcomes(output))}")
+    return 1 if any(outcome.status in (FAILED, INTERRUPTED) for outcome in outcomes) else 0
+
+
+_COMMANDS = {"reproduce": _reproduce, "report": _report, "trace": _trace, "data": _data}

@@ -1,0 +1,91 @@
+"""Data sets: loaded from checked files into tensors, with a validation split taken from the training data."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from types import ModuleType
+
+from latentgeo.paper.data import (
+    celeba,
+    cifar10,
+    digits,
+    fashion_mnist,
+    pbmc68k,
+    pbmc68k_counts,
+    tasic,
+    tasic_pca50,
+)
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError
+
+__all__ = ["DATASETS", "DataError", "Dataset", "MissingDataError", "fetch_dataset", "load_dataset"]
+
+# Each module has load() -> Dataset, which never downloads, and fetch(report).
+_MODULES: dict[str, ModuleType] = {
+    "celeba": celeba,
+    "cifar10": cifar10,
+    "digits": digits,
+    "fashion_mnist": fashion_mnist,
+    "pbmc68k": pbmc68k,
+    "pbmc68k_counts": pbmc68k_counts,
+    "tasic": tasic,
+    "tasic_pca50": tasic_pca50,
+}
+DATASETS = tuple(_MODULES)
+
+
+def load_dataset(name: str) -> Dataset:
+    """Load a data set from this machine; nothing is downloaded.
+
+    Args:
+        name: ``"digits"`` (1,797 images of 8×8, ships with scikit-learn), ``"fashion_mnist"`` (70,000 of 28×28),
+            ``"cifar10"`` (60,000 of 3×32×32) or ``"celeba"`` (202,599 of 3×64×64); or of single cells ``"pbmc68k"``,
+            ``"pbmc68k_counts"`` (700 of 765 genes, ships with scanpy), ``"tasic"`` (23,822 of 7 genes) or
+            ``"tasic_pca50"`` (the same by principal components).
+
+    Returns:
+        The data set; the same object at each call, so do not write to its tensors.
+
+    Raises:
+        ValueError: the name is unknown.
+        MissingDataError: a file is not there; the message names it and the ways to get it.
+        DataError: a file is damaged or truncated; the message says what was expected.
+
+    Example:
+        >>> load_dataset("digits")
+        Dataset('digits', train=1257, validation=180, test=360, event_shape=(1, 8, 8))
+    """
+    if name not in _MODULES:
+        raise ValueError(f"expected a data set among {', '.join(DATASETS)}, got {name!r}")
+    return _load_cached(name, os.environ.get("LATENTGEO_DATA"))
+
+
+@functools.lru_cache(maxsize=4)
+def _load_cached(name: str, _folder: str | None) -> Dataset:
+    return _MODULES[name].load()
+
+
+def fetch_dataset(name: str, report: Callable[[str], None] = print) -> Dataset:
+    """Get a data set onto this machine if it is not here yet, and load it.
+
+    Tried in this order: files that are here; a Debian package, where there is one and apt may install it; a download
+    with checksums and a progress bar.
+
+    Args:
+        name: as for :func:`load_dataset`.
+        report: called with a line for each thing done.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: the name is unknown.
+        MissingDataError: none of the ways worked.
+        DataError: a file outside our own cache is damaged.
+    """
+    if name in _MODULES:
+        _MODULES[name].fetch(report)
+    dataset = load_dataset(name)
+    report(f"{dataset!r} is here")
+    return dataset

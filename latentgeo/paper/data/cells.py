@@ -1,0 +1,62 @@
+"""What data sets of single cells share: dealing the cells out to the parts, and the types by name and colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from latentgeo.paper.data.base import Dataset, shuffled
+
+
+def dealt(
+    name: str,
+    x: np.ndarray,
+    types: Sequence[str],
+    colours: dict[str, str],
+    held_out: int,
+    source: str,
+    licence: str,
+    sha256: dict[str, str],
+) -> Dataset:
+    """Cells dealt out to the parts of a data set, always in the same way.
+
+    Args:
+        name: of the data set.
+        x: one row for each cell, shape (n, genes).
+        types: name of each cell's type, n of them.
+        colours: ``"#rrggbb"`` of each type; the types are numbered in this order.
+        held_out: the number of cells in the test part, and again in the validation part.
+        source: where the data come from.
+        licence: the licence that they are under.
+        sha256: checksums by name.
+    """
+    names = tuple(colours)
+    numbers = {each: number for number, each in enumerate(names)}
+    labels = torch.tensor([numbers[each] for each in types])
+    cells, order = torch.from_numpy(x.astype(np.float32)), shuffled(len(x))
+    test, validation, train = order[:held_out], order[held_out : 2 * held_out], order[2 * held_out :]
+    return Dataset(
+        name=name,
+        train=cells[train],
+        train_labels=labels[train],
+        validation=cells[validation],
+        validation_labels=labels[validation],
+        test=cells[test],
+        test_labels=labels[test],
+        class_names=names,
+        source=source,
+        licence=licence,
+        sha256=sha256,
+        class_colours=tuple(colours.values()),
+    )
+
+
+def all_cells(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cells of all parts with their types: (n, genes) and (n,).
+
+    They stand in the order of the parts, not in that of the atlas: do not put them beside an AnnData's own columns.
+    """
+    cells = torch.cat([dataset.train, dataset.validation, dataset.test])
+    return cells, torch.cat([dataset.train_labels, dataset.validation_labels, dataset.test_labels])

@@ -1,0 +1,188 @@
+"""CIFAR-10: from the official binary archive, or from any folder in its layout. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from latentgeo.adapters.arrays import as_images
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, folders, shuffled
+from latentgeo.paper.paths import data_dir
+
+_FOLDER = "cifar-10-batches-bin"
+_ARCHIVE = "cifar-10-binary.tar.gz"
+_URL = f"https://www.cs.toronto.edu/~kriz/{_ARCHIVE}"
+_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+_TRAINING = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+_TEST, _META = "test_batch.bin", "batches.meta.txt"
+_RECORD = "archive.json"  # what the archive was, and the checksum of each file that came out of it
+_SHAPE = (3, 32, 32)
+_BYTES = 1 + 3 * 32 * 32  # of a record: the label, then red, green and blue
+# Other copies of the same pictures, by the checksum of their test_batch.bin.
+_COPIES = {"0122e0c794416a28620c99ce36036327697afd8561b3612f0c16c0da44f81b18": "a JPEG copy"}
+
+
+def _ways_to_get_cifar10() -> str:
+    return (
+        f"Two ways to get it: (1) `latentgeo data cifar10`, which downloads {_URL} (170,052,171 bytes, sha256 "
+        f"{_SHA256}); (2) unpack that archive by hand, so that the folder {_FOLDER}/ lies in {data_dir()} or in a "
+        "folder named by LATENTGEO_DATA."
+    )
+
+
+def _find() -> Path:
+    """The first folder with test images and at least one file of training images."""
+    for folder in folders(_FOLDER):
+        if (folder / _TEST).is_file() and any((folder / name).is_file() for name in _TRAINING):
+            return folder
+    looked = ", ".join(str(folder) for folder in folders(_FOLDER))
+    raise MissingDataError(f"{_TEST} and {_TRAINING[0]} were not found in {looked}. {_ways_to_get_cifar10()}")
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path} is damaged: {what}. Remove the folder {path.parent}. {_ways_to_get_cifar10()}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{path} is not there. {_ways_to_get_cifar10()}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}). {_ways_to_get_cifar10()}") from error
+
+
+def _records(content: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (n, 3, 32, 32) and labels (n,) of a file."""
+    if not content or len(content) % _BYTES:
+        raise _damaged(path, f"expected a multiple of {_BYTES} bytes, got {len(content):,}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, _BYTES)
+    labels = records[:, 0].astype(np.int64)
+    if labels.max() > 9:
+        raise _damaged(path, f"expected labels from 0 to 9, got {labels.max()}")
+    return records[:, 1:].reshape(-1, *_SHAPE), labels
+
+
+def _origin(folder: Path, sha256: dict[str, str], sizes: tuple[int, int]) -> str:
+    """Where the files are from: by the record of our own unpacking, by their checksum, or unknown."""
+    try:
+        record = json.loads((folder / _RECORD).read_bytes())
+        archive, files = record["archive"], dict(record["files"])
+    except FileNotFoundError:
+        copy = _COPIES.get(sha256[_TEST])
+        counted = f"{sizes[0]:,} training, {sizes[1]:,} test images"
+        if copy is None:
+            return f"an unverified copy in the official layout ({counted}), not checked against the official archive"
+        return f"{copy} in the official layout ({counted}): the same pictures, not the same bytes"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder / _RECORD, f"expected JSON with the checksums of the files ({error})") from error
+    for name, expected in files.items():
+        if sha256.get(name) != expected:
+            raise _damaged(folder / name, f"expected sha256 {expected}, got {sha256.get(name, 'no such file')}")
+    return f"{_URL} (sha256 {archive})"
+
+
+def load() -> Dataset:
+    """The 60,000 images of 3×32×32: a tenth of the training images for validation, the test images for testing.
+
+    A copy that lacks some of the five files of training images is taken for what it is: ``source`` tells how many
+    images there are, and whether they come from the official archive.
+
+    Raises:
+        MissingDataError: a file is not there.
+        DataError: a file is damaged or truncated.
+    """
+    folder = _find()
+    contents = {name: _read(folder / name) for name in _TRAINING if (folder / name).exists()}
+    contents |= {name: _read(folder / name) for name in (_TEST, _META)}
+    sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    class_names = tuple(contents.pop(_META).decode("utf-8", "replace").split())
+    if len(class_names) != 10:
+        raise _damaged(folder / _META, f"expected the names of 10 classes, got {len(class_names)}")
+    parts = {name: _records(content, folder / name) for name, content in contents.items()}
+    test, test_labels = parts.pop(_TEST)
+    pixels = torch.from_numpy(np.concatenate([part[0] for part in parts.values()]))
+    labels = torch.from_numpy(np.concatenate([part[1] for part in parts.values()]))
+    source = _origin(folder, sha256, (len(pixels), len(test)))
+    order = shuffled(len(pixels))
+    validation, train = order[: len(pixels) // 10], order[len(pixels) // 10 :]
+    return Dataset(
+        name="cifar10",
+        train=as_images(pixels[train]),
+        train_labels=labels[train],
+        validation=as_images(pixels[validation]),
+        validation_labels=labels[validation],
+        test=as_images(torch.from_numpy(test.copy())),
+        test_labels=torch.from_numpy(test_labels),
+        class_names=class_names,
+        source=source,
+        licence="not stated; cite Krizhevsky 2009",
+        sha256=sha256,
+    )
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Take the files that are known from an archive that has been checked, and record what they are; no other paths.
+
+    Raises:
+        DataError: the archive lacks a file.
+    """
+    digests = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive, "r:gz") as opened:
+            for name in (*_TRAINING, _TEST, _META):
+                member = opened.getmember(f"{_FOLDER}/{name}")
+                file = opened.extractfile(member) if member.isreg() else None
+                if file is None:
+                    raise DataError(f"{archive}: expected {name} to be a plain file. {_ways_to_get_cifar10()}")
+                content = file.read()
+                digests[name] = hashlib.sha256(content).hexdigest()
+                _write(folder / name, content)
+    except (tarfile.TarError, KeyError, EOFError, OSError) as error:
+        raise DataError(f"{archive} cannot be unpacked ({error}). Remove it. {_ways_to_get_cifar10()}") from error
+    record = {"archive": hashlib.sha256(archive.read_bytes()).hexdigest(), "files": digests}
+    _write(folder / _RECORD, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def fetch(report: Callable[[str], None]) -> None:
+    """Download and unpack the official archive, unless the files are here already.
+
+    Raises:
+        MissingDataError: the download failed.
+        DataError: the files that are here are damaged, or what was downloaded is not the official archive.
+    """
+    import pooch
+
+    try:
+        load()
+    except MissingDataError:
+        report(f"downloading {_URL}")
+    else:
+        return
+    try:
+        archive = pooch.retrieve(
+            _URL,
+            known_hash=f"sha256:{_SHA256}",
+            fname=_ARCHIVE,
+            path=data_dir(),
+            downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
+        )
+    except OSError as error:
+        raise MissingDataError(f"{_ARCHIVE} could not be downloaded ({error}). {_ways_to_get_cifar10()}") from error
+    except ValueError as error:
+        raise DataError(f"{_URL} is not the official archive ({error}). {_ways_to_get_cifar10()}") from error
+    _unpack(Path(archive), data_dir() / _FOLDER)

@@ -1,0 +1,187 @@
+r"""How the number of decoders, and drawing them anew at each time point, change distances and their variation.
+
+For the models of a study, with the first K of their decoders:
+
+- ``geodesic_K``: geodesic distance under the expected metric of K decoders;
+- ``draws_N``: expected length of that geodesic of all decoders when each of N + 1 time points is decoded by a member
+  drawn anew, see :class:`IndependentDraws`;
+- ``draws_N_chords``: what is left of it without the disagreement, :math:`\sqrt{N \sum \|\Delta\mu\|^2}`;
+- ``draws_N_disagreement``: the disagreement alone, :math:`\sqrt{N \sum (v_i + v_{i+1})}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from latentgeo.agreement.pairs import draw_pairs
+from latentgeo.geometry.curve import resample
+from latentgeo.geometry.decoder import Ensemble
+from latentgeo.geometry.geodesic.solve import geodesic
+from latentgeo.paper.data import load_dataset
+from latentgeo.paper.jobs import Job, run_jobs
+from latentgeo.paper.profiles import digest
+from latentgeo.paper.store import RunStore
+from latentgeo.paper.study import Study
+
+_SCHEMA = 1  # raise it whenever the same model would give other numbers
+_CHUNK = 10  # curves decoded at once
+
+
+class IndependentDraws:
+    r"""The energy of curves whose time points are each decoded by a member of the ensemble drawn anew.
+
+    With the mean :math:`\mu = \tfrac1K \sum_k f_k` and the disagreement :math:`v(z) = \tfrac1K \sum_k \|f_k(z) -
+    \mu(z)\|^2`, a chord between independent draws has the expectation
+
+    .. math:: \mathbb{E}\, \|f_k(b) - f_l(a)\|^2 = \|\mu(b) - \mu(a)\|^2 + v(a) + v(b), \qquad k, l \text{ independent},
+
+    in which :math:`v(a) + v(b)` does not become small with the chord. So the energy of N chords grows as N² and their
+    length as N: this is no discretisation of any Riemannian metric, and its value means nothing without N. It is here
+    to audit distances that were computed in this way, in closed form instead of by sampling.
+
+    Source: the ensemble mode of the paper's released code, which draws a decoder for each time point.
+
+    Args:
+        decoders: at least two decoders (B, d) -> (B, *event), or an :class:`Ensemble`.
+
+    Raises:
+        ValueError: there are fewer than two decoders: nothing is drawn then.
+
+    Example:
+        >>> import torch
+        >>> draws = IndependentDraws([lambda z: z + 1.0, lambda z: z - 1.0])
+        >>> line = torch.linspace(0, 1, 5).reshape(1, 5, 1)
+        >>> [term.round(decimals=4).tolist() for term in draws.terms(line)]  # chords of 1/4; v is 1 everywhere
+        [[[0.0625, 0.0625, 0.0625, 0.0625]], [[2.0, 2.0, 2.0, 2.0]]]
+    """
+
+    def __init__(self, decoders: Ensemble | Sequence[Callable[[Tensor], Tensor]]) -> None:
+        self.ensemble = decoders if isinstance(decoders, Ensemble) else Ensemble(decoders)
+        if len(self.ensemble) < 2:
+            raise ValueError(f"IndependentDraws expects at least two decoders, got {len(self.ensemble)}")
+
+    def _decode(self, points: Tensor) -> Tensor:
+        """Images of curves under every decoder: (P, N + 1, d) -> (P, N + 1, K, D)."""
+        if points.ndim != 3 or points.shape[1] < 2:
+            raise ValueError(f"points: expected curves of shape (P, N + 1, d) with N ≥ 1, got {tuple(points.shape)}")
+        images = self.ensemble(points.flatten(0, 1)) * len(self.ensemble) ** 0.5
+        return images.flatten(2).unflatten(0, points.shape[:2])
+
+    def terms(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Both parts of the expected squared chords.
+
+        Args:
+            points: curves, shape (P, N + 1, d).
+
+        Returns:
+            Squared chords of the mean decoder and the disagreements v(a) + v(b), each of shape (P, N), in squared data
+            units.
+        """
+        images = self._decode(points)
+        mean = images.mean(2)
+        disagreement = (images - mean.unsqueeze(2)).square().sum((2, 3)) / len(self.ensemble)
+        return mean.diff(dim=1).square().sum(2), disagreement[:, 1:] + disagreement[:, :-1]
+
+    def energy(self, points: Tensor) -> Tensor:
+        """Expected energy N Σ E‖f_k(b) - f_l(a)‖² of curves (P, N + 1, d): (P,), in squared data units."""
+        chords, disagreement = self.terms(points)
+        return chords.shape[1] * (chords + disagreement).sum(1)
+
+    def length(self, points: Tensor) -> Tensor:
+        """Expected length Σ E‖f_k(b) - f_l(a)‖ of curves, the mean over all K² pairs of decoders.
+
+        Args:
+            points: curves, shape (P, N + 1, d).
+
+        Returns:
+            Shape (P,), in data units.
+        """
+        images = self._decode(points)
+        return (
+            torch.cdist(images[:, 1:], images[:, :-1], compute_mode="donot_use_mm_for_euclid_dist").mean((2, 3)).sum(1)
+        )
+
+
+def ensemble_distances(
+    study: Study,
+    *,
+    sizes: Sequence[int] = (1, 2, 4, 8),
+    points: Sequence[int] = (16, 64, 256, 1024),
+    audited: int = 20,
+    workers: int | None = None,
+) -> pd.DataFrame:
+    """Distances of the study's pairs by the methods of this module, under each of its models.
+
+    Args:
+        study: the models, trained where they are not yet; the tables are kept beside them.
+        sizes: numbers of decoders K.
+        points: numbers of segments N between the time points of independent draws.
+        audited: number of pairs, the first ones, whose independent draws are measured.
+        workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
+
+    Returns:
+        One row for each model, pair and method: ``seed``, ``pair``, ``method``, ``value`` (data units), ``converged``.
+
+    Raises:
+        ValueError: a size is larger than the number of decoders, or too small.
+        JobsFailedError: a model failed; the others are stored.
+    """
+    if not sizes or min(sizes) < 1 or max(sizes) > study.decoders:
+        raise ValueError(
+            f"sizes: expected between 1 and the {study.decoders} decoders of the models, got {list(sizes)}"
+        )
+    if study.decoders < 2 or not points or min(points) < 1:
+        raise ValueError(f"expected models of two decoders or more, and N ≥ 1, got {study.decoders} and {list(points)}")
+    if not 1 <= audited <= study.pairs:
+        raise ValueError(f"audited: expected between 1 and the {study.pairs} pairs of the study, got {audited}")
+    name = f"ensembles-{digest([_SCHEMA, study.pairs, list(sizes), list(points), audited])}"
+    store, dataset = RunStore(study.store), load_dataset(study.dataset)
+
+    def found(seed: int) -> pd.DataFrame | None:
+        run = store.find(study.config(seed), dataset)
+        tables = [] if run is None else store.read_tables(run, name)
+        return tables[0] if tables else None
+
+    missing = [seed for seed in study.seeds if found(seed) is None]
+    jobs = [
+        Job(f"ensembles of seed {s}", _measure, (study, s, tuple(sizes), tuple(points), audited, name)) for s in missing
+    ]
+    if jobs:
+        run_jobs(jobs, workers=workers, label="jobs", progress=False)
+    return pd.concat([found(seed).assign(seed=seed) for seed in study.seeds], ignore_index=True)[
+        ["seed", "pair", "method", "value", "converged"]
+    ]
+
+
+def _measure(study: Study, seed: int, sizes: tuple[int, ...], points: tuple[int, ...], audited: int, name: str) -> None:
+    """Distances under one model, into the store."""
+    dataset, store = load_dataset(study.dataset), RunStore(study.store)
+    model = store.train(study.config(seed), dataset)
+    ends = [model.encode(dataset.test[indices]) for indices in draw_pairs(len(dataset.test), study.pairs)]
+    columns = {}
+    for size in sizes:
+        result = geodesic(Ensemble(list(model.decoders)[:size]), *ends)
+        columns[f"geodesic_{size}"] = (result.length, result.converged)
+    result = geodesic(model.decode, *(end[:audited] for end in ends))
+    draws = IndependentDraws(list(model.decoders))
+    for N in points:
+        parts = [_draws(draws, resample(curves, N)) for curves in result.points.split(_CHUNK)]
+        for part, values in zip(("", "_chords", "_disagreement"), zip(*parts, strict=True), strict=True):
+            columns[f"draws_{N}{part}"] = (torch.cat(values), result.converged)
+    tables = [
+        pd.DataFrame({"pair": np.arange(len(value)), "method": method, "value": value.double(), "converged": converged})
+        for method, (value, converged) in columns.items()
+    ]
+    store.write_table(store.find(study.config(seed), dataset), name, pd.concat(tables, ignore_index=True))
+
+
+@torch.no_grad()
+def _draws(draws: IndependentDraws, curves: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    chords, disagreement = draws.terms(curves)
+    N = chords.shape[1]
+    return draws.length(curves), (N * chords.sum(1)).sqrt(), (N * disagreement.sum(1)).sqrt()

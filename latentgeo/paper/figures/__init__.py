@@ -1,0 +1,46 @@
+"""Every figure of the notebooks, one function each: drawn at the width of a column, in colours that all can tell."""
+
+from latentgeo.paper.figures.agreement import agreement
+from latentgeo.paper.figures.assumptions import broken_assumptions
+from latentgeo.paper.figures.charts import flatness
+from latentgeo.paper.figures.ensembles import ensembles
+from latentgeo.paper.figures.identifiability import identifiability
+from latentgeo.paper.figures.injective import collisions
+from latentgeo.paper.figures.latent import latent_spaces, two_models
+from latentgeo.paper.figures.reliability import cv_histogram, power, reliabilities, reliability
+from latentgeo.paper.figures.sample_size import sample_size
+from latentgeo.paper.figures.solver import calibration, error_against_time, scaling
+from latentgeo.paper.figures.style import METHOD_NAMES, save
+from latentgeo.paper.figures.triangles import (
+    FieldView,
+    TransportView,
+    TriangleView,
+    geodesic_triangles,
+    transport_and_curvature,
+)
+
+__all__ = [
+    "METHOD_NAMES",
+    "FieldView",
+    "TransportView",
+    "TriangleView",
+    "agreement",
+    "broken_assumptions",
+    "calibration",
+    "collisions",
+    "cv_histogram",
+    "ensembles",
+    "error_against_time",
+    "flatness",
+    "geodesic_triangles",
+    "identifiability",
+    "latent_spaces",
+    "power",
+    "reliabilities",
+    "reliability",
+    "sample_size",
+    "save",
+    "scaling",
+    "transport_and_curvature",
+    "two_models",
+]

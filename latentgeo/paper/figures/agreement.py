@@ -1,0 +1,62 @@
+"""How far several trainings of one's own model agree, pair by pair."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from latentgeo.agreement.report import Agreement
+from latentgeo.paper.figures.style import METHOD_COLOURS, METHOD_NAMES
+from latentgeo.style import COLUMN, STYLE
+
+_UNRELIABLE = "0.55"
+
+
+def agreement(report: Agreement, title: str) -> Figure:
+    """Distances of every pair with their intervals over models, and their coefficients of variation.
+
+    Above: pairs in the order of their mean distance, each method in units of its mean over pairs, with Student
+    intervals over models. Below: the coefficient of variation of each pair by both methods; under the diagonal the
+    geodesic distance is the steadier one. Grey: not reliable, for the reasons in the report.
+
+    Args:
+        report: from :func:`latentgeo.agreement`.
+        title: what the models are.
+
+    Returns:
+        The figure, a column wide.
+    """
+    pairs = report.pairs
+    reliable = pairs["reliable"].to_numpy(bool)
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(COLUMN, 4.3), layout="constrained")
+        axes = figure.subplot_mosaic([["euclidean", "geodesic"], ["cv", "cv"]], height_ratios=[1, 1.25])
+        axes["geodesic"].sharey(axes["euclidean"])
+        for method in ("euclidean", "geodesic"):
+            mean, low, high = (
+                pairs[f"{method}{end}"].to_numpy(float, na_value=np.nan) for end in ("", "_low", "_high")
+            )
+            order, unit = np.argsort(mean), np.nanmean(mean)
+            rank = np.empty(len(order))
+            rank[order] = np.arange(1, len(order) + 1)
+            for chosen, colour in ((~reliable, _UNRELIABLE), (reliable, METHOD_COLOURS[method])):
+                axes[method].vlines(rank[chosen], low[chosen] / unit, high[chosen] / unit, color=colour, linewidth=0.8)
+                axes[method].plot(rank[chosen], mean[chosen] / unit, "o", color=colour, markersize=1.6)
+            axes[method].set(title=METHOD_NAMES[method], xlabel="pairs, by distance")
+        axes["euclidean"].set(ylabel="distance / mean distance", ylim=(0, None))
+        axes["geodesic"].tick_params(labelleft=False)
+        _scatter(axes["cv"], 100 * pairs[["cv_euclidean", "cv_geodesic"]].to_numpy(float, na_value=np.nan), reliable)
+        axes["cv"].set_title(f"{title}, {len(report.names)} models, {len(pairs)} pairs")
+    return figure
+
+
+def _scatter(ax: plt.Axes, cv: np.ndarray, reliable: np.ndarray) -> None:
+    """Coefficients of variation (P, 2) in per cent, Euclidean to the right and geodesic upwards, and their means."""
+    top = 1.05 * np.nanmax(cv)
+    ax.plot([0, top], [0, top], color="0.75", linewidth=0.8, zorder=0)
+    ax.plot(*cv[reliable].T, "o", color=METHOD_COLOURS["geodesic"], markersize=2.6, label="reliable")
+    ax.plot(*cv[~reliable].T, "o", color=_UNRELIABLE, markersize=2.6, markerfacecolor="none", label="not reliable")
+    ax.plot(*np.nanmean(cv, 0), "+", color="black", markersize=9, markeredgewidth=1.2, label="mean")
+    ax.set(xlim=(0, top), ylim=(0, top), xlabel="CV of Euclidean distance (%)", ylabel="CV of geodesic distance (%)")
+    ax.legend(loc="upper left", handletextpad=0.2, borderaxespad=0.1)

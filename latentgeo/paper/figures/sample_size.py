@@ -1,0 +1,140 @@
+"""Spread over models against the number of training points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+from latentgeo.paper.figures.style import METHOD_COLOURS
+from latentgeo.style import COLOURS, PAGE, STYLE
+
+_NAMES = {"euclidean": "Euclidean", "ambient_chord": "chord", "geodesic": "geodesic"}
+_LOOK = {
+    "euclidean": {"color": METHOD_COLOURS["euclidean"], "marker": "s"},
+    "ambient_chord": {"color": COLOURS[2], "marker": "^"},
+    "geodesic": {"color": METHOD_COLOURS["geodesic"], "marker": "o"},
+}
+_DECADES = (100, 1_000, 10_000, 100_000)
+
+
+def _sizes_axis(ax: Axes, n: np.ndarray) -> None:
+    ax.set_xscale("log")
+    ax.set_xlim(n.min() / 1.5, n.max() * 1.5)
+    ax.xaxis.set_major_locator(FixedLocator([tick for tick in _DECADES if n.min() / 1.5 <= tick <= n.max() * 1.5]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("training points n")
+
+
+def _percent_axis(ax: Axes, low: float, high: float) -> None:
+    ax.set_yscale("log")
+    ax.set_ylim(low, high)
+    steps = np.array([1, 2, 5])
+    ticks = np.concatenate([steps * 10.0**power for power in range(-3, 4)])
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.grid(axis="y", color="0.93", linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def _bars(ax: Axes, n: np.ndarray, low: np.ndarray, high: np.ndarray, colour: object) -> None:
+    """Intervals in per cent; what reaches below zero is cut at the axis."""
+    ax.vlines(n, np.maximum(100.0 * low, 1e-6), 100.0 * high, color=colour, linewidth=1.0, alpha=0.8)
+
+
+def _labels(ax: Axes, labels: list[tuple[float, str, object]], apart: float) -> None:
+    """Texts right of the axes at the heights of the curves' ends (per cent), kept apart by a share of the axis."""
+    bottom, top = np.log(ax.get_ylim())
+    labels = sorted(labels, key=lambda label: label[0])
+    heights = [(np.log(max(value, 1e-9)) - bottom) / (top - bottom) for value, _, _ in labels]
+    heights[0] = max(heights[0], 0.5 * apart)
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + apart)
+    heights[-1] = min(heights[-1], 1.05 - 0.5 * apart)
+    for i in reversed(range(len(heights) - 1)):
+        heights[i] = min(heights[i], heights[i + 1] - apart)
+    for height, (_, text, colour) in zip(heights, labels, strict=True):
+        options = {"va": "center", "fontsize": 6.6, "linespacing": 1.1, "color": colour, "annotation_clip": False}
+        ax.annotate(text, (1.03, height), xycoords="axes fraction", **options)
+
+
+def _spread(ax: Axes, curves: pd.DataFrame, fits: pd.DataFrame, control: pd.DataFrame | None) -> None:
+    """CV of three methods, the fits through them, and exponent and floor of each at the right end."""
+    labels = []
+    if control is not None:
+        colour = METHOD_COLOURS["geodesic"]
+        look = {"color": colour, "markerfacecolor": "white", "markersize": 4, "linewidth": 1.0}
+        ax.plot(control["n"], 100.0 * control["cv"], "o--", **look)
+        labels.append((100.0 * control["cv"].iloc[-1], "geodesic, unequal\nmarginals", colour))
+    for (method, look), dodge in zip(_LOOK.items(), (1.0, 1.06, 0.94), strict=True):
+        curve, fit = curves[curves["method"] == method].sort_values("n"), fits.loc[method]
+        n = curve["n"].to_numpy()
+        _bars(ax, dodge * n, curve["cv_low"].to_numpy(), curve["cv_high"].to_numpy(), look["color"])
+        ax.plot(dodge * n, 100.0 * curve["cv"], markersize=3.5, linestyle="none", **look)
+        fine = np.geomspace(n.min(), n.max(), 100)
+        ax.plot(fine, 100.0 * np.sqrt(fit.rate**2 / fine + fit.floor**2), color=look["color"], linewidth=1.1)
+        exponent = f"{fit.exponent:.2f} ± {fit.exponent_high - fit.exponent:.2f}".replace("-", "−")
+        text = f"{_NAMES[method]}\n$b$ = {exponent}\n$c$ = {100 * fit.floor:.2g} %"
+        labels.append((100.0 * curve["cv"].iloc[-1], text, look["color"]))
+    _labels(ax, labels, apart=0.2)
+
+
+def _errors(ax: Axes, errors: pd.DataFrame) -> None:
+    """Bias and spread of the geodesic distance."""
+    n = errors["n"].to_numpy()
+    colours = {"spread": METHOD_COLOURS["geodesic"], "bias": "0.25"}
+    looks = {"spread": {"marker": "o", "linestyle": "-"}, "bias": {"marker": "D", "linestyle": ":"}}
+    names = {"spread": "spread\nover models", "bias": "bias against\nthe truth"}
+    labels = []
+    for part, colour in colours.items():
+        _bars(ax, n, errors[f"{part}_low"].to_numpy(), errors[f"{part}_high"].to_numpy(), colour)
+        ax.plot(n, 100.0 * errors[part], markersize=4, linewidth=1.2, color=colour, **looks[part])
+        labels.append((100.0 * errors[part].iloc[-1], names[part], colour))
+    _labels(ax, labels, apart=0.15)
+
+
+def sample_size(
+    spreads: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]],
+    bias: pd.DataFrame,
+    control: pd.DataFrame | None = None,
+) -> Figure:
+    """Spread of distances over models as the data grow, and the error of the geodesic distance where there is a truth.
+
+    Args:
+        spreads: for each data set, by its title, ``curves`` and ``fits`` of
+            :class:`latentgeo.paper.scaling.Scaling`; the first is that with a known truth. Lines are its fits of
+            root-n law and floor c; b is the exponent of the power law.
+        bias: from :func:`latentgeo.paper.scaling.bias_and_spread`.
+        control: ``curves`` of models of unequal marginal distributions, of the first data set; their geodesic is drawn
+            dashed.
+
+    Returns:
+        The figure, two columns wide.
+    """
+    geodesic = bias[bias["method"] == "geodesic"].sort_values("n")
+    shown = [curves[curves["method"].isin(_LOOK)] for curves, _ in spreads.values()]
+    dashed = None if control is None else control[control["method"] == "geodesic"].sort_values("n")
+    parts = [part["cv"] for part in shown] + [geodesic[["bias", "spread"]].stack()]
+    values = pd.concat([*parts, *([] if dashed is None else [dashed["cv"]])])
+    limits = (100.0 * values[values > 0].min() / 1.8, 100.0 * values.max() * 1.9)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(spreads) + 1, figsize=(PAGE, 2.4), layout="constrained")
+        for ax, (title, (curves, fits)) in zip(axes, spreads.items(), strict=False):
+            _percent_axis(ax, *limits)
+            _sizes_axis(ax, curves["n"])
+            _spread(ax, curves, fits, dashed if ax is axes[0] else None)
+            ax.set_title(title, loc="left")
+        axes[0].set_ylabel("mean CV over models (%)")
+        _percent_axis(axes[-1], *limits)
+        _sizes_axis(axes[-1], geodesic["n"])
+        _errors(axes[-1], geodesic)
+        axes[-1].set_title(f"{next(iter(spreads))}", loc="left")
+        axes[-1].set_ylabel("error of geodesic distance (%)")
+    return figure

@@ -1,0 +1,319 @@
+"""Geodesic triangles in latent spaces, and directions carried around them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d import proj3d
+
+from latentgeo.style import COLOURS, PAGE, STYLE
+
+_SIDES = (COLOURS[0], COLOURS[1], COLOURS[2])  # ab, bc, ca
+_ARROW = 0.36  # length of the longest arrow, relative to the triangle
+_HALO = [patheffects.withStroke(linewidth=2.0, foreground="white")]
+
+
+@dataclasses.dataclass(frozen=True)
+class TriangleView:
+    """A geodesic triangle as one latent space shows it.
+
+    Attributes:
+        title: what the latent space is.
+        boundary: the loop a, b, c, a with equally many segments on each side, shape (3 M + 1, 2).
+        codes: latent codes that are drawn behind it, shape (n, 2).
+        grid: curves of a grid that all spaces share, each (k, 2).
+        identified: lengths of the sides ab, bc, ca, the angles at a, b, c in radians, and the area: seven numbers.
+        euclidean: the same of the straight triangle, in latent units.
+    """
+
+    title: str
+    boundary: np.ndarray
+    codes: np.ndarray
+    grid: Sequence[np.ndarray]
+    identified: Sequence[float]
+    euclidean: Sequence[float]
+
+
+def _corners(loop: np.ndarray) -> np.ndarray:
+    return loop[:: (len(loop) - 1) // 3][:3]
+
+
+def _draw_triangle(ax: Axes, loop: np.ndarray, straight: bool = True) -> None:
+    """Sides in their colours over a light fill, the straight triangle dashed, and the corners' letters."""
+    M = (len(loop) - 1) // 3
+    corners = _corners(loop)
+    ax.fill(*loop.T, color=COLOURS[4], alpha=0.22, linewidth=0, zorder=2)
+    if straight:
+        ax.plot(*corners[[0, 1, 2, 0]].T, color="0.15", linewidth=0.9, linestyle=(0, (4, 2.5)), zorder=3)
+    for k, colour in enumerate(_SIDES):
+        ax.plot(*loop[k * M : (k + 1) * M + 1].T, color=colour, linewidth=2.0, solid_capstyle="round", zorder=4)
+    middle = loop.mean(0)
+    for corner, letter in zip(corners, "ABC", strict=True):
+        away = corner - middle
+        ax.plot(*corner, "o", color="0.1", markersize=3.5, zorder=5)
+        ax.annotate(
+            letter,
+            corner,
+            8.0 * away / np.linalg.norm(away),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9,
+            weight="bold",
+            path_effects=_HALO,
+            zorder=6,
+        )
+
+
+def _measures(values: Sequence[float]) -> list[tuple[str, list[str]]]:
+    return [
+        ("sides", [f"{value:.4f}" for value in values[:3]]),
+        ("angles", [f"{np.degrees(value):.2f}°" for value in values[3:6]]),
+        ("area", [f"{values[6]:.4f}"]),
+    ]
+
+
+def _write_measures(ax: Axes, view: TriangleView) -> None:
+    """Measures of the geodesic and of the straight triangle, a line each, in columns."""
+    ax.set_axis_off()
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    columns, height = (0.42, 0.69, 0.96), 1.0
+    for heading, values, colours in (
+        ("geodesic (data units)", view.identified, _SIDES),
+        ("straight, dashed (latent units)", view.euclidean, ("0.4",) * 3),
+    ):
+        ax.text(0.0, height, heading, fontsize=7, weight="bold", color="0.1" if colours is _SIDES else "0.4", va="top")
+        for name, numbers in _measures(values):
+            height -= 0.125
+            ax.text(0.0, height, name, fontsize=7, va="top", color="0.1" if colours is _SIDES else "0.4")
+            for x, number, colour in zip(columns, numbers, colours, strict=False):
+                shown = colour if name == "sides" else ("0.1" if colours is _SIDES else "0.4")
+                ax.text(x, height, number, fontsize=7, va="top", ha="right", color=shown)
+        height -= 0.175
+
+
+def geodesic_triangles(views: Sequence[TriangleView], labels: np.ndarray | None = None) -> Figure:
+    """The same geodesic triangle in several latent spaces, with its measures and those of the straight triangle below.
+
+    Args:
+        views: one for each latent space; their ``identified`` numbers should agree.
+        labels: class of each code as a digit, shape (n,), which is its marker; dots by default.
+
+    Returns:
+        The figure, a page wide. Lengths are in data units, those of straight triangles in latent units.
+    """
+    with plt.rc_context(STYLE):
+        place = {"left": 0.055, "right": 0.995, "top": 0.94, "bottom": 0.01, "wspace": 0.16, "hspace": 0.27}
+        figure, axes = plt.subplots(
+            2, len(views), figsize=(PAGE, 3.85), squeeze=False, gridspec_kw={"height_ratios": [1.72, 1]} | place
+        )
+        for number, (ax, below, view) in enumerate(zip(*axes, views, strict=True)):
+            for line in view.grid:
+                ax.plot(*line.T, color="0.87", linewidth=0.6, zorder=0)
+            if labels is None:
+                ax.scatter(*view.codes.T, s=3, color="0.6", linewidth=0, zorder=1)
+            else:
+                for c in np.unique(labels):
+                    points = view.codes[labels == c]
+                    ax.scatter(*points.T, s=11, marker=f"${c}$", color="0.45", linewidth=0, zorder=1)
+            _draw_triangle(ax, view.boundary)
+            shown = np.concatenate([view.codes, view.boundary])
+            low, high = shown.min(0), shown.max(0)
+            centre, half = 0.5 * (low + high), 0.58 * (high - low).max()
+            ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
+            ax.set(title=view.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
+            ax.set_aspect("equal")
+            ax.locator_params(nbins=4)
+            _write_measures(below, view)
+    return figure
+
+
+@dataclasses.dataclass(frozen=True)
+class TransportView:
+    """A direction carried around a triangle, as one latent space shows it.
+
+    Attributes:
+        title: what the latent space is.
+        loop: the walk, shape (3 M + 1, 2).
+        points: where the direction is drawn, shape (m, 2), the last one back at the start.
+        directions: the direction there, shape (m, 2).
+        grid: curves of a grid that all spaces share, each (k, 2).
+    """
+
+    title: str
+    loop: np.ndarray
+    points: np.ndarray
+    directions: np.ndarray
+    grid: Sequence[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldView:
+    """A scalar on latent space.
+
+    Attributes:
+        title: what the latent space is.
+        x: first coordinates of a curvilinear grid, shape (n, m).
+        y: second coordinates.
+        values: at the grid's points.
+        marks: points that correspond between the spaces, shape (k, 2).
+        at_marks: values there, shape (k,).
+    """
+
+    title: str
+    x: np.ndarray
+    y: np.ndarray
+    values: np.ndarray
+    marks: np.ndarray
+    at_marks: np.ndarray
+
+
+def _draw_arrows(ax: Axes, points: np.ndarray, tips: np.ndarray) -> None:
+    """The carried direction at every stop, in plane coordinates: black where it starts, red where it ends."""
+    last = len(points) - 1
+    for number, (point, tip) in enumerate(zip(points, tips, strict=True)):
+        ends = number in (0, last)
+        colour = COLOURS[3] if number == last else ("0.1" if number == 0 else "0.4")
+        style = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.8 if ends else 0.9, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", tip, point, arrowprops=style | {"mutation_scale": 10 if ends else 7}, zorder=8 if ends else 7)
+        if ends:
+            along = (tip - point) / np.linalg.norm(tip - point)
+            ax.annotate(
+                "end" if number == last else "start",
+                tip,
+                (11.0 * along[0], 6.0 * along[1]),
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+                ha="center",
+                va="center",
+                path_effects=_HALO,
+                zorder=9,
+            )
+
+
+def _draw_transport(ax: Axes, view: TransportView, turn: float) -> None:
+    for line in view.grid:
+        ax.plot(*line.T, color="0.87", linewidth=0.6, zorder=0)
+    _draw_triangle(ax, view.loop, straight=False)
+    size = _ARROW * np.ptp(view.loop, axis=0).max() / np.linalg.norm(view.directions, axis=1).max()
+    tips = view.points + size * view.directions
+    _draw_arrows(ax, view.points, tips)
+    shown = np.concatenate([view.loop, tips])
+    low, high = shown.min(0), shown.max(0)
+    centre, half = 0.5 * (low + high), 0.6 * (high - low).max()
+    ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
+    ax.set(title=f"{view.title}\nturned by {np.degrees(turn):.4f}°", xlabel="$z_1$ (latent units)")
+    ax.set_aspect("equal")
+    ax.locator_params(nbins=4)
+
+
+def transport_and_curvature(
+    surface: tuple[np.ndarray, np.ndarray, np.ndarray],
+    loop: np.ndarray,
+    arrows: tuple[np.ndarray, np.ndarray],
+    views: Sequence[TransportView],
+    turns: Sequence[float],
+    fields: Sequence[FieldView],
+    unit: str = "data unit$^{-2}$",
+) -> Figure:
+    """Parallel transport around a triangle on a surface and in its latent spaces; below, curvature of a decoder.
+
+    Args:
+        surface: coordinates x, y, z of the surface in space, each (n, m).
+        loop: the walk in space, shape (3 M + 1, 3).
+        arrows: points and directions of the carried vector in space, each (m, 3).
+        views: the same walk in two latent spaces.
+        turns: the angle by which the vector has turned in each of them, in radians.
+        fields: curvature of a decoder in two latent spaces.
+        unit: of the curvature.
+
+    Returns:
+        The figure, a page wide.
+    """
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(PAGE, 5.2), layout="constrained")
+        above, below = figure.subfigures(2, 1, height_ratios=[1, 1.05])
+        spec = above.add_gridspec(1, 3, width_ratios=[1.15, 1, 1])
+        space = above.add_subplot(spec[0], projection="3d", computed_zorder=False)
+        _draw_in_space(space, surface, loop, arrows)
+        for number, (view, turn) in enumerate(zip(views, turns, strict=True)):
+            ax = above.add_subplot(spec[1 + number])
+            _draw_transport(ax, view, turn)
+            if number == 0:
+                ax.set_ylabel("$z_2$")
+        axes = below.subplots(1, len(fields))
+        largest = np.nanpercentile(np.abs(np.concatenate([field.values.ravel() for field in fields])), 98)
+        for number, (ax, field) in enumerate(zip(axes, fields, strict=True)):
+            mesh = ax.pcolormesh(
+                field.x,
+                field.y,
+                field.values,
+                cmap="PuOr_r",
+                vmin=-largest,
+                vmax=largest,
+                shading="gouraud",
+                rasterized=True,
+            )
+            shown = [values[np.isfinite(values)] for values in (field.x, field.y)]
+            low, high = (np.array([end(values) for values in shown]) for end in (np.min, np.max))
+            centre, half = 0.5 * (low + high), 0.53 * (high - low).max()
+            ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
+            for mark, value, letter in zip(field.marks, field.at_marks, "PQRSTUVW", strict=False):
+                left = mark[0] > centre[0]
+                ax.plot(*mark, "o", color="0.1", markersize=3.5, markeredgecolor="white", markeredgewidth=0.5)
+                ax.annotate(
+                    f"{letter}  {value:+.4f}",
+                    mark,
+                    (-4 if left else 4, 4),
+                    textcoords="offset points",
+                    fontsize=7,
+                    ha="right" if left else "left",
+                    path_effects=_HALO,
+                )
+            ax.set(title=field.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
+            ax.set_aspect("equal")
+            ax.locator_params(nbins=5)
+        below.colorbar(mesh, ax=axes, label=f"Gaussian curvature $K$ ({unit})", extend="both", aspect=25)
+    return figure
+
+
+def _draw_in_space(
+    ax: Axes,
+    surface: tuple[np.ndarray, np.ndarray, np.ndarray],
+    loop: np.ndarray,
+    arrows: tuple[np.ndarray, np.ndarray],
+) -> None:
+    ax.plot_surface(*surface, color="0.93", alpha=1.0, linewidth=0, antialiased=True, rstride=1, cstride=1, zorder=0)
+    ax.plot_wireframe(*surface, color="0.78", linewidth=0.3, rstride=4, cstride=4, zorder=1)
+    M = (len(loop) - 1) // 3
+    for k, colour in enumerate(_SIDES):
+        ax.plot(*loop[k * M : (k + 1) * M + 1].T, color=colour, linewidth=2.0, zorder=3)
+    corners = _corners(loop)
+    low, high = loop.min(0), loop.max(0)
+    centre, half = 0.5 * (low + high), 0.62 * (high - low).max()
+    ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
+    ax.set_zlim(centre[2] - half, centre[2] + half)
+    ax.set_box_aspect((1, 1, 1), zoom=1.35)
+    ax.set_axis_off()
+    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+    normal = normal / np.linalg.norm(normal)
+    ax.view_init(elev=np.degrees(np.arcsin(normal[2])), azim=np.degrees(np.arctan2(normal[1], normal[0])))
+    points, directions = arrows
+    size = _ARROW * np.ptp(loop, axis=0).max() / np.linalg.norm(directions, axis=1).max()
+    # Arrows and letters lie flat on the picture; arrows in space hide behind the surface that they touch.
+    matrix = ax.get_proj()
+    flat = [np.stack(proj3d.proj_transform(*x.T, matrix)[:2], 1) for x in (points, points + size * directions, corners)]
+    _draw_arrows(ax, flat[0], flat[1])
+    for corner, letter in zip(flat[2], "ABC", strict=True):
+        away = corner - flat[2].mean(0)
+        shift = 10.0 * away / np.linalg.norm(away)
+        text = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 9, "weight": "bold"}
+        ax.annotate(letter, corner, shift, path_effects=_HALO, zorder=9, **text)
+    ax.set_title("on the surface")

@@ -1,0 +1,294 @@
+"""Run the notebooks through papermill, several at a time, and say what each of them found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from latentgeo.paper.paths import project_root
+from latentgeo.paper.reproduction.verdict import MIME
+
+FAILED, NEEDS_DATA, NOT_RUN, INTERRUPTED = "failed", "needs data", "not run", "interrupted"
+OUTCOMES = "outcomes.json"  # what became of each notebook, beside the executed copies
+_POLL = 0.5  # seconds between looks at the memory that a notebook takes
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook.
+
+    Attributes:
+        notebook: its name without the ending.
+        status: ``reproduced``, ``not reproduced``, ``needs data``, ``failed``, ``interrupted`` or ``not run``.
+        seconds: wall time.
+        headline: its number, or what went wrong.
+        memory: largest resident memory of its kernel and the processes under it, in bytes.
+    """
+
+    notebook: str
+    status: str
+    seconds: float
+    headline: str
+    memory: int = 0
+
+
+def find_notebooks(only: Sequence[str] = (), first: str | None = None, folder: Path | None = None) -> list[Path]:
+    """Notebooks in order of their number.
+
+    Args:
+        only: beginnings of the names that are wanted, such as ``"07"``; all by default.
+        first: beginning of the name to begin at.
+        folder: where they are; ``notebooks/`` of the project by default.
+
+    Raises:
+        ValueError: there is no notebook of such a name.
+    """
+    folder = folder or project_root() / "notebooks"
+    everything = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    for wanted in (*only, *([] if first is None else [first])):
+        if not any(path.name.startswith(wanted) for path in everything):
+            names = ", ".join(path.stem for path in everything) or f"none in {folder}"
+            raise ValueError(f"expected the beginning of a notebook's name, got {wanted!r}; there are: {names}")
+    begin = next((i for i, path in enumerate(everything) if path.name.startswith(first or "")), 0)
+    return [path for path in everything[begin:] if not only or any(path.name.startswith(wanted) for wanted in only)]
+
+
+def check_parameters(notebooks: Sequence[Path], parameters: Mapping[str, object]) -> None:
+    """Refuse parameters that a notebook does not have: papermill itself would only warn.
+
+    Raises:
+        ValueError: a notebook lacks a parameter; the message lists those it has.
+    """
+    import papermill
+
+    for path in notebooks:
+        known = papermill.inspect_notebook(str(path))
+        unknown = sorted(set(parameters) - set(known))
+        if unknown:
+            raise ValueError(f"{path.stem} has no parameter {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+
+
+def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> Outcome:
+    """Run one notebook and read its verdict.
+
+    Args:
+        path: the notebook.
+        output: folder for the executed copy, and for the log of what it prints, ``<name>.log``.
+        parameters: its parameters, already checked.
+    """
+    import papermill
+
+    output.mkdir(parents=True, exist_ok=True)
+    executed, log = output / path.name, output / f"{path.stem}.log"
+    began = time.perf_counter()
+
+    def outcome(status: str, headline: str) -> Outcome:
+        return Outcome(path.stem, status, time.perf_counter() - began, headline, memory.peak)
+
+    with _PeakMemory() as memory, log.open("w", encoding="utf-8") as printed:
+        try:
+            notebook = papermill.execute_notebook(
+                str(path),
+                str(executed),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=printed,
+                stderr_file=printed,
+                cwd=str(path.parent),
+                extra_arguments=["--log-level=CRITICAL"],
+            )
+        except papermill.PapermillExecutionError as error:
+            printed.write("\n".join(error.traceback) + "\n")
+            status = NEEDS_DATA if error.ename == "MissingDataError" else FAILED
+            return outcome(status, f"{error.ename}: {error.evalue}\nsee {executed}")
+        except KeyboardInterrupt:
+            return outcome(INTERRUPTED, "run the same command again; finished models are kept")
+        except Exception as error:  # a kernel that died, was killed for memory, or never started
+            printed.write(traceback.format_exc())
+            return outcome(FAILED, f"{type(error).__name__}: {error}")
+    for cell in reversed(notebook.cells):
+        for shown in cell.get("outputs", []):
+            verdict = shown.get("data", {}).get(MIME)
+            if verdict is not None:
+                return outcome(verdict["status"], verdict["headline"])
+    return outcome(FAILED, "the notebook shows no verdict")
+
+
+class _PeakMemory:
+    """Largest resident memory of the processes under this one, while the block lasts."""
+
+    def __enter__(self) -> _PeakMemory:
+        self.peak, self._over = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        while True:
+            memory = 0
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    memory += process.memory_info().rss
+            self.peak = max(self.peak, memory)
+            if self._over.wait(_POLL):
+                return
+
+
+def reproduce(
+    *,
+    profile: str = "quick",
+    only: Sequence[str] = (),
+    first: str | None = None,
+    keep_going: bool = False,
+    parameters: Mapping[str, object] | None = None,
+    output: Path,
+    jobs: int = 1,
+) -> list[Outcome]:
+    """Run notebooks in order, and leave executed copies, logs, figures, tables and what became of each.
+
+    Args:
+        profile: ``"quick"``, ``"evidence"`` or ``"paper"``.
+        only: which notebooks, see :func:`find_notebooks`.
+        first: beginning of the name of the first.
+        keep_going: whether a notebook that fails leaves the others to be run.
+        parameters: further parameters, which every chosen notebook must have.
+        output: folder for all of this; the environment variables ``LATENTGEO_FIGURES`` and ``LATENTGEO_RESULTS``,
+            where they are set, name other folders for figures and tables.
+        jobs: notebooks that run at the same time.
+
+    Returns:
+        What became of each, in order.
+
+    Raises:
+        ValueError: an unknown notebook or parameter, or no job, before anything runs.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs: expected at least one notebook at a time, got {jobs!r}")
+    notebooks = find_notebooks(only, first)
+    if not notebooks:
+        raise ValueError(f"there are no notebooks in {project_root() / 'notebooks'}; run this from a checkout")
+    chosen = {**(parameters or {}), "profile": profile}
+    check_parameters(notebooks, chosen)
+    folders = {
+        variable: os.environ.get(variable) or str((output / name).resolve())
+        for variable, name in (("LATENTGEO_FIGURES", "figures"), ("LATENTGEO_RESULTS", "results"))
+    }
+    # Threads that wait by spinning make a busy machine ten times slower.
+    with _environment(OMP_WAIT_POLICY="PASSIVE", **folders):
+        outcomes = _run_all(notebooks, output, chosen, keep_going, min(jobs, len(notebooks)))
+    write_outcomes(outcomes, output)
+    return outcomes
+
+
+def _run_all(
+    notebooks: Sequence[Path], output: Path, parameters: Mapping[str, object], keep_going: bool, jobs: int
+) -> list[Outcome]:
+    """Run each notebook in a process of its own, ``jobs`` at a time; a single one at a time in this process."""
+    outcomes: dict[str, Outcome] = {}
+    waiting = list(notebooks)
+    running: dict[Future[Outcome], Path] = {}
+
+    def note(outcome: Outcome) -> None:
+        outcomes[outcome.notebook] = outcome
+        print(f"  {outcome.notebook}: {outcome.status} after {outcome.seconds:.0f} s", flush=True)
+        if outcome.status == INTERRUPTED or (outcome.status == FAILED and not keep_going):
+            for path in waiting:
+                outcomes[path.stem] = Outcome(path.stem, NOT_RUN, 0.0, f"a notebook before it {outcome.status}")
+            waiting.clear()
+
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                path = waiting.pop(0)
+                print(f"running {path.stem} …", flush=True)
+                if jobs == 1:
+                    note(run_notebook(path, output, parameters))
+                else:
+                    running[pool.submit(run_notebook, path, output, parameters)] = path
+            with suppress(KeyboardInterrupt):  # the processes get it too, and say that they were interrupted
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    path = running.pop(done)
+                    error = done.exception()
+                    note(done.result() if error is None else Outcome(path.stem, FAILED, 0.0, f"its process: {error!r}"))
+    return [outcomes[path.stem] for path in notebooks]
+
+
+def write_outcomes(outcomes: Sequence[Outcome], output: Path) -> None:
+    """Keep what became of each notebook; notebooks that were not run keep what is known of them."""
+    known = {outcome.notebook: outcome for outcome in read_outcomes(output)}
+    for outcome in outcomes:
+        if outcome.status != NOT_RUN or outcome.notebook not in known:
+            known[outcome.notebook] = outcome
+    rows = [dataclasses.asdict(known[name]) for name in sorted(known)]
+    (output / OUTCOMES).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def read_outcomes(output: Path) -> list[Outcome]:
+    """What :func:`write_outcomes` kept; nothing where there is nothing."""
+    try:
+        return [Outcome(**row) for row in json.loads((output / OUTCOMES).read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables, which the kernels inherit, inside the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def format_table(outcomes: Sequence[Outcome]) -> str:
+    r"""The outcomes as a table of plain text.
+
+    Example:
+        >>> print(format_table([Outcome("07_fashion_mnist", "reproduced", 181.2, "CV 3 %\nCV 5 %", 2**30)]))
+        notebook          status      seconds  memory   headline
+        ----------------  ----------  -------  -------  --------
+        07_fashion_mnist  reproduced      181  1.0 GiB  CV 3 %
+                                                        CV 5 %
+    """
+    rows = [("notebook", "status", "seconds", "memory", "headline")]
+    rows += [(o.notebook, o.status, f"{o.seconds:.0f}", format_memory(o.memory), o.headline) for o in outcomes]
+    widths = [max(len(line) for row in rows for line in row[i].split("\n")) for i in range(5)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    lines = []
+    for name, status, seconds, memory, headline in rows:
+        first, *rest = headline.split("\n")
+        prefix = f"{name:<{widths[0]}}  {status:<{widths[1]}}  {seconds:>{widths[2]}}  {memory:>{widths[3]}}  "
+        lines += [prefix + first, *(" " * len(prefix) + line for line in rest)]
+    return "\n".join(lines)
+
+
+def format_memory(bytes_: int) -> str:
+    """Memory in GiB, a dash where it is not known.
+
+    Example:
+        >>> format_memory(3 * 2**29), format_memory(0)
+        ('1.5 GiB', '–')
+    """
+    return f"{bytes_ / 2**30:.1f} GiB" if bytes_ else "–"

@@ -1,0 +1,376 @@
+r"""How distances agree between models as the data grow.
+
+The theorem speaks of models that give the data the same distribution. Models of finite data only come close to that,
+so that a distance varies over models for three reasons: estimation, which fades as the sample grows; optimisation,
+which does not; and, where the distance is not identified, the freedom of coordinates, which does not either:
+
+.. math:: \mathrm{CV}^2(n) \approx \frac{a^2}{n} + c^2, \qquad c > 0 \text{ where the distance is not identified.}
+
+Each model gets training data of its own, and every n the same number of optimiser steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from latentgeo.agreement.pairs import METHODS, draw_pairs, pair_distances
+from latentgeo.identifiability.coordinates import RadialTwist
+from latentgeo.paper.data import Dataset, load_dataset
+from latentgeo.paper.jobs import Job, run_jobs, single_thread
+from latentgeo.paper.models.training import TrainingConfig
+from latentgeo.paper.models.vae import VAE
+from latentgeo.paper.paths import runs_dir
+from latentgeo.paper.profiles import NOISE, RunConfig, digest
+from latentgeo.paper.reproduction.manifest import used_profile
+from latentgeo.paper.store import RunStore
+from latentgeo.paper.torus import NOISE as TORUS_NOISE
+from latentgeo.paper.torus import torus_dataset
+
+TWISTED = "euclidean_twisted"
+SERIES = ("independent", "shared", "halves")
+_SCHEMA = 1  # raise it whenever the same model would give other distances
+_TABLE = f"sample-size-{digest([_SCHEMA, METHODS, TWISTED])}"
+_NETWORK = {
+    "torus": {"latent_dim": 2, "decoders": 1, "noise": TORUS_NOISE, "activation": "silu"},
+    "fashion_mnist": {"latent_dim": 8, "decoders": 8, "noise": NOISE["fashion_mnist"], "activation": "elu"},
+}
+
+# What each profile runs. "evidence" is the scale of the committed results; "paper" has the paper's number of seeds.
+_TORUS = {"steps": 4290, "epochs": 10, "batch_size": 128, "learning_rate": 2e-2, "half_life": 450}
+_SIZES = (500, 1250, 2750, 6875, 13750, 27500, 55000)
+SETTINGS = {
+    "quick": {
+        "torus": {"sizes": (80, 640, 5120), "seeds": 6, "pairs": 30, "steps": 320, "epochs": 4, "batch_size": 64}
+        | {"learning_rate": 4e-2, "half_life": 55, "warmup_steps": 30},
+        "halves": {"sizes": (80, 5120), "seeds": 3},
+    },
+    "evidence": {
+        "torus": {"sizes": _SIZES, "seeds": 10} | _TORUS,
+        "shared": {"sizes": (500, 6875, 55000)},
+        "halves": {"sizes": (500, 6875, 55000)},
+        "fashion_mnist": {"sizes": (500, 1250, 5000, 13750, 55000), "seeds": 6},
+    },
+    "paper": {
+        "torus": {"sizes": _SIZES, "seeds": 30} | _TORUS | {"steps": 12870, "epochs": 30, "half_life": 1350},
+        "shared": {"sizes": (500, 6875, 55000)},
+        "halves": {"sizes": (500, 6875, 55000)},
+        "fashion_mnist": {"sizes": (500, 1250, 5000, 13750, 55000), "seeds": 30}
+        | {"steps": 12840, "epochs": 60, "half_life": 2000},
+    },
+}
+
+
+def subset(dataset: Dataset, n: int, seed: int, validation: int) -> Dataset:
+    """Take n of the training images, a different part for each seed as far as there are enough.
+
+    The images are shuffled and dealt out in blocks of n to the seeds in turn; when none is left they are shuffled
+    anew. Two seeds of the same round share no image; of different rounds, a share of n/N on average.
+
+    Args:
+        dataset: with N training images.
+        n: images of the subset.
+        seed: of the model that it is for.
+        validation: number of validation images to keep, the first ones.
+
+    Returns:
+        The data set with fewer images, under another checksum.
+
+    Raises:
+        ValueError: there are not as many images.
+    """
+    total = len(dataset.train)
+    if not (1 <= n <= total and 1 <= validation <= len(dataset.validation) and seed >= 0):
+        raise ValueError(
+            f"expected n from 1 to {total}, validation from 1 to {len(dataset.validation)} and a seed of at least 0, "
+            f"got {n!r}, {validation!r} and {seed!r}"
+        )
+    turn, block = divmod(seed, total // n)
+    chosen = torch.from_numpy(np.random.default_rng((n, turn)).permutation(total)[block * n : (block + 1) * n])
+    return dataclasses.replace(
+        dataset,
+        train=dataset.train[chosen],
+        train_labels=dataset.train_labels[chosen],
+        validation=dataset.validation[:validation],
+        validation_labels=dataset.validation_labels[:validation],
+        sha256={**dataset.sha256, "subset": f"n={n} turn={turn} block={block} validation={validation}"},
+    )
+
+
+def expected_overlap(total: int, n: int, seeds: Sequence[int]) -> float:
+    """Share of its images that a subset has in common with another one's, expected over all pairs of seeds.
+
+    Args:
+        total: N, the images that the subsets are taken from.
+        n: images of a subset.
+        seeds: of the models, at least two.
+
+    Example:
+        >>> expected_overlap(100, 50, range(2)), expected_overlap(100, 100, range(2))
+        (0.0, 1.0)
+    """
+    rounds = [seed // (total // n) for seed in seeds]
+    different = [a != b for i, a in enumerate(rounds) for b in rounds[:i]]
+    if not different:
+        raise ValueError(f"seeds: expected at least two, got {list(seeds)!r}")
+    return n / total * float(np.mean(different))
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSizeStudy:
+    """Models of samples that grow, and the distances of the same test pairs under each.
+
+    Attributes:
+        dataset: ``"torus"`` (:mod:`latentgeo.paper.torus`, d = 2, one decoder) or ``"fashion_mnist"`` (d = 8,
+            K = 8 decoders); fully connected networks.
+        sizes: numbers of training points n.
+        seeds: the number of models S of each size, or their seeds. A seed sets the initial weights and the noise of
+            training, the same for each n, and which data the model gets.
+        pairs: the number of test pairs P.
+        steps: optimiser steps of each model, rounded to whole epochs.
+        epochs: an epoch has ``steps / epochs`` steps; a sample smaller than that is repeated. After each epoch the
+            validation loss is taken, and the weights of the least one are kept.
+        batch_size: points per step.
+        learning_rate: peak learning rate.
+        half_life: steps in which it halves.
+        warmup_steps: steps of linear warm-up.
+        validation: validation images (Fashion-MNIST; of the torus all 2,000).
+        series: ``"independent"``: a sample of its own for each model. ``"shared"``: the same sample for all models of
+            a size, so that they differ by optimisation alone. ``"halves"``, a negative control, on the torus only:
+            each model gets data from another half of the chart, so that the marginal distributions are not equal.
+        store: folder of the run store.
+    """
+
+    dataset: str
+    sizes: Sequence[int]
+    seeds: int | Sequence[int]
+    pairs: int = 100
+    steps: int = 2568
+    epochs: int = 12
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    half_life: int = 400
+    warmup_steps: int = 100
+    validation: int = 2000
+    series: str = "independent"
+    store: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run, with matched steps above all."""
+        if self.dataset not in _NETWORK:
+            raise ValueError(f"dataset: expected one of {', '.join(_NETWORK)}, got {self.dataset!r}")
+        if self.series not in SERIES or (self.series == "halves" and self.dataset != "torus"):
+            raise ValueError(
+                f"series: expected one of {', '.join(SERIES)}, and halves for the torus only, got {self.series!r} for "
+                f"{self.dataset}"
+            )
+        seeds = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(int(seed) for seed in self.seeds)
+        sizes = tuple(int(n) for n in self.sizes)
+        if len(set(seeds)) < max(2, len(seeds)) or min(seeds) < 0:
+            raise ValueError(f"seeds: expected at least two, all different and at least 0, got {self.seeds!r}")
+        if not sizes or sorted(set(sizes)) != list(sizes) or sizes[0] < 1:
+            raise ValueError(f"sizes: expected increasing numbers of at least 1, got {self.sizes!r}")
+        if not 1 <= self.epochs <= self.steps:
+            raise ValueError(f"epochs: expected from 1 to the {self.steps} steps, got {self.epochs!r}")
+        for name, value in {"seeds": seeds, "sizes": sizes, "store": Path(self.store or runs_dir())}.items():
+            object.__setattr__(self, name, value)
+        for n in sizes:
+            self.schedule(n)
+
+    def schedule(self, n: int) -> tuple[int, int]:
+        """How often a sample of n is repeated to make an epoch, and the number of epochs.
+
+        Raises:
+            ValueError: the number of steps would be off by more than 3 %.
+        """
+        wanted = self.steps / self.epochs  # steps of an epoch
+        repeats = max(1, round(wanted * self.batch_size / n))
+        per_epoch = repeats * n // self.batch_size
+        epochs = max(1, round(self.steps / per_epoch)) if per_epoch else 1
+        if abs(epochs * per_epoch / self.steps - 1.0) > 0.03:
+            raise ValueError(
+                f"sizes: {n} points repeated {repeats} times give {epochs * per_epoch} steps, not {self.steps}; choose "
+                f"sizes that divide the {wanted * self.batch_size:.0f} points of an epoch, or multiples of it"
+            )
+        return repeats, epochs
+
+    def config(self, n: int, seed: int) -> RunConfig:
+        """Configuration of one model."""
+        _, epochs = self.schedule(n)
+        training = TrainingConfig(
+            epochs=epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            half_life=self.half_life,
+            patience=epochs,
+        )
+        return RunConfig(
+            dataset=self.dataset, architecture="mlp", seed=seed, training=training, **_NETWORK[self.dataset]
+        )
+
+    def data(self, n: int, seed: int) -> Dataset:
+        """Data of one model, repeated to fill an epoch."""
+        own = 0 if self.series == "shared" else seed
+        if self.dataset == "torus":
+            half = seed if self.series == "halves" else None
+            sample = torus_dataset(n, own, pairs=self.pairs, half=half)
+        else:
+            sample = subset(load_dataset(self.dataset), n, own, self.validation)
+        repeats, _ = self.schedule(n)
+        return dataclasses.replace(
+            sample,
+            train=sample.train.repeat(repeats, *[1] * (sample.train.ndim - 1)),
+            train_labels=sample.train_labels.repeat(repeats),
+            sha256={**sample.sha256, "repeated": str(repeats)},
+        )
+
+    def ends(self, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the test pairs' starts and ends in ``data.test``, each of shape (P,)."""
+        if self.dataset == "torus":
+            return np.arange(self.pairs), np.arange(self.pairs) + self.pairs
+        return draw_pairs(len(data.test), self.pairs)
+
+    def run(self, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
+        """Train and measure what is not in the store yet, and gather everything.
+
+        Args:
+            workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
+            progress: whether to show a progress bar.
+
+        Returns:
+            One row for each size, model, pair and method: ``n``, ``seed``, ``pair``, ``method``, ``value``,
+            ``converged`` and ``error``, see :func:`latentgeo.agreement.pairs.pair_distances`; one method more,
+            ``euclidean_twisted``, see :func:`twisted`.
+
+        Raises:
+            MissingDataError: the data set is not on this machine.
+            JobsFailedError: a model failed; the others are finished and stored.
+        """
+        models = [(n, seed) for seed in self.seeds for n in self.sizes]
+        measured = {model: _measured(self, *model) for model in models}
+        jobs = {model: Job(f"n = {model[0]}, seed {model[1]}", _measure, (self, *model)) for model in models}
+        missing = {model: job for model, job in jobs.items() if measured[model] is None}
+        if missing:
+            results = run_jobs(list(missing.values()), workers=workers, label="models", progress=progress)
+            measured |= {model: results[job.name] for model, job in missing.items()}
+        tables = [table.assign(n=n, seed=seed) for (n, seed), table in measured.items()]
+        order = ["n", "seed", "pair", "method", "value", "converged", "error"]
+        return pd.concat(tables, ignore_index=True)[order].sort_values(["n", "seed"], kind="stable", ignore_index=True)
+
+    def curves(self) -> pd.DataFrame:
+        """Training curves of the finished models.
+
+        Returns:
+            One row for each size, model and epoch: ``n``, ``seed``, ``step``, ``train_loss`` and ``validation_loss``
+            (nats per point).
+        """
+        tables = []
+        for n in self.sizes:
+            for seed in self.seeds:
+                store, data = RunStore(self.store), self.data(n, seed)
+                run = store.find(self.config(n, seed), data)
+                if run is None:
+                    continue
+                rows = pd.DataFrame(json.loads(line) for line in run.read("metrics.jsonl").splitlines())
+                step = (rows["epoch"] + 1) * (len(data.train) // self.batch_size)
+                tables.append(rows[["train_loss", "validation_loss"]].assign(n=n, seed=seed, step=step))
+        order = ["n", "seed", "step", "train_loss", "validation_loss"]
+        return pd.concat(tables, ignore_index=True)[order] if tables else pd.DataFrame(columns=order)
+
+
+def profile_studies(
+    profile: str, *, seeds: int | None = None, pairs: int | None = None, store: Path | str | None = None
+) -> dict[str, SampleSizeStudy]:
+    """Build the studies of a profile.
+
+    Args:
+        profile: ``"quick"`` (the torus only), ``"evidence"`` or ``"paper"``.
+        seeds: models of each size; those of the profile by default.
+        pairs: test pairs; those of the profile by default.
+        store: folder of the run store.
+
+    Returns:
+        By name: ``torus`` and ``fashion_mnist`` (independent samples), ``shared`` and ``halves`` (of the torus).
+
+    Raises:
+        ValueError: the profile is unknown.
+    """
+    if profile not in SETTINGS:
+        raise ValueError(f"profile: expected one of {', '.join(SETTINGS)}, got {profile!r}")
+    settings, studies = SETTINGS[profile], {}
+    for name, own in settings.items():
+        control = name in SERIES
+        values = (settings["torus"] if control else {}) | own
+        given = {"seeds": seeds, "pairs": pairs, "store": store}
+        values |= {key: value for key, value in given.items() if value is not None}
+        if control:
+            values["series"] = name
+        studies[name] = SampleSizeStudy("torus" if control else name, **values)
+    used_profile(profile)
+    return studies
+
+
+def twisted(model: VAE, start: torch.Tensor, end: torch.Tensor, seed: int) -> torch.Tensor:
+    r"""Euclidean distances in other coordinates in which the model is exactly as good.
+
+    The codes are moved by a prior-preserving twist :math:`A_s(z) = R(\omega_s \|z\|^2 / d)\, z` with
+    :math:`\omega_s \sim U(-1, 1)` drawn for each seed; the decoder :math:`f \circ A_s^{-1}` then gives the data the
+    same distribution. What remains of their variation over models as n grows is what the theorem leaves open.
+
+    Args:
+        model: the trained model.
+        start: images, shape (P, *event).
+        end: images, shape (P, *event).
+        seed: s.
+
+    Returns:
+        Distances in latent units, shape (P,).
+    """
+    a, b = model.encode(start), model.encode(end)
+    rate = np.random.default_rng((seed, 7)).uniform(-1.0, 1.0) / a.shape[1]
+    A = RadialTwist(rate=float(rate))
+    return (A(a) - A(b)).norm(dim=1)
+
+
+def _table_name(study: SampleSizeStudy, data: Dataset) -> str:
+    return f"{_TABLE}-{digest([ends.tolist() for ends in study.ends(data)])}"
+
+
+def _measured(study: SampleSizeStudy, n: int, seed: int) -> pd.DataFrame | None:
+    """Distances of the pairs under one model, if they are in the store."""
+    data, store = study.data(n, seed), RunStore(study.store)
+    run = store.find(study.config(n, seed), data)
+    found = [] if run is None else store.read_tables(run, _table_name(study, data))
+    return found[0] if found else None
+
+
+def _measure(study: SampleSizeStudy, n: int, seed: int) -> pd.DataFrame:
+    """Distances of the pairs under one model, trained and measured if it is not yet; kept in the store."""
+    found = _measured(study, n, seed)
+    if found is not None:
+        return found
+    data, config, store = study.data(n, seed), study.config(n, seed), RunStore(study.store)
+    model = store.train(config, data)
+    start, end = (data.test[ends] for ends in study.ends(data))
+    table = pair_distances(model, start, end)
+    moved = table[table["method"] == "euclidean"].assign(
+        method=TWISTED, value=twisted(model, start, end, seed).double().numpy()
+    )
+    whole = pd.concat([table, moved], ignore_index=True)
+    store.write_table(store.find(config, data), _table_name(study, data), whole)
+    return _measured(study, n, seed)
+
+
+def train_all(study: SampleSizeStudy) -> None:
+    """Train and measure all models of a study in this process, one after another, on one thread."""
+    with single_thread():
+        for seed in study.seeds:
+            for n in study.sizes:
+                _measure(study, n, seed)

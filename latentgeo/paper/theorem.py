@@ -1,0 +1,120 @@
+"""The theorem's table: several models, several changes of latent coordinates, every quantity."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.distributions.transforms import Transform
+from tqdm import tqdm
+
+from latentgeo.geometry.decoder import Decoder
+from latentgeo.geometry.surfaces import sphere, swiss_roll, torus
+from latentgeo.identifiability.coordinates import (
+    CoordinateWarp,
+    RadialTwist,
+    random_affine,
+    random_flow,
+    random_rotation,
+)
+from latentgeo.identifiability.invariance import QUANTITIES, check_identifiability
+from latentgeo.paper.data import load_dataset
+from latentgeo.paper.profiles import training_preset
+from latentgeo.paper.study import Study
+
+POINTS = 8  # latent points at which a model is compared
+PAIRS = 2  # pairs of them that geodesics join
+_NETWORKS = {"digits": ("digits VAE", 100), "fashion_mnist": ("Fashion-MNIST VAE", 4)}  # and epochs of training
+SLOW = ("logarithm", "exponential", "Fréchet mean")  # they take integrations, or many geodesics
+
+
+def surfaces() -> dict[str, tuple[Decoder, Tensor]]:
+    """Surfaces in closed form and latent points on them, in float64, by name."""
+    random = torch.Generator().manual_seed(0)
+    drawn = 0.4 * torch.randn(3, POINTS, 2, dtype=torch.float64, generator=random)
+    # The swiss roll's first coordinate is an angle, and its sheet begins away from zero.
+    placed = {"sphere": drawn[0], "swiss roll": drawn[1] + drawn.new_tensor([4.0, 0.0]), "torus": drawn[2]}
+    return {name: (f, placed[name]) for name, f in zip(placed, (sphere, swiss_roll, torus), strict=True)}
+
+
+def networks() -> dict[str, tuple[Decoder, Tensor]]:
+    """VAEs with smooth activations, K = 8 decoders, and codes of test images, in float64, by name.
+
+    They are trained for a short time, as the theorem holds for any decoder.
+
+    Raises:
+        MissingDataError: a data set is not on this machine.
+    """
+    found = {}
+    for dataset, (name, epochs) in _NETWORKS.items():
+        training = dataclasses.replace(training_preset(dataset, "mlp", "quick"), epochs=epochs)
+        study = Study(dataset, "mlp", seeds=1, activation="tanh", training=training)
+        model = study.trained(0).double().requires_grad_(False)
+        found[name] = (model.decode, model.encode(load_dataset(dataset).test[:POINTS].double()))
+    return found
+
+
+def families(z: Tensor) -> dict[str, Transform]:
+    """Changes of latent coordinates for codes z (n, d), by name; the twist turns the median code by one radian."""
+    d, random = z.shape[1], torch.Generator().manual_seed(1)
+    return {
+        "rotation": random_rotation(d, generator=random),
+        "affine": random_affine(d, condition=4.0, generator=random),
+        "twist": RadialTwist(1.0 / z.square().sum(1).median().item()),
+        "warp": CoordinateWarp(),
+        "flow": random_flow(d, seed=0),
+    }
+
+
+def identifiability_table(
+    models: Mapping[str, tuple[Decoder, Tensor]],
+    *,
+    quantities: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Compare every model with itself in other coordinates, under every family of changes.
+
+    Args:
+        models: decoder and latent points (n, d) by name, such as :func:`surfaces` and :func:`networks`.
+        quantities: names among :data:`latentgeo.identifiability.invariance.QUANTITIES`; by default all that the number
+            of dimensions has.
+        only: names among those of :func:`families`; all by default.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The rows of :func:`latentgeo.check_identifiability` with the columns ``model`` and ``family`` before them.
+    """
+    jobs = [
+        (name, f, z, family, A)
+        for name, (f, z) in models.items()
+        for family, A in families(z).items()
+        if only is None or family in only
+    ]
+    tables = []
+    for name, f, z, family, A in tqdm(jobs, desc="comparisons", disable=not progress):
+        table = check_identifiability(f, A, z, "all" if quantities is None else quantities, pairs=PAIRS)
+        table.insert(0, "family", family)
+        table.insert(0, "model", name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def intact_controls(table: pd.DataFrame) -> pd.DataFrame:
+    """Which controls each family leaves alone, in every model and in some.
+
+    Args:
+        table: from :func:`identifiability_table`.
+
+    Returns:
+        Share of the models in which a control (row) agrees under a family (column): 0 where it always differs.
+    """
+    controls = table[table["kind"] == "not identified"]
+    agrees = controls.assign(agrees=controls["verdict"] == "agrees").pivot_table(
+        index="quantity", columns="family", values="agrees", aggfunc="mean"
+    )
+    rows = [name for name in QUANTITIES if name in agrees.index]
+    return agrees.loc[rows, list(dict.fromkeys(table["family"]))]

@@ -1,0 +1,164 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+import latentgeo as lg
+from latentgeo.agreement.reliability import cv_over_models
+
+
+def _table(**methods):
+    """A tidy table from arrays (S, P)."""
+    rows = [
+        pd.DataFrame({"seed": s, "pair": np.arange(values.shape[1]), "method": method, "value": values[s]})
+        for method, values in methods.items()
+        for s in range(len(values))
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _models(S, noise, P=40, seed=0):
+    random = np.random.default_rng(seed)
+    return random.uniform(1, 3, P) * (1 + noise * random.standard_normal((S, P)))
+
+
+def test_the_coefficient_of_variation_is_numpys():
+    values = _models(5, 0.1)
+    cv = lg.coefficient_of_variation(_table(geodesic=values, euclidean=2 * values))
+    np.testing.assert_allclose(cv["geodesic"], values.std(0, ddof=1) / values.mean(0))
+    np.testing.assert_allclose(cv["euclidean"], cv["geodesic"])
+    assert cv.index.name == "pair"
+
+
+def test_resampling_by_counts_is_resampling_by_repetition():
+    values = _models(5, 0.1)
+    counts = np.array([[2, 0, 1, 1, 1], [0, 5, 0, 0, 0]])
+    for row, cv in zip(counts, cv_over_models(values, counts), strict=True):
+        repeated = np.repeat(values, row, axis=0)
+        expected = repeated.std(0, ddof=1) / repeated.mean(0) * np.sqrt(5 / 4)
+        np.testing.assert_allclose(cv, expected, atol=1e-7)
+
+
+def test_the_t_test_is_the_papers():
+    good, bad = _models(6, 0.03), _models(6, 0.06, seed=1)
+    result = lg.compare_reliability(_table(euclidean=bad, geodesic=good)).loc["geodesic"]
+    cvs = [v.std(0, ddof=1) / v.mean(0) for v in (good, bad)]
+    expected = scipy.stats.ttest_rel(*cvs, alternative="less")
+    assert (result.t, result.p, result.df) == pytest.approx((expected.statistic, expected.pvalue, 39))
+    assert result.difference == pytest.approx((cvs[0] - cvs[1]).mean())
+    assert result.difference_low < result.difference < result.difference_high < 0
+
+
+def test_a_method_that_is_no_better_is_not_called_better():
+    result = lg.compare_reliability(_table(euclidean=_models(6, 0.03), geodesic=_models(6, 0.06, seed=1)))
+    assert result.loc["geodesic", "p"] > 0.99
+    assert result.loc["geodesic", "difference_low"] > 0
+    assert np.isnan(result.loc["euclidean", "p"])
+    assert result.loc["euclidean", "difference"] == 0
+
+
+def test_a_mere_difference_of_scale_between_models_does_not_count_when_scale_free():
+    values = _models(5, 0.0)
+    scaled = values * np.linspace(0.8, 1.2, 5)[:, None]
+    result = lg.compare_reliability(_table(euclidean=_models(5, 0.02, seed=1), geodesic=scaled)).loc["geodesic"]
+    assert result.mean_cv > 0.1
+    assert result.scale_free_cv == pytest.approx(0, abs=1e-12)
+    assert result.spearman == pytest.approx(1)
+
+
+def test_the_rank_agreement_is_scipys():
+    values = _models(3, 0.3)
+    result = lg.compare_reliability(_table(euclidean=values))
+    expected = np.mean([scipy.stats.spearmanr(values[i], values[j]).statistic for i, j in ((0, 1), (0, 2), (1, 2))])
+    assert result.loc["euclidean", "spearman"] == pytest.approx(expected)
+
+
+def test_what_is_not_finite_is_left_out_for_every_method_and_counted():
+    good, bad = _models(4, 0.1), _models(4, 0.1, seed=1)
+    broken = good.copy()
+    broken[2, 7] = np.nan
+    result = lg.compare_reliability(_table(euclidean=bad, geodesic=broken))
+    expected = lg.compare_reliability(_table(euclidean=np.delete(bad, 7, 1), geodesic=np.delete(good, 7, 1)))
+    assert result["dropped_pairs"].tolist() == [1, 1]
+    assert result["pairs"].tolist() == [39, 39]
+    pd.testing.assert_frame_equal(result.drop(columns="dropped_pairs"), expected.drop(columns="dropped_pairs"))
+
+
+def test_a_pair_at_distance_zero_is_left_out_and_counted():
+    values = _models(4, 0.1)
+    values[:, 3] = 0.0
+    result = lg.compare_reliability(_table(euclidean=_models(4, 0.1), geodesic=values))
+    assert result["dropped_pairs"].tolist() == [1, 1]
+    assert np.isfinite(result[["mean_cv", "difference", "difference_high"]]).all(axis=None)
+
+
+def test_failures_of_the_solver_are_counted():
+    table = _table(euclidean=_models(4, 0.1), geodesic=_models(4, 0.1))
+    table["converged"] = True
+    table.loc[table.index[-4:], "converged"] = False
+    assert lg.compare_reliability(table)["unconverged"].tolist() == pytest.approx([0.0, 4 / 160])
+
+
+def test_the_methods_come_in_the_order_of_the_table():
+    methods = {name: _models(3, 0.1) for name in ("z", "euclidean", "a")}
+    assert lg.compare_reliability(_table(**methods)).index.tolist() == ["z", "euclidean", "a"]
+
+
+@pytest.mark.parametrize("S", [5, 10])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(S):
+    """Models with shared factors, as trained networks have; the truth from very many models."""
+    random = np.random.default_rng(0)
+    loadings = random.normal(size=(60, 4)) / 2
+
+    def draw(models, factor, own):
+        return 1 + 0.05 * (
+            factor * random.normal(size=(models, 4)) @ loadings.T + own * random.normal(size=(models, 60))
+        )
+
+    mean_cv = [cv_over_models(draw(100_000, *strength)).mean() for strength in ((0.5, 0.4), (0.7, 0.6))]
+    truth, hits, tries = mean_cv[0] - mean_cv[1], 0, 200
+    for _ in range(tries):
+        table = _table(euclidean=draw(S, 0.7, 0.6), geodesic=draw(S, 0.5, 0.4))
+        result = lg.compare_reliability(table, resamples=200).loc["geodesic"]
+        hits += result.difference_low <= truth <= result.difference_high
+    assert 0.88 <= hits / tries <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="value"), "'value'.* are missing"),
+        (lambda t: t[t["seed"] == 0], "at least two models"),
+        (lambda t: t[~((t["seed"] == 1) & (t["method"] == "geodesic"))], "every method for every model"),
+        (lambda t: pd.concat([t, t]), "duplicate"),
+        (lambda t: t.assign(value=np.nan), "at least one pair"),
+        (lambda t: t.assign(method="geodesic2").iloc[:80], "baseline: expected a method among"),
+    ],
+)
+def test_tables_that_cannot_be_compared_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        lg.compare_reliability(change(_table(euclidean=_models(2, 0.1), geodesic=_models(2, 0.1))))
+
+
+def test_the_effect_size_and_the_bootstrap_test_say_what_was_simulated():
+    table = _table(euclidean=_models(8, 0.06, seed=1), geodesic=_models(8, 0.03))
+    result = lg.compare_reliability(table).loc["geodesic"]
+    assert result.ratio == pytest.approx(result.mean_cv / (result.mean_cv - result.difference))
+    assert result.ratio_low < result.ratio < result.ratio_high < 1
+    assert result.ratio == pytest.approx(0.5, abs=0.1)
+    assert result.p_models < 0.001
+    assert result.scale_free_p_models < 0.001
+    assert result.scale_free_t < -5
+    worse = lg.compare_reliability(table, "geodesic").loc["euclidean"]
+    assert worse.p_models > 0.999
+    assert worse.ratio == pytest.approx(1 / result.ratio)
+
+
+def test_several_baselines_are_those_one_by_one():
+    table = _table(euclidean=_models(5, 0.1), geodesic=_models(5, 0.05, seed=1), chord=_models(5, 0.02, seed=2))
+    both = lg.compare_reliability(table, ["euclidean", "chord"])
+    assert both.index.names == ["baseline", "method"]
+    for name in ("euclidean", "chord"):
+        pd.testing.assert_frame_equal(both.loc[name], lg.compare_reliability(table, name))
+    with pytest.raises(ValueError, match="at least one method"):
+        lg.compare_reliability(table, [])

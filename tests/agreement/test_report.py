@@ -1,0 +1,278 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import latentgeo as lg
+from latentgeo.agreement.report import METHODS
+from tests.conftest import mlp
+
+
+class _Model(nn.Module):
+    """A plain module: a smooth decoder, and as encoder its left inverse on data that it made."""
+
+    def __init__(self, d=2, D=6, seed=0, dtype=torch.float64, noise=0.0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.bend = mlp(3, d, D).to(dtype)
+        for parameter in self.bend.parameters():
+            parameter.data += noise * torch.randn(parameter.shape, generator=generator, dtype=dtype)
+        self.scale = 1.0 + seed / 8
+
+    def encode(self, x):
+        return self.scale * x[:, : self.bend[0].in_features]
+
+    def decode(self, z):
+        z = z / self.scale
+        return torch.cat([z, self.bend(z)], 1)
+
+
+def _data(n=60, dtype=torch.float64, d=2):
+    z = torch.randn(n, d, generator=torch.Generator().manual_seed(5), dtype=dtype)
+    with torch.no_grad():
+        return _Model(d, dtype=dtype).decode(z)
+
+
+def _in_other_coordinates(model, transform, name="model"):
+    decoder = lg.reparametrise(model.decode, transform)
+    return lg.LatentModel(lambda x: transform(model.encode(x)), decoder, name)
+
+
+def _affine(seed):
+    return lg.random_affine(2, generator=torch.Generator().manual_seed(seed))
+
+
+def _reasons(report):
+    return report.pairs["reason"].tolist()
+
+
+@pytest.fixture(scope="module")
+def alike():
+    """Agreement of three models that differ a little."""
+    models = {f"seed {seed}": _Model(seed=seed, noise=0.02) for seed in range(3)}
+    bent = _in_other_coordinates(_Model(seed=7, noise=0.02), lg.CoordinateWarp())
+    return lg.agreement(models | {"other chart": bent}, _data(), pairs=12, labels=list("abc" * 20))
+
+
+@pytest.mark.parametrize("kind", ["affine", "flow"])
+def test_models_that_differ_in_coordinates_alone_agree_in_geodesics_and_not_in_codes(kind):
+    charts = [_affine(seed) if kind == "affine" else lg.random_flow(2, seed=seed) for seed in (1, 2)]
+    model = _Model()
+    models = [model, *(_in_other_coordinates(model, chart) for chart in charts)]
+    report = lg.agreement(models, _data(), pairs=8, tol=1e-6, check=False)
+    cv = report.methods["mean_cv"]
+    assert cv["geodesic"] < 1e-3
+    assert cv["ambient_chord"] < 1e-10
+    assert cv["euclidean"] > 0.05
+    assert report.pairs["reliable"].all()
+    assert (report.pairs["gap"] < 2).all()
+    assert report.methods.loc["geodesic", "difference"] < -0.05
+
+
+def test_a_different_model_shows():
+    same = [_Model(), _in_other_coordinates(_Model(), _affine(1))]
+    other = _Model(seed=3)
+    other.bend = mlp(9, 2, 6)  # another surface altogether
+    with torch.no_grad():
+        other.bend[2].weight *= 3
+    kept = lg.agreement(same, _data(), pairs=10, check=False)
+    report = lg.agreement([*same, other], _data(), pairs=10, check=False)
+    assert kept.methods.loc["geodesic", "mean_cv"] < 1e-3
+    assert report.methods.loc["geodesic", "mean_cv"] > 0.1
+    assert kept.pairs["reliable"].all()
+    assert sum("varies more than 10 % between models" in reason for reason in _reasons(report)) >= 8
+
+
+def test_tables_are_complete_and_match_each_other(alike):
+    S, P = 4, 12
+    table = alike.distances
+    assert list(table.columns) == ["model", "pair", "method", "value", "converged", "error"]
+    assert table.groupby(["model", "pair", "method"]).ngroups == len(table) == S * P * len(METHODS)
+    assert alike.names == ("seed 0", "seed 1", "seed 2", "other chart")
+    geodesics = table[table["method"] == "geodesic"].pivot(index="model", columns="pair", values="value")
+    pairs = alike.pairs
+    assert np.allclose(pairs["geodesic"].to_numpy(float), geodesics.mean())
+    assert np.allclose(pairs["cv_geodesic"].to_numpy(float), geodesics.std() / geodesics.mean())
+    low, high = scipy.stats.t.interval(0.95, S - 1, geodesics.mean(), geodesics.std() / S**0.5)
+    assert np.allclose(pairs["geodesic_low"].to_numpy(float), np.maximum(low, 0))
+    assert np.allclose(pairs["geodesic_high"].to_numpy(float), high)
+    assert not pairs.isna().any(axis=None)
+    assert list(alike.methods.index) == list(METHODS)
+    wide = table.pivot(index=["model", "pair"], columns="method", values="value")
+    assert (wide["ambient_chord"] <= wide["geodesic"] * (1 + 1e-6)).all()
+    assert (wide["geodesic"] <= wide["straight_line"] * (1 + 1e-3)).all()
+    labels = np.array(list("abc" * 20))
+    assert (pairs["first_label"] == labels[pairs["first"]]).all()
+    assert (pairs["second_label"] == labels[pairs["second"]]).all()
+
+
+def test_the_summary_says_it_in_words(alike):
+    text = alike.summary()
+    assert "4 models (seed 0, seed 1, seed 2, other chart), 12 pairs of data. So few trainings" in text
+    assert f"{100 * alike.methods.loc['geodesic', 'mean_cv']:.2g} %" in text
+    assert "geodesic distances are reliable" in text
+    assert "nan" not in text.lower()
+    assert repr(alike) == f"Agreement(4 models, 12 pairs, {alike.pairs['reliable'].sum()} reliable)"
+    assert "<table" in alike._repr_html_()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numpy_data_of_either_precision_go_to_models_of_either(dtype):
+    models = [_Model(dtype=dtype, seed=seed, noise=0.02) for seed in range(2)]
+    expected = lg.agreement(models, _data(dtype=dtype), pairs=5, check=False)
+    other = torch.float64 if dtype == torch.float32 else torch.float32
+    array = _data(dtype=dtype).numpy()
+    for data in (array, array.astype(str(other)[6:]), _data(dtype=dtype).to(other), pd.DataFrame(array)):
+        found = lg.agreement(models, data, pairs=5, check=False)
+        assert np.allclose(found.distances["value"], expected.distances["value"], rtol=1e-3)
+
+
+def test_models_may_differ_in_latent_dimension_and_carry_float32():
+    flat = nn.Linear(3, 6, bias=False)
+    pad = lg.LatentModel(lambda x: x[:, :2], lambda z: flat(nn.functional.pad(z, (0, 1))), "two")
+    full = lg.LatentModel(lambda x: x[:, :3], flat, "three")
+    data = nn.functional.pad(torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), (0, 1))
+    data = data + 1e-3 * torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
+    report = lg.agreement([pad, full], data, pairs=8)
+    assert report.methods.loc["geodesic", "mean_cv"] < 0.01
+    assert report.names == ("two", "three")
+
+
+def test_pairs_are_drawn_without_repetition_or_taken_as_given():
+    models, data = [_Model(seed=seed, noise=0.02) for seed in range(2)], _data(8)
+    drawn = lg.agreement(models, data, check=False).pairs  # 100 asked for, 28 there are
+    assert len({frozenset(pair) for pair in drawn[["first", "second"]].itertuples(index=False)}) == len(drawn) == 28
+    for pairs in (([0, 2], [1, 3]), np.array([[0, 1], [2, 3]])):
+        given = lg.agreement(models, data, pairs=pairs, check=False).pairs
+        assert given[["first", "second"]].to_numpy().tolist() == [[0, 1], [2, 3]]
+
+
+def test_unconverged_geodesics_are_a_reason_and_no_number_is_made_up():
+    def wild(z):  # bends far faster than the segments follow
+        return torch.cat([z, torch.sin(40.0 * z)], 1)
+
+    plain = [lg.LatentModel(lambda x: x[:, :2], _Model(seed=s, noise=0.02).decode, f"seed {s}") for s in range(2)]
+    with pytest.warns(UserWarning, match="same codes"):
+        report = lg.agreement(
+            [plain[0], lg.LatentModel(lambda x: x[:, :2], wild, "wild")], _data(), pairs=6, check=False
+        )
+    failed = report.distances.query("model == 'wild' and method == 'geodesic' and not converged")["pair"]
+    assert len(failed)
+    for pair in failed:
+        row = report.pairs.loc[pair]
+        assert "not converged in 1 of 2 models" in row["reason"]
+        assert row["models"] == 1
+        assert row["geodesic_low"] is pd.NA
+        assert row["cv_geodesic"] is pd.NA
+    assert "not converged" in report.summary()
+
+
+def test_a_decoder_that_is_not_finite_is_a_reason_and_not_an_exception():
+    def hole(z):
+        return torch.cat([z, (z[:, :1] * 0).where(z[:, :1] < 10, torch.nan)], 1)
+
+    models = [lg.LatentModel(lambda x, k=k: k * x[:, :2], hole, f"{k}") for k in (1.0, 1e3)]
+    report = lg.agreement(models, _data(), pairs=6)
+    assert not report.pairs["reliable"].any()
+    assert report.pairs["reason"].str.contains("not converged in 1 of 2 models").any()
+    assert report.pairs["reason"].str.contains("out of the data's support in 1 of 2 models").any()
+    assert "nan %" not in report.summary().lower()
+
+
+def test_a_geodesic_across_a_hole_in_the_data_is_a_reason():
+    angle = torch.linspace(0, 6.2, 80, dtype=torch.float64)
+    ring = torch.stack([angle.cos(), angle.sin()], 1)
+    models = [lg.LatentModel(lambda x, k=k: k * x, lambda z, k=k: z / k * (1 + 0.01 * k), f"{k}") for k in (1.0, 2.0)]
+    report = lg.agreement(models, ring, pairs=([0, 0], [1, 40]), check=False)
+    assert report.pairs["reliable"].tolist() == [True, False]
+    assert report.pairs.loc[1, "reason"] == "out of the data's support in 2 of 2 models"
+    filled = torch.cat([ring * r for r in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)])
+    filled = torch.cat([filled[80:], filled[:1]])  # the last ring first, its rows as before
+    order = torch.cat([torch.arange(320, 400), torch.arange(0, 320), torch.tensor([400])])
+    report = lg.agreement(models, filled[order], pairs=([0, 0], [1, 40]), check=False)
+    assert report.pairs["reliable"].all()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "assumption"),
+    [
+        (lambda z: torch.cat([z[:, :1], z[:, :1].sin(), z[:, :1].cos()], 1), "full rank"),
+        (lambda z: torch.cat([z[:, :1].square(), z[:, 1:], z[:, 1:].square()], 1), "injective"),
+    ],
+)
+def test_broken_assumptions_are_a_reason_for_every_pair(decoder, assumption):
+    models = [lg.LatentModel(lambda x, k=k: k * x[:, :2], lambda z, k=k: decoder(z / k), f"{k}") for k in (1.0, 1.1)]
+    report = lg.agreement(models, _data(), pairs=4)
+    assert all(f"assumption: {assumption} fails in 2 of 2 models" in reason for reason in _reasons(report))
+    assert not report.pairs["reliable"].any()
+    assert f"{assumption} fails" in report.summary()
+    unchecked = lg.agreement(models, _data(), pairs=4, check=False)
+    assert not any("assumption" in reason for reason in _reasons(unchecked))
+    assert "not checked" in unchecked.summary()
+
+
+def test_a_collapsed_encoder_is_told():
+    models = [lg.LatentModel(lambda x: 0 * x[:, :2], _Model().decode, "collapsed"), _Model()]
+    report = lg.agreement(models, _data(), pairs=4)
+    assert "different codes fails" in report.summary()
+    assert not report.pairs["reliable"].any()
+    assert report.methods.empty
+    assert "cannot be compared" in report.summary()
+
+
+def test_copies_are_told_and_kinks_alone_are_no_reason():
+    relu = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 6)).double()
+    model = lg.LatentModel(lambda x: x[:, :2], lambda z: torch.cat([z, 0.1 * relu(z)], 1), "kinked")
+    with pytest.warns(UserWarning, match="exactly the same codes"):
+        report = lg.agreement([model, model], _data(), pairs=4, tol=1e-3)
+    assert (report.assumptions.query("assumption == 'smooth'")["verdict"] == "fails").all()
+    assert report.names == ("kinked 1", "kinked 2")
+    assert not any("smooth" in reason for reason in _reasons(report))
+    assert "the decoder has kinks" in report.summary()
+
+
+def test_nothing_is_changed():
+    models, data = [_Model(seed=seed, noise=0.02).train() for seed in range(2)], _data()
+    before = [parameter.clone() for model in models for parameter in model.parameters()]
+    copy, state = data.clone(), torch.get_rng_state()
+    lg.agreement(models, data, pairs=4)
+    assert torch.equal(data, copy)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(model.training for model in models)
+    now = [parameter for model in models for parameter in model.parameters()]
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, now, strict=True))
+
+
+_TWO = [_Model(seed=seed, noise=0.02) for seed in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("models", "data", "options", "error", "message"),
+    [
+        (_TWO[:1], _data(), {}, ValueError, "at least two"),
+        (_TWO[0], _data(), {}, TypeError, r"at least two models, got \w+ alone"),
+        ((lambda x: x, lambda z: z), _data(), {}, TypeError, r"got functions; .*\[\(encode_1, decode_1\)"),
+        ([nn.Linear(2, 2)] * 2, _data(), {}, TypeError, "LatentModel"),
+        (_TWO, _data() * torch.nan, {}, ValueError, "finite"),
+        (_TWO, _data().numpy() * np.inf, {}, ValueError, "finite"),
+        (_TWO, _data()[:2], {}, ValueError, "three rows"),
+        (_TWO, _data()[0], {}, ValueError, "event"),
+        (_TWO, _data().tolist(), {}, TypeError, "asarray"),
+        (_TWO, TensorDataset(_data()), {}, TypeError, r"torch.stack"),
+        (_TWO, np.array([["a"]] * 9), {}, TypeError, "numbers"),
+        (_TWO, _data(), {"labels": [1, 2]}, ValueError, "labels"),
+        (_TWO, _data(), {"pairs": 0}, ValueError, "at least 1"),
+        (_TWO, _data(), {"pairs": ([0], [1, 2])}, ValueError, r"\(P, 2\)"),
+        (_TWO, _data(), {"pairs": ([0], [60])}, ValueError, "outside"),
+        (_TWO, _data(), {"pairs": ([0], [0])}, ValueError, "itself"),
+        (_TWO, _data(), {"pairs": ([0.0], [1.0])}, TypeError, "integer"),
+        (_TWO, _data(), {"max_cv": 0.0}, ValueError, "max_cv"),
+        (_TWO, _data(), {"segments": 3}, ValueError, "segments"),
+    ],
+)
+def test_what_does_not_fit_is_refused(models, data, options, error, message):
+    with pytest.raises(error, match=message):
+        lg.agreement(models, data, check=False, **options)

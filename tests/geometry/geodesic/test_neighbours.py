@@ -1,0 +1,130 @@
+"""Nearest neighbours by geodesic distance, against all pairs."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import latentgeo as lg
+from latentgeo.geometry.geodesic.neighbours import nearest_neighbours
+
+
+def brute_force(decoder, z, k, **options):
+    matrix = lg.distance_matrix(decoder, z, **options).fill_diagonal_(torch.inf)
+    return matrix.topk(k, largest=False)
+
+
+def horseshoe(z):
+    """Most of a circle: its ends are near by the chord, and far along it."""
+    return torch.cat([z.cos(), z.sin()], -1)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_neighbours_are_those_of_all_pairs(decoder, random, k):
+    z = torch.randn(40, 3, generator=random, dtype=torch.float64)
+    found = nearest_neighbours(decoder, z, k)
+    distance, index = brute_force(decoder, z, k)
+    assert torch.equal(found.index, index)
+    assert torch.allclose(found.distance, distance, rtol=1e-6)
+    assert found.certified.all()
+    assert len(found) == 40
+    assert found.pairs < 40 * 39 / 2
+    assert found.error.max() < 0.05
+
+
+def test_the_way_counts_not_the_chord():
+    z = torch.linspace(0.0, 5.8, 30, dtype=torch.float64)[:, None]
+    found = nearest_neighbours(horseshoe, z, 6)
+    assert torch.equal(found.index[0], torch.arange(1, 7))
+    assert found.certified.all()
+    # The control: by chords the neighbours of one end are at the other.
+    x = horseshoe(z)
+    chords = torch.cdist(x, x).fill_diagonal_(torch.inf)
+    assert not torch.equal(chords.topk(6, largest=False).indices.sort().values, found.index.sort().values)
+
+
+def test_neighbours_are_identified_and_euclidean_ones_are_not(decoder, random):
+    z = torch.randn(40, 3, generator=random, dtype=torch.float64)
+    affine = lg.random_affine(3, condition=10.0, generator=random)
+    here, there = nearest_neighbours(decoder, z, 3), nearest_neighbours(lg.reparametrise(decoder, affine), affine(z), 3)
+    assert (here.index == there.index).double().mean() > 0.98  # near-ties within the tolerance of the solver
+    assert torch.allclose(here.distance, there.distance, rtol=1e-3)
+    euclidean = [brute_force(lambda z: z, codes, 3).indices for codes in (z, affine(z))]
+    assert (euclidean[0] == euclidean[1]).double().mean() < 0.7  # the control
+
+
+def test_few_candidates_are_not_taken_for_exact():
+    z = torch.linspace(0.0, 5.8, 30, dtype=torch.float64)[:, None]
+    with pytest.warns(RuntimeWarning, match=r"points have more candidates than were tried \(raise candidates\)"):
+        found = nearest_neighbours(horseshoe, z, 6, candidates=6)
+    exact = nearest_neighbours(horseshoe, z, 6)
+    same = (found.index == exact.index).all(1)
+    assert found.pairs < exact.pairs
+    assert same[found.certified].all()  # what is certified is right
+    assert not found.certified.all()
+    assert nearest_neighbours(horseshoe, z, 6, candidates=29).certified.all()
+
+
+def test_points_that_did_not_converge_certify_nobody():
+    z = torch.linspace(0.0, 1.0, 12, dtype=torch.float64)[:, None]
+
+    def torn(z):  # no curve crosses the gap with a finite length
+        return torch.where((z - 0.5).abs() < 0.02, torch.nan, 1.0) * torch.cat([z, z.square()], -1)
+
+    with pytest.warns(RuntimeWarning, match="geodesics did not converge and were left out"):
+        found = nearest_neighbours(torn, z, 3)
+    assert found.unconverged > 0
+    assert ((found.index < 6) == (torch.arange(12) < 6)[:, None]).all()  # nobody has a neighbour across
+    assert not found.certified[5]
+    assert found.certified[0]
+    assert found.distance.isfinite().all()
+    with pytest.raises(ValueError, match=r"12 of 12 points have fewer than 8 others .* \(point 0 has 5\)"):
+        nearest_neighbours(torn, z, 8)
+
+
+def test_twins_are_neighbours_at_distance_zero(decoder, random):
+    z = torch.randn(6, 3, generator=random, dtype=torch.float64)
+    found = nearest_neighbours(decoder, torch.cat([z, z[:2]]), 2)
+    assert found.index[[0, 1, 6, 7], 0].tolist() == [6, 7, 0, 1]
+    assert found.distance[[0, 1, 6, 7], 0].tolist() == [0.0] * 4
+    assert found.certified.all()
+    assert np.isfinite(found.error.numpy()).all()
+
+
+def test_what_does_not_fit_is_refused_with_the_remedy(decoder, random):
+    z = torch.randn(5, 3, generator=random, dtype=torch.float64)
+    for wrong in (0, 5):
+        with pytest.raises(ValueError, match="neighbours: expected between 1 and n - 1 = 4"):
+            nearest_neighbours(decoder, z, wrong)
+    with pytest.raises(ValueError, match="candidates: expected at least neighbours = 3, got 2"):
+        nearest_neighbours(decoder, z, 3, candidates=2)
+    with pytest.raises(TypeError, match="no initial curves"):
+        nearest_neighbours(decoder, z, 3, initial=None)
+    with pytest.raises(ValueError, match="not finite at 2 of 3 points"):
+        nearest_neighbours(lambda z: z.log(), torch.tensor([[-1.0], [1.0], [-2.0]]), 1)
+
+
+def test_neighbours_are_printed_in_a_line(decoder, random):
+    found = nearest_neighbours(decoder, torch.randn(9, 3, generator=random, dtype=torch.float64), 2)
+    assert repr(found) == f"Neighbours(9 points, k = 2, 9 certified, {found.pairs} pairs solved, 0 unconverged)"
+
+
+@pytest.mark.parametrize("candidates", [None, 6])
+def test_a_bar_counts_points_whose_neighbours_are_found(capsys, candidates):
+    z = torch.linspace(0.0, 5.8, 30, dtype=torch.float64)[:, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = nearest_neighbours(horseshoe, z, 6, candidates=candidates, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1  # one bar, not one for each round of the search
+    assert f"{int(found.certified.sum())}/30" in shown
+    nearest_neighbours(horseshoe, z, 6)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_warning_points_to_the_callers_line():
+    z = torch.linspace(0.0, 5.8, 30, dtype=torch.float64)[:, None]
+    with pytest.warns(RuntimeWarning, match="not certified") as seen:
+        nearest_neighbours(horseshoe, z, 6, candidates=6)
+    assert seen[0].filename == __file__

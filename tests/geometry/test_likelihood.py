@@ -1,0 +1,226 @@
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import distributions as dist
+from torch import nn
+from torch.func import hessian, jacfwd, vmap
+
+import latentgeo as lg
+from latentgeo.geometry.likelihood import fisher_rao
+from tests.conftest import mlp
+
+SIGMA = torch.tensor([0.5, 1.0, 2.0, 0.3, 1.5, 0.7, 1.1], dtype=torch.float64)
+DISPERSION = torch.tensor([0.5, 1.0, 2.0, 5.0, 10.0, 3.0, 0.8], dtype=torch.float64)
+TRIALS = 5
+net = mlp(0)
+
+
+def positive_mean(z):
+    """Positive means, from about 0.5 to 4."""
+    return torch.exp(1.5 * net(z))
+
+
+def _probabilities(z):
+    return (2.0 * net(z)).softmax(-1)
+
+
+# likelihood and parameters, the decoder of the mean, and what torch.distributions calls the same.
+CASES = {
+    "gaussian": ("gaussian", {"sigma": SIGMA}, net, lambda z: dist.Normal(net(z), SIGMA)),
+    "bernoulli": ("bernoulli", {}, lambda z: net(z).sigmoid(), lambda z: dist.Bernoulli(net(z).sigmoid())),
+    "bernoulli, logits": ("bernoulli", {"logits": True}, net, lambda z: dist.Bernoulli(logits=net(z))),
+    "poisson": ("poisson", {}, positive_mean, lambda z: dist.Poisson(positive_mean(z))),
+    "poisson, log": ("poisson", {"log": True}, lambda z: 1.5 * net(z), lambda z: dist.Poisson(positive_mean(z))),
+    "negative binomial": (
+        "negative_binomial",
+        {"dispersion": DISPERSION},
+        positive_mean,
+        lambda z: dist.NegativeBinomial(DISPERSION, logits=positive_mean(z).log() - DISPERSION.log()),
+    ),
+    "negative binomial, log": (
+        "negative_binomial",
+        {"dispersion": DISPERSION, "log": True},
+        lambda z: 1.5 * net(z),
+        lambda z: dist.NegativeBinomial(DISPERSION, logits=1.5 * net(z) - DISPERSION.log()),
+    ),
+    "categorical": ("categorical", {}, _probabilities, lambda z: dist.Categorical(_probabilities(z))),
+    "multinomial, logits": (
+        "categorical",
+        {"trials": TRIALS, "logits": True},
+        lambda z: 2.0 * net(z),
+        lambda z: dist.Multinomial(TRIALS, logits=2.0 * net(z)),
+    ),
+}
+# The decoder of the mean, for what the identified distance is compared with.
+MEANS = {
+    "bernoulli, logits": lambda z: net(z).sigmoid(),
+    "poisson, log": positive_mean,
+    "negative binomial, log": positive_mean,
+    "multinomial, logits": _probabilities,
+}
+
+
+def _expected_information(likelihood, p, z):
+    """Sum over outcomes of probability times the outer product of scores, or E over a Gaussian by quadrature."""
+    if likelihood == "gaussian":
+        nodes, weights = (torch.as_tensor(v) for v in np.polynomial.hermite_e.hermegauss(20))
+        outcomes = net(z)[:, None] + SIGMA * nodes[:, None, None]
+        probability = (weights / weights.sum())[:, None, None].expand_as(outcomes)
+    else:
+        top = {"bernoulli": 2, "categorical": 7}.get(likelihood, 1500)
+        outcomes = torch.arange(top, dtype=torch.float64)
+        outcomes = outcomes[:, None] if likelihood == "categorical" else outcomes[:, None, None]
+        outcomes = outcomes.expand(top, *p(z).batch_shape)
+        probability = p(z).log_prob(outcomes).exp()
+    scores = vmap(jacfwd(lambda row: p(row[None]).log_prob(outcomes[:, :1]).squeeze(1)))(z[:1])[0]
+    scores = scores.flatten(0, -2)
+    return torch.einsum("x,xi,xj->ij", probability[:, 0].flatten(), scores, scores)
+
+
+def without_validation(decoder):
+    """Under vmap, distributions cannot look at their arguments."""
+
+    def decode(z):
+        before = dist.Distribution._validate_args
+        dist.Distribution.set_default_validate_args(False)
+        try:
+            return decoder(z)
+        finally:
+            dist.Distribution.set_default_validate_args(before)
+
+    return decode
+
+
+def expected_information(case, z):
+    """Fisher information (d, d) of a case at one latent point, shape (1, d), from its definition."""
+    likelihood, _, _, distribution = CASES[case]
+    if case.startswith("multinomial"):  # n independent trials have n times the information of one
+        one = without_validation(lambda z: dist.Categorical(logits=2.0 * net(z)))
+        return TRIALS * _expected_information(likelihood, one, z)
+    return _expected_information(likelihood, without_validation(distribution), z)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_metric_is_the_expected_outer_product_of_scores(case, ends):
+    likelihood, parameters, decoder, _ = CASES[case]
+    for z in ends[0][:3]:
+        expected = expected_information(case, z[None])
+        metric = lg.pullback_metric(fisher_rao(decoder, likelihood, **parameters), z)
+        torch.testing.assert_close(metric, expected, rtol=1e-8, atol=1e-8 * expected.norm().item())
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.split(",")[0] not in ("negative binomial", "multinomial")]
+)
+def test_the_metric_is_the_second_derivative_of_the_kl_divergence(case, ends):
+    likelihood, parameters, decoder, distribution = CASES[case]
+    p = without_validation(distribution)
+    for z in ends[0][:3]:
+        fixed = p(z[None])
+        expected = hessian(lambda u, fixed=fixed: dist.kl_divergence(fixed, p(u[None])).sum())(z)
+        metric = lg.pullback_metric(fisher_rao(decoder, likelihood, **parameters), z)
+        torch.testing.assert_close(metric, expected, rtol=1e-8, atol=1e-8 * expected.norm().item())
+
+
+@pytest.mark.parametrize("case", ["gaussian", *MEANS])
+def test_fisher_rao_distances_are_identified_and_are_not_those_of_thepositive_mean(case, ends):
+    likelihood, parameters, decoder, _ = CASES[case]
+    a, b = ends
+    A, options = lg.RadialTwist(0.2), {"segments": 32, "tol": 1e-9}
+    f = fisher_rao(decoder, likelihood, **parameters)
+    here = lg.distance(f, a, b, **options)
+    there = lg.distance(lg.reparametrise(f, A), A(a), A(b), **options)
+    assert (there / here - 1).abs().max() < 1e-6
+    euclidean = (A(a) - A(b)).norm(dim=1) / (a - b).norm(dim=1)
+    assert (euclidean - 1).abs().max() > 1e-2  # codes' distances are not identified
+    plain = lg.distance(MEANS.get(case, decoder), a, b, **options)
+    scale = (plain / here).median()
+    assert (plain / here / scale - 1).abs().max() > 1e-2  # not even up to a unit are they the same
+
+
+def test_saturated_probabilities_and_tiny_means_keep_their_digits():
+    logit = torch.tensor([[-60.0], [-30.0], [0.0], [1e-9], [30.0], [60.0]], dtype=torch.float64)
+    f = fisher_rao(lambda z: z, "bernoulli", logits=True)
+    slope = torch.autograd.functional.jvp(f, logit, torch.ones_like(logit))[1]
+    torch.testing.assert_close(slope, 0.5 / (0.5 * logit).cosh(), rtol=1e-12, atol=0)
+    assert torch.isfinite(lg.metric.jacobian(f, torch.tensor([[-1e4], [1e4]]))).all()
+    slope = lg.metric.jacobian(
+        fisher_rao(lambda z: z, "poisson", log=True), torch.tensor([[-60.0]], dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        slope.flatten(), torch.tensor([math.exp(-30.0)], dtype=torch.float64), rtol=1e-12, atol=0
+    )
+
+
+def test_large_dispersion_is_poisson(ends):
+    metric = lg.pullback_metric(fisher_rao(positive_mean, "negative_binomial", dispersion=1e9), ends[0])
+    torch.testing.assert_close(
+        metric, lg.pullback_metric(fisher_rao(positive_mean, "poisson"), ends[0]), rtol=1e-6, atol=0
+    )
+
+
+def test_ensembles_are_mapped_member_by_member(ends):
+    members = [nn.Sequential(mlp(seed), nn.Softplus()) for seed in range(3)]
+    metric = lg.pullback_metric(fisher_rao(lg.Ensemble(members), "poisson"), ends[0])
+    expected = sum(lg.pullback_metric(fisher_rao(f, "poisson"), ends[0]) for f in members) / 3.0
+    torch.testing.assert_close(metric, expected)
+
+
+def test_float32_and_modules(ends):
+    module = nn.Sequential(mlp(0).float(), nn.Dropout(0.5), nn.Softplus()).train()
+    f = fisher_rao(module, "negative_binomial", dispersion=2.0)
+    z = ends[0].float()
+    with pytest.raises(ValueError, match="training mode"):
+        lg.pullback_metric(f, z)
+    assert f.eval()(z).dtype == torch.float32
+    assert lg.distance(f, z, ends[1].float(), tol=1e-6).dtype == torch.float32
+    bound = fisher_rao(module.train().forward, "poisson")
+    with pytest.raises(ValueError, match="training mode"):
+        lg.pullback_metric(bound, z)
+
+
+def test_means_outside_their_domain(ends):
+    z = ends[0]
+    for likelihood, parameters, remedy in (
+        ("poisson", {}, "log=True"),
+        ("negative_binomial", {"dispersion": 1.0}, "softplus"),
+        ("bernoulli", {}, "logits=True"),
+        ("categorical", {}, "logits=True"),
+    ):
+        f = fisher_rao(net, likelihood, **parameters)
+        with pytest.raises(ValueError, match=remedy):
+            f(z)
+        if likelihood != "categorical":
+            assert torch.isnan(vmap(lambda row, f=f: f(row[None])[0])(z)).any()
+    with pytest.raises(ValueError, match="sum to 1"):
+        fisher_rao(lambda z: net(z).sigmoid(), "categorical")(z)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: fisher_rao(net, "cauchy"), ValueError, "expected one of gaussian"),
+        (lambda: fisher_rao(3, "poisson"), TypeError, "callable"),
+        (lambda: fisher_rao(net, "gaussian"), ValueError, "minimise_statistical_energy"),
+        (lambda: fisher_rao(net, "negative_binomial"), ValueError, "μ²/r"),
+        (lambda: fisher_rao(net, "poisson", sigma=1.0), TypeError, "among log, got sigma"),
+        (lambda: fisher_rao(net, "gaussian", sigma=0.0), ValueError, "positive"),
+        (lambda: fisher_rao(net, "gaussian", sigma="1"), TypeError, "number"),
+        (lambda: fisher_rao(net, "poisson", log=1), TypeError, "True or False"),
+    ],
+)
+def test_errors_name_the_remedy(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_solvers_steps_outside_the_domain_are_no_error():
+    """A decoder whose mean is only positive near the data: the solver steps back from where it is not."""
+    f = fisher_rao(lambda z: torch.cat([z, 4.0 - z.square().sum(1, keepdim=True)], 1) + 1.0, "poisson")
+    a, b = torch.tensor([[-0.5, 0.0]]).double(), torch.tensor([[1.0, 1.0]]).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert torch.isfinite(lg.distance(f, a, b)).all()

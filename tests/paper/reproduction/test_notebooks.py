@@ -1,0 +1,199 @@
+"""The runner of notebooks, on small notebooks in real kernels."""
+
+import re
+
+import nbformat
+import pytest
+
+from latentgeo.paper import cli
+from latentgeo.paper.paths import project_root
+from latentgeo.paper.reproduction import evidence
+from latentgeo.paper.reproduction import notebooks as module
+from latentgeo.paper.reproduction.verdict import Verdict
+
+PARAMETERS = 'profile: str = "quick"\nn: int = 1'
+VERDICT = "from latentgeo.paper.reproduction.verdict import Verdict\nVerdict('It holds.', n > 0, f'n = {n}, {profile}')"
+
+
+def _notebook(folder, name, *cells):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (PARAMETERS, *cells)])
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(cli, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(evidence, "project_root", lambda: tmp_path)
+    for variable in ("LATENTGEO_FIGURES", "LATENTGEO_RESULTS"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "README.md").write_text(f"{evidence.BEGIN}\n{evidence.END}\n", encoding="utf-8")
+    return folder
+
+
+def test_the_verdict_of_a_notebook_is_found(notebooks, tmp_path):
+    path = _notebook(notebooks, "00_ok", VERDICT)
+    outcome = module.run_notebook(path, tmp_path / "out", {"n": 3, "profile": "paper"})
+    assert (outcome.status, outcome.headline) == ("reproduced", "n = 3, paper")
+    outcome = module.run_notebook(path, tmp_path / "out", {"n": -1})
+    assert (outcome.status, outcome.headline) == ("not reproduced", "n = -1, quick")
+    assert (tmp_path / "out" / "00_ok.ipynb").is_file()
+
+
+def test_all_notebooks_are_run_and_a_failure_makes_the_command_fail(notebooks, capsys):
+    _notebook(notebooks, "00_ok", VERDICT)
+    _notebook(notebooks, "01_data", "import latentgeo as lg", "raise lg.paper.MissingDataError('no faces. Three ways')")
+    assert cli.main(["reproduce"]) == 0  # needing data is not a failure
+    _notebook(notebooks, "02_broken", "assert n > 1, 'n is too small'")
+    _notebook(notebooks, "03_silent", "n")
+    _notebook(notebooks, "04_dead", "import os", "os._exit(9)")
+    assert cli.main(["reproduce", "--keep-going"]) == 1
+    table = capsys.readouterr().out.rsplit("\n\n", 2)[-2]
+    statuses = dict(re.split("  +", line)[:2] for line in table.splitlines() if line[:2].isdigit())
+    assert statuses == {
+        "00_ok": "reproduced",
+        "01_data": "needs data",
+        "02_broken": "failed",
+        "03_silent": "failed",
+        "04_dead": "failed",
+    }
+    assert "AssertionError: n is too small" in table
+    assert "no verdict" in table
+
+
+def test_a_failure_ends_the_run_unless_it_is_to_go_on(notebooks, tmp_path):
+    _notebook(notebooks, "00_ok", VERDICT)
+    _notebook(notebooks, "01_broken", "print('before')", "assert n > 1")
+    _notebook(notebooks, "02_later", VERDICT)
+    output = tmp_path / "out"
+    found = module.reproduce(output=output)
+    assert [outcome.status for outcome in found] == ["reproduced", "failed", "not run"]
+    log = (output / "01_broken.log").read_text()
+    assert "before" in log
+    assert "AssertionError" in log
+    assert found[0].memory > 2**25  # a kernel takes more than 32 MiB
+    found = module.reproduce(output=output, first="02")
+    assert [outcome.notebook for outcome in found] == ["02_later"]
+    known = {outcome.notebook: outcome.status for outcome in module.read_outcomes(output)}
+    assert known == {"00_ok": "reproduced", "01_broken": "failed", "02_later": "reproduced"}
+
+
+def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, capsys):
+    draw = "import matplotlib.pyplot as plt\nfigure, ax = plt.subplots()\nax.plot([1, 2])\nplt.close(figure)\nfigure"
+    _notebook(notebooks, "00_ok", draw, VERDICT.replace("n = {n}", "n < {n}"))
+    output = tmp_path / "build" / "reproduce"
+    assert cli.main(["report"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'README.md'}\n"  # nothing was run yet
+    assert "| paper item |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert cli.main(["reproduce"]) == 0
+    index = output / "html" / "index.html"
+    page = index.read_text()
+    assert "n &lt; 1, quick" in page
+    assert page.count("<img") == 1
+    assert "data:image/png" in (output / "html" / "00_ok.html").read_text()
+    index.unlink()
+    (notebooks / "00_ok.ipynb").unlink()
+    assert cli.main(["report"]) == 0
+    assert index.read_text() == page
+
+
+@pytest.mark.slow
+def test_several_notebooks_run_at_the_same_time(notebooks, tmp_path, capsys):
+    meet = (
+        "import pathlib, time\n"
+        "mine, other = (pathlib.Path(f'{{name}}.met') for name in {names})\n"
+        "mine.touch()\n"
+        "deadline = time.monotonic() + 60\n"
+        "while not other.exists():\n    assert time.monotonic() < deadline\n    time.sleep(0.1)"
+    )
+    _notebook(notebooks, "00_a", meet.format(names=("a", "b")), VERDICT)
+    _notebook(notebooks, "01_b", meet.format(names=("b", "a")), VERDICT)
+    _notebook(notebooks, "02_broken", "assert n > 1, 'n is too small'")
+    _notebook(notebooks, "03_slow", "import time", "time.sleep(3)", VERDICT)
+    _notebook(notebooks, "04_later", VERDICT)
+    assert cli.main(["reproduce", "--jobs", "2"]) == 1
+    outcomes = {outcome.notebook: outcome for outcome in module.read_outcomes(tmp_path / "build" / "reproduce")}
+    assert list(outcomes) == ["00_a", "01_b", "02_broken", "03_slow", "04_later"]
+    assert [o.status for o in outcomes.values()] == ["reproduced", "reproduced", "failed", "reproduced", "not run"]
+    assert min(outcomes[name].memory for name in ("00_a", "01_b")) > 0
+    assert cli.main(["reproduce", "--jobs", "0"]) == 2
+    assert "at least one notebook at a time" in capsys.readouterr().err
+
+
+def test_an_interruption_keeps_what_was_found(notebooks, tmp_path, monkeypatch):
+    import papermill
+
+    _notebook(notebooks, "00_ok", VERDICT)
+    _notebook(notebooks, "01_later", VERDICT)
+    execute = papermill.execute_notebook
+
+    def interrupted(path, *arguments, **options):
+        if "01" in path:
+            raise KeyboardInterrupt
+        return execute(path, *arguments, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
+    found = module.reproduce(output=tmp_path / "out")
+    assert [outcome.status for outcome in found] == ["reproduced", "interrupted"]
+    assert module.read_outcomes(tmp_path / "out") == found
+
+
+def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(notebooks, tmp_path, capsys):
+    _notebook(notebooks, "00_ok", VERDICT)
+    file = tmp_path / "parameters.yml"
+    file.write_text("n: 2\nm: 3\n")
+    assert cli.main(["reproduce", "--parameters", str(file)]) == 2
+    assert "00_ok has no parameter m; it has: n, profile" in capsys.readouterr().err
+    assert cli.main(["reproduce", "--only", "07"]) == 2
+    assert "there are: 00_ok" in capsys.readouterr().err
+    for content, message in (
+        ("- 1", "map names to values"),
+        ("profile: paper", "--profile"),
+        ("a: [", "cannot be read"),
+    ):
+        file.write_text(content)
+        assert cli.main(["reproduce", "--parameters", str(file)]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "build").exists()
+
+
+def test_parameters_from_a_file_reach_the_notebook(notebooks, tmp_path, capsys):
+    _notebook(notebooks, "00_ok", VERDICT)
+    file = tmp_path / "parameters.yml"
+    file.write_text("n: 5\n")
+    assert cli.main(["reproduce", "--parameters", str(file), "--only", "00", "--output", str(tmp_path / "out")]) == 0
+    assert "n = 5, quick" in capsys.readouterr().out
+
+
+def test_every_notebook_of_the_project_has_a_profile_and_is_executed():
+    paths = module.find_notebooks()
+    assert [path.name[:2] for path in paths][:1] == ["00"]
+    module.check_parameters(paths, {"profile": "quick"})
+    settings = {"profile": "paper", "seeds": 2, "pairs": 20, "model": "conv"}
+    module.check_parameters([path for path in paths if path.name.startswith("07")], settings)
+    for path in paths:
+        notebook = nbformat.read(path, 4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert notebook.metadata.kernelspec.name == "python3"
+        assert "papermill" not in notebook.metadata
+        assert any("assert " in cell.source for cell in code)
+        if path.name.startswith("09"):  # CelebA may not be had by a script; without its data nothing is shown
+            assert notebook.metadata.latentgeo.data == "celeba"
+            assert not any(cell.execution_count or cell.outputs for cell in code)
+            continue
+        assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), path
+        assert not [o.text for cell in code for o in cell.outputs if o.get("name") == "stderr"], path
+        for cell in code:
+            shown = [output.get("data", {}) for output in cell.outputs]
+            drawn = "figures.save" in cell.source or "lg.explore(" in cell.source
+            assert any("image/png" in data for data in shown) == drawn, (path, cell.source)
+
+
+def test_a_verdict_says_what_was_found():
+    assert Verdict("It holds.", False, "n = 0").status == "not reproduced"
+    assert project_root().joinpath("pyproject.toml").is_file()
