@@ -34,9 +34,10 @@ from latentgeo import agreement
 from latentgeo.geometry import curvature, curve, likelihood, maps, metric, surfaces, triangles
 from latentgeo.geometry.curvature import gaussian_curvature, scalar_curvature
 from latentgeo.geometry.decoder import Chunked, Ensemble
-from latentgeo.geometry.geodesic.solve import Geodesic, distance, distance_matrix, geodesic
+from latentgeo.geometry.geodesic.result import Geodesic
+from latentgeo.geometry.geodesic.solve import distance, distance_matrix, geodesic
 from latentgeo.geometry.geodesic.starts import graph_curves
-from latentgeo.geometry.likelihood import fisher_metric, fisher_rao
+from latentgeo.geometry.likelihood import fisher_rao
 from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
 from latentgeo.geometry.metric import angle, pullback_metric, volume, volume_element
 from latentgeo.geometry.triangles import geodesic_triangle

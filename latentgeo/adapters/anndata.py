@@ -8,7 +8,7 @@ run of the same model would have given differently.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
 from latentgeo.adapters.model import LatentModel, latent_model
-from latentgeo.geometry.geodesic.neighbours import measure, solve, warn_of_uncertified
+from latentgeo.geometry.geodesic.neighbours import measure, search, warn_of_uncertified
+from latentgeo.geometry.geodesic.solve import Options
 from latentgeo.geometry.maps import frechet_mean
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def geodesic_neighbors(
     dtype: torch.dtype | None = None,
     random_state: int = 0,
     copy: bool = False,
-    **options: object,
+    **options: Unpack[Options],
 ) -> AnnData | None:
     r"""Neighbour graph of cells by geodesic distance, in place of ``scanpy.pp.neighbors``.
 
@@ -177,8 +178,8 @@ def geodesic_neighbors(
         raise ValueError(f"n_neighbors: expected between 2 and the number of cells {n}, got {n_neighbors!r}")
     adata = adata.copy() if copy else adata
     seen, z = _codes(adata, model, use_rep, layer, dtype)
-    found, untried = solve(seen.decoder, z, n_neighbors - 1, candidates, options)
-    warn_of_uncertified(found, untried, stacklevel=3)
+    found = search(seen.decoder, z, n_neighbors - 1, candidates, options)
+    warn_of_uncertified(found, stacklevel=3)
 
     name = "neighbors" if key_added is None else key_added
     if use_rep is None:
@@ -239,7 +240,7 @@ def geodesic_distances(
     key_added: str | None = None,
     dtype: torch.dtype | None = None,
     random_state: int = 0,
-    **options: object,
+    **options: Unpack[Options],
 ) -> pd.DataFrame:
     r"""Geodesic distances between groups of cells, such as cell types.
 
@@ -260,7 +261,7 @@ def geodesic_distances(
         key_added: where in ``.uns`` the result goes; ``"latentgeo_" + groupby`` by default.
         dtype: as for :func:`geodesic_neighbors`.
         random_state: seed of the draws.
-        **options: as for :func:`latentgeo.geodesic`, but for ``initial``.
+        **options: as for :func:`latentgeo.geodesic`.
 
     Returns:
         Symmetric table of distances in data units. On the diagonal stand mean distances between different members of a
@@ -316,7 +317,7 @@ def _compare_members(
     of_group: list[np.ndarray],
     members: int,
     random: np.random.Generator,
-    options: dict[str, object],
+    options: Options,
 ) -> dict[str, object]:
     """Mean distances between members of groups, and standard errors of the means."""
     pairs = _pairs_of_groups(of_group)
@@ -331,7 +332,7 @@ def _compare_members(
         )
         start.append(of_group[a][first])
         end.append(of_group[b][second])
-    length, _, converged, _ = measure(model.decoder, z[np.concatenate(start)], z[np.concatenate(end)], **options)
+    length, _, converged = measure(model.decoder, z[np.concatenate(start)], z[np.concatenate(end)], **options)
     length = length.double().cpu().numpy().reshape(-1, members)
     converged = converged.cpu().numpy().reshape(-1, members)
     if (converged.sum(1) < 2).any():
@@ -353,13 +354,13 @@ def _compare_means(
     of_group: list[np.ndarray],
     members: int,
     random: np.random.Generator,
-    options: dict[str, object],
+    options: Options,
 ) -> dict[str, object]:
     """Distances between Fréchet means of groups, and their errors."""
     drawn = [np.sort(random.permutation(group)[:members]) for group in of_group]
     means = torch.stack([frechet_mean(model.decoder, z[group], **options) for group in drawn])
     i, j = np.triu_indices(len(means), 1)
-    length, error, converged, _ = measure(model.decoder, means[i], means[j], **options)
+    length, error, converged = measure(model.decoder, means[i], means[j], **options)
     if not converged.all():
         raise ValueError(
             f"{int((~converged).sum())} of {len(length)} geodesics between Fréchet means did not converge; "

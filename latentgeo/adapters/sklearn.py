@@ -150,7 +150,7 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _solve(self, start: Tensor, end: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Lengths and errors, (P,) each."""
-        length, error, converged, _ = measure(
+        length, error, converged = measure(
             model_or_decoder(self.model).decoder,
             start,
             end,

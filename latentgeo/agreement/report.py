@@ -21,7 +21,7 @@ from latentgeo.adapters.model import LatentModel, latent_model
 from latentgeo.agreement.pairs import draw_pairs
 from latentgeo.agreement.reliability import compare_reliability
 from latentgeo.geometry.curve import chord_length, richardson, straight_line
-from latentgeo.geometry.decoder import Decoder, flat_decoder
+from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.solve import geodesic
 from latentgeo.identifiability.assumptions import check_assumptions
 
@@ -363,7 +363,7 @@ def _chunks(f: Decoder, like: Tensor, rows: int) -> int:
 
 def _exact(decoder: Decoder, a: Tensor, b: Tensor) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     """Value, convergence and relative error of every method that needs no solver, (P, d) each -> (P,) each."""
-    f = flat_decoder(decoder, a)
+    f = as_decoder(decoder, a)
     parts = []
     with torch.no_grad():
         size = _chunks(f, a, _LINE_SEGMENTS + 1)
@@ -406,7 +406,7 @@ def _gap(decoder: Decoder, z: Tensor, ends: np.ndarray, points: Tensor, seed: in
     Returns:
         Shape (P,); infinite where the decoder is not finite along the curve.
     """
-    f = flat_decoder(decoder, z)
+    f = as_decoder(decoder, z)
     others = np.setdiff1d(np.arange(len(z)), ends)
     random = np.random.default_rng(seed)
     chosen = np.concatenate([ends, random.permutation(others)[: max(0, _SUPPORT - len(ends))]])

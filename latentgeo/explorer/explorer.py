@@ -19,7 +19,7 @@ from latentgeo.explorer.decoded import Pictures
 from latentgeo.explorer.labels import classes
 from latentgeo.explorer.plane import latent_plane
 from latentgeo.explorer.selection import Selection, measure
-from latentgeo.geometry.decoder import Decoder, flat_decoder
+from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.metric import volume_element
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Explorer:
         self.classes = classes(labels, len(data), class_names)
         self.plane = latent_plane(self.codes, axes)
         with torch.no_grad():  # refuses what the geometry cannot take, before anything is shown
-            flat_decoder(self.model.decoder, self.codes)(self.codes[:2])
+            as_decoder(self.model.decoder, self.codes)(self.codes[:2])
         self.pictures = Pictures(self.model.decoder, data, self.codes[:2], show, kind, feature_names)
         self.shown = np.unique(np.linspace(0, len(data) - 1, min(_SHOWN, len(data))).round().astype(int))
         self.segments, self.tol = segments, tol
@@ -148,7 +148,7 @@ class Explorer:
         batch and kept; NaN where the element is zero or not finite.
         """
         with torch.no_grad():
-            D = flat_decoder(self.model.decoder, self.codes)(self.codes[:1]).shape[1]
+            D = as_decoder(self.model.decoder, self.codes)(self.codes[:1]).shape[1]
         side = int(np.clip((_NUMBERS / (2 * D)) ** 0.5, *_SIDES))
         # Each value stands for the middle of its cell.
         middles = (np.arange(side) + 0.5) / side
@@ -181,7 +181,7 @@ class Explorer:
             twentieth = len(along) // 20
             return int(along[twentieth]), int(along[-1 - twentieth])
         with torch.no_grad():
-            x = flat_decoder(self.model.decoder, self.codes)(self.codes[medoids])
+            x = as_decoder(self.model.decoder, self.codes)(self.codes[medoids])
         first, second = divmod(int(torch.cdist(x, x).argmax()), len(medoids))
         pair = sorted((medoids[first], medoids[second]))
         return pair[0], pair[1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentgeo.geometry.curve import chord_length, richardson, straight_line
-from latentgeo.geometry.decoder import Decoder, flat_decoder
+from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.solve import Geodesic, geodesic
 
 
@@ -104,7 +104,7 @@ def measure(decoder: Decoder, ends: Tensor, segments: int, tol: float) -> tuple[
     with torch.no_grad():
         fine = straight_line(start, end, 2 * segments)
         lengths = chord_length(decoder, fine[:, ::2]), chord_length(decoder, fine)
-        chord = flat_decoder(decoder, ends)(ends).diff(dim=0).norm()
+        chord = as_decoder(decoder, ends)(ends).diff(dim=0).norm()
     distances = {
         "straight_length": richardson(*lengths).item(),
         "straight_error": ((lengths[1] - lengths[0]).abs() / lengths[1]).item(),

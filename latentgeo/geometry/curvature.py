@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
-from latentgeo.geometry.metric import _directions, derivatives, jacobian
+from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
+from latentgeo.geometry.metric import _directions
 
 _MAX_BYTES = 64 * 2**20  # of the largest tensor of a chunk, of which there are a few at a time
 _MAX_ROWS = 2**16  # rows that the decoder is given at once, so that wide hidden layers do not fill the memory
@@ -77,7 +77,7 @@ def _warn_if_piecewise_linear(f: Decoder, z: Tensor, stacklevel: int) -> None:
     One generic direction is looked at: a plane may well be flat in a surface that is not.
     """
     direction = torch.arange(1, z.shape[1] + 1, dtype=z.dtype, device=z.device).cos()
-    parts = [derivatives(f, points, direction, direction) for points in z.split(_MAX_ROWS)]
+    parts = [f.second_derivative(points, direction, direction) for points in z.split(_MAX_ROWS)]
     first, second = (torch.cat(part) for part in zip(*parts, strict=True))
     first = first[first.isfinite().all(1)]
     if len(first) == 0 or (second != 0).any():
@@ -92,7 +92,7 @@ def _warn_if_piecewise_linear(f: Decoder, z: Tensor, stacklevel: int) -> None:
         )
 
 
-def _by_chunks(decoder: Decoder, z: Tensor, reduce: Callable[[Tensor, Tensor], Tensor], order: int = 2) -> Tensor:
+def _by_chunks(decoder: DecoderLike, z: Tensor, reduce: Callable[[Tensor, Tensor], Tensor], order: int = 2) -> Tensor:
     """What ``reduce`` makes of the second fundamental form and R: (n, D, d, d) and (n, d, d) -> (n, ...).
 
     Args:
@@ -105,7 +105,7 @@ def _by_chunks(decoder: Decoder, z: Tensor, reduce: Callable[[Tensor, Tensor], T
         The outputs of all points, shape (*batch, ...).
     """
     check_points("z", z)
-    f = flat_decoder(decoder, z)
+    f = as_decoder(decoder, z)
     d = z.shape[-1]
     rows = z.detach().reshape(-1, d).contiguous()  # an expanded tensor cannot be differentiated at
     i, j = torch.triu_indices(d, d, device=z.device)
@@ -117,7 +117,7 @@ def _by_chunks(decoder: Decoder, z: Tensor, reduce: Callable[[Tensor, Tensor], T
         D = f(rows[:1]).shape[1]
         for points in rows.split(_points_at_once(max(D * d**2, d**order), d**2, rows)):
             # The symmetric half of the pairs at once; the primal pass is shared by all of them.
-            first, second = vmap(lambda u, v, points=points: derivatives(f, points, u, v))(basis[i], basis[j])
+            first, second = vmap(lambda u, v, points=points: f.second_derivative(points, u, v))(basis[i], basis[j])
             J, second = first[mirrored.diagonal()].permute(1, 2, 0), second.permute(1, 2, 0)  # [n, D, d(d + 1)/2]
             del first
             vanished = vanished and not (second != 0).any()
@@ -137,7 +137,7 @@ def _in_frame(second: Tensor, R: Tensor) -> Tensor:
     return inverse.mT @ second @ inverse
 
 
-def second_fundamental_form(decoder: Decoder, z: Tensor) -> Tensor:
+def second_fundamental_form(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Second fundamental form: the part of the second derivative that is normal to the decoder's image.
 
     .. math:: \mathrm{II}(e_i, e_j) = \big(I - J (J^\top J)^{-1} J^\top\big)\, \partial_i \partial_j f
@@ -155,7 +155,7 @@ def second_fundamental_form(decoder: Decoder, z: Tensor) -> Tensor:
         per squared latent unit. NaN where J loses rank or the decoder is not finite.
 
     Raises:
-        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
+        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.as_decoder`.
 
     Warns:
         RuntimeWarning: the decoder is piecewise linear (ReLU), which makes this zero without a meaning.
@@ -175,7 +175,7 @@ def second_fundamental_form(decoder: Decoder, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, lambda second, R: second)
 
 
-def riemann(decoder: Decoder, z: Tensor) -> Tensor:
+def riemann(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Riemann curvature tensor, with all indices lowered, by Gauss' equation.
 
     .. math:: R_{ijkl} = \langle \mathrm{II}_{ik}, \mathrm{II}_{jl} \rangle
@@ -195,7 +195,7 @@ def riemann(decoder: Decoder, z: Tensor) -> Tensor:
         or the decoder is not finite.
 
     Raises:
-        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
+        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.as_decoder`.
 
     Warns:
         RuntimeWarning: the decoder is piecewise linear (ReLU), which makes this zero without a meaning.
@@ -220,7 +220,7 @@ def riemann(decoder: Decoder, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, reduce, order=4)
 
 
-def ricci_curvature(decoder: Decoder, z: Tensor) -> Tensor:
+def ricci_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Ricci tensor, with both indices lowered: the trace of :func:`riemann`.
 
     .. math:: \mathrm{Ric}_{jl} = \sum_{ik} G^{ik} R_{ijkl}
@@ -237,7 +237,7 @@ def ricci_curvature(decoder: Decoder, z: Tensor) -> Tensor:
         finite. On the unit sphere it is (d - 1) G, and for d = 1 zero.
 
     Raises:
-        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
+        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.as_decoder`.
 
     Warns:
         RuntimeWarning: the decoder is piecewise linear (ReLU), which makes this zero without a meaning.
@@ -267,7 +267,7 @@ def _scalar(second: Tensor, R: Tensor) -> Tensor:
     return B.diagonal(dim1=-2, dim2=-1).sum(-1).square().sum(-1) - B.square().sum((1, 2, 3))
 
 
-def scalar_curvature(decoder: Decoder, z: Tensor) -> Tensor:
+def scalar_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Scalar curvature: twice the sum of the sectional curvatures of the planes of an orthonormal basis.
 
     .. math:: \mathrm{Sc} = \sum_{jl} G^{jl}\, \mathrm{Ric}_{jl}
@@ -284,7 +284,7 @@ def scalar_curvature(decoder: Decoder, z: Tensor) -> Tensor:
         the unit sphere, and zero for d = 1.
 
     Raises:
-        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
+        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.as_decoder`.
 
     Warns:
         RuntimeWarning: the decoder is piecewise linear (ReLU), which makes this zero without a meaning.
@@ -301,7 +301,7 @@ def scalar_curvature(decoder: Decoder, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, _scalar)
 
 
-def gaussian_curvature(decoder: Decoder, z: Tensor) -> Tensor:
+def gaussian_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Gaussian curvature of a surface: the sectional curvature of its one plane, half its scalar curvature.
 
     .. math:: K = \frac{R_{1212}}{\det G}
@@ -316,7 +316,7 @@ def gaussian_curvature(decoder: Decoder, z: Tensor) -> Tensor:
         K, shape (*batch,), per squared data unit. NaN where J loses rank or the decoder is not finite.
 
     Raises:
-        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
+        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.as_decoder`.
         ValueError: latent space does not have two dimensions.
 
     Warns:
@@ -340,7 +340,7 @@ def gaussian_curvature(decoder: Decoder, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, lambda second, R: 0.5 * _scalar(second, R))
 
 
-def sectional_curvature(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
+def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     r"""Sectional curvature of the plane of two directions: the Gaussian curvature of the geodesic surface along it.
 
     .. math:: K(u, v) = \frac{\langle \mathrm{II}(u, u), \mathrm{II}(v, v) \rangle - \|\mathrm{II}(u, v)\|^2}
@@ -376,7 +376,7 @@ def sectional_curvature(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Te
         tensor(1.)
     """
     check_points("z", z)
-    f = flat_decoder(decoder, z)
+    f = as_decoder(decoder, z)
     d = z.shape[-1]
     u, v = _directions("u", u, z), _directions("v", v, z)
     rows, u, v = (x.detach().reshape(-1, d).contiguous() for x in (z, u, v))
@@ -397,7 +397,7 @@ def sectional_curvature(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Te
         for points, x, y in zip(rows.split(size), a.split(size), b.split(size), strict=True):
             if len(points) == 0:
                 break
-            J = jacobian(f, points)
+            J = f.jacobian(points)
             Q, R, sound = _frames(J)
             # An orthonormal basis of the plane, by Gram and Schmidt's method under the metric.
             Rx, Ry = ((R @ t.unsqueeze(-1)).squeeze(-1) for t in (x, y))
@@ -406,7 +406,7 @@ def sectional_curvature(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Te
             along = (Rx * Ry).sum(1, keepdim=True)
             y = (y - along * x) / (Ry - along * Rx).norm(dim=1, keepdim=True)
             pairs = torch.stack([x, x, y]), torch.stack([x, y, y])
-            _, second = vmap(lambda s, t, points=points: derivatives(f, points, s, t))(*pairs)
+            _, second = vmap(lambda s, t, points=points: f.second_derivative(points, s, t))(*pairs)
             vanished = vanished and not (second != 0).any()
             second = second.permute(1, 2, 0)  # [n, D, 3]
             xx, xy, yy = (second - Q @ (Q.mT @ second)).unbind(-1)

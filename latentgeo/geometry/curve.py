@@ -1,7 +1,8 @@
 r"""Discrete curves: chord energy and length, speed, resampling, extrapolation.
 
 A curve is given by N + 1 points; its segments are measured by their chords in data space. Chord sums converge from
-below as :math:`N^{-2}` for smooth curves, so two of them extrapolate to two more digits.
+below as :math:`N^{-2}` for smooth curves, so two of them extrapolate to two more digits. Where a decoder returns
+distributions, the root of their symmetric divergence takes the place of the chord.
 """
 
 from __future__ import annotations
@@ -12,22 +13,23 @@ import math
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
+from latentgeo.geometry.decoder import DecoderLike, check_points
+from latentgeo.geometry.geodesic.energy import energy_of
 
 
-def _chords(decoder: Decoder, points: Tensor) -> Tensor:
-    """Chord lengths ‖f(z_{i+1}) - f(z_i)‖ of a curve: (*batch, N + 1, d) -> (*batch, N)."""
+def _chords(decoder: DecoderLike, points: Tensor) -> Tensor:
+    """Lengths of the steps of a curve, ‖f(z_{i+1}) - f(z_i)‖: (*batch, N + 1, d) -> (*batch, N)."""
     check_points("points", points)
     if points.ndim < 2 or points.shape[-2] < 2:
         raise ValueError(f"points: expected a curve (*batch, N + 1, d) with N ≥ 1, got {tuple(points.shape)}")
-    f = flat_decoder(decoder, points)
+    energy = energy_of(decoder, points)
     # Differentiable in the points where that is asked for; never in the decoder's parameters alone.
     with torch.set_grad_enabled(torch.is_grad_enabled() and points.requires_grad):
-        x = f(points.reshape(-1, points.shape[-1])).reshape(*points.shape[:-1], -1)
-        return x.diff(dim=-2).norm(dim=-1)
+        x = energy.decoder(points.reshape(-1, points.shape[-1])).reshape(*points.shape[:-1], -1)
+        return energy.step(x[..., :-1, :], x[..., 1:, :])
 
 
-def chord_length(decoder: Decoder, points: Tensor) -> Tensor:
+def chord_length(decoder: DecoderLike, points: Tensor) -> Tensor:
     r"""Length of a discrete curve as the sum of its chords in data space.
 
     .. math:: L_N = \sum_{i=0}^{N-1} \|f(z_{i+1}) - f(z_i)\|
@@ -50,7 +52,7 @@ def chord_length(decoder: Decoder, points: Tensor) -> Tensor:
     return _chords(decoder, points).sum(-1)
 
 
-def chord_energy(decoder: Decoder, points: Tensor) -> Tensor:
+def chord_energy(decoder: DecoderLike, points: Tensor) -> Tensor:
     r"""Energy of a discrete curve over unit time.
 
     .. math:: E_N = N \sum_{i=0}^{N-1} \|f(z_{i+1}) - f(z_i)\|^2 \;\ge\; L_N^2,
@@ -76,7 +78,7 @@ def chord_energy(decoder: Decoder, points: Tensor) -> Tensor:
     return chords.shape[-1] * chords.square().sum(-1)
 
 
-def speed_variation(decoder: Decoder, points: Tensor) -> Tensor:
+def speed_variation(decoder: DecoderLike, points: Tensor) -> Tensor:
     r"""Coefficient of variation of the speed along a curve; zero for a geodesic.
 
     .. math:: \sqrt{E_N / L_N^2 - 1}

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.func import jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
-Decoder = Callable[[Tensor], Tensor]
+DecoderLike = Callable[[Tensor], object]  # (B, d) -> (B, *event), or -> a distribution of as many rows
 _BATCH_DEPENDENT = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
@@ -94,41 +96,25 @@ def check_modes(name: str, function: Callable) -> None:
                 )
 
 
-def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
-    """The decoder as a map (B, d) -> (B, D), after checking that it acts row by row.
+class Decoder:
+    r"""A decoder as geometry takes it, made once by :func:`as_decoder`: :math:`f: (B, d) \to (B, D)` and derivatives.
 
-    Args:
-        decoder: any callable (B, d) -> (B, *event).
-        like: points of the dtype that the decoder is about to be given.
-
-    Raises:
-        TypeError: not callable, or a module whose parameters have another dtype than the points.
-        ValueError: a module in training mode whose dropout or batch norm makes rows depend on chance or each other; and
-            from the map, latent points that the decoder cannot decode.
+    Attributes:
+        source: the callable it was made of.
+        dtype: of the parameters of the module that this is or belongs to; None without such.
+        rows: latent points decoded so far.
     """
-    if not callable(decoder):
-        raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
-    check_modes("decoder", decoder)
-    owner = owner_of(decoder)
-    if isinstance(owner, nn.Module):
-        parameter = next((p for p in owner.parameters() if p.is_floating_point()), None)
-        if parameter is not None and parameter.dtype != like.dtype:
-            raise TypeError(
-                f"decoder: its parameters are {parameter.dtype} but the points are {like.dtype}; "
-                "convert the points, or a copy of the decoder, so that both agree"
-            )
 
-    def decode(z: Tensor) -> Tensor:
-        try:
-            x = decoder(z)
-        except RuntimeError as error:
-            if "memory" in str(error):  # which is no fault of the points
-                raise
-            raise ValueError(
-                f"decoder: could not decode latent points of shape {tuple(z.shape)} and type {z.dtype}: {error}. "
-                "Expected codes (B, d) with the decoder's number of latent dimensions d and of its type, and the "
-                "decoding part of a model alone, such as model.decode"
-            ) from error
+    def __init__(self, source: DecoderLike, dtype: torch.dtype | None = None) -> None:
+        self.source, self.dtype, self.rows = source, dtype, 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Decode: (B, d) -> (B, D), the event flattened to D."""
+        self.rows += len(z)
+        return self._flat(_output(self.source, z), z)
+
+    def _flat(self, x: object, z: Tensor) -> Tensor:
+        """What the source returned for z as rows (B, D), checked."""
         if not isinstance(x, Tensor):
             remedy = "; the forward of a whole autoencoder? pass its decoding part" if isinstance(x, tuple) else ""
             raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}{remedy}")
@@ -144,7 +130,117 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
             )
         return x.flatten(1)
 
-    return decode
+    def isometric(self, z: Tensor) -> Tensor:
+        """A map (B, d) -> (B, D) whose Jacobian J at z squares to the metric, G = JᵀJ: f itself."""
+        return self(z)
+
+    def jvp(self, z: Tensor, v: Tensor) -> Tensor:
+        """J v, (B, d) each -> (B, D); NaN in the rows where f is not finite."""
+        x, Jv = jvp(self.isometric, (z.contiguous(),), (v.contiguous(),))  # an expanded tensor cannot be pushed forward
+        return Jv.masked_fill(~torch.isfinite(x), torch.nan).detach()
+
+    def vjp(self, z: Tensor, w: Tensor) -> Tensor:
+        """The derivative of f transposed times w, (B, d) and (B, D) -> (B, d)."""
+        z = z.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            (pulled_back,) = torch.autograd.grad((self(z) * w).sum(), z)
+        return pulled_back
+
+    def jacobian(self, z: Tensor) -> Tensor:
+        """J, (B, d) -> (B, D, d), by forward-mode differentiation; NaN in the rows where f is not finite."""
+        z = z.detach().contiguous()
+        basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        # J applied to each unit vector at once: e_j → J e_j; the primal pass is shared by all of them.
+        push = vmap(lambda e: jvp(self.isometric, (z,), (e.expand_as(z),)), out_dims=(None, 0))
+        x, columns = push(basis)  # [B, D], [d, B, D]
+        # Outside of a decoder's domain a derivative may be finite where the decoder is not (the logarithm's, below 0).
+        return columns.masked_fill(~torch.isfinite(x), torch.nan).permute(1, 2, 0).detach()
+
+    def second_derivative(self, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """J u and D²f(u, v), by nested forward-mode differentiation: (B, d) each -> (B, D) each."""
+
+        def push_forward(point: Tensor) -> tuple[Tensor, Tensor]:
+            return jvp(self, (point,), (u.expand_as(point),))
+
+        # With gradients switched off PyTorch differentiates some activations (SiLU, Mish) by a kernel of their own,
+        # which has no derivative.
+        with torch.enable_grad():
+            (x, first), (_, second) = jvp(push_forward, (z,), (v.expand_as(z),))
+        broken = ~torch.isfinite(x)  # where a derivative may be finite for all that
+        return first.masked_fill(broken, torch.nan).detach(), second.masked_fill(broken, torch.nan).detach()
+
+    def bytes_per_row(self, z: Tensor) -> tuple[int, int]:
+        """Memory that one more latent point takes: what autograd keeps for it, and its output; z has shape (B, d)."""
+
+        def saved(rows: int) -> tuple[int, int]:
+            sizes: list[int] = []
+
+            def pack(tensor: Tensor) -> Tensor:
+                sizes.append(tensor.numel() * tensor.element_size())
+                return tensor
+
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                x = self(z[:1].expand(rows, -1).clone().requires_grad_())
+            return sum(sizes), x[0].numel() * x.element_size()
+
+        (one, _), (two, output) = saved(1), saved(2)
+        return max(two - one, 0), output
+
+
+def _output(source: DecoderLike, z: Tensor) -> object:
+    """What a decoder returns, or what it lacks to decode these points."""
+    try:
+        return source(z)
+    except RuntimeError as error:
+        if "memory" in str(error):  # which is no fault of the points
+            raise
+        raise ValueError(
+            f"decoder: could not decode latent points of shape {tuple(z.shape)} and type {z.dtype}: {error}. "
+            "Expected codes (B, d) with the decoder's number of latent dimensions d and of its type, and the "
+            "decoding part of a model alone, such as model.decode"
+        ) from error
+
+
+def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
+    """The door: a decoder as a :class:`Decoder`, after checking that it acts row by row; one already made as it is.
+
+    Args:
+        decoder: any callable (B, d) -> (B, *event), or (B, d) -> ``torch.distributions.Distribution``.
+        like: points (*batch, d) of the dtype that the decoder is about to be given. The first is decoded, to see what
+            comes out.
+
+    Raises:
+        TypeError: not callable, a module whose parameters have another dtype than the points, or a distribution of
+            unknown family.
+        ValueError: a module in training mode whose dropout or batch norm makes rows depend on chance or each other; or
+            latent points that the decoder cannot decode.
+    """
+    made = decoder if isinstance(decoder, Decoder) else _made(decoder)
+    if made.dtype not in (None, like.dtype):
+        raise TypeError(
+            f"decoder: its parameters are {made.dtype} but the points are {like.dtype}; "
+            "convert the points, or a copy of the decoder, so that both agree"
+        )
+    if made is decoder or like.numel() == 0:
+        return made
+    made.rows += 1
+    with torch.no_grad():
+        first = like.detach().reshape(-1, like.shape[-1])[:1]
+        returns_distributions = isinstance(_output(decoder, first), Distribution)
+    if returns_distributions:
+        from latentgeo.geometry.likelihood import StatisticalDecoder  # which builds on this module
+
+        made = StatisticalDecoder(decoder, made.dtype, first)
+    return made
+
+
+def _made(decoder: DecoderLike) -> Decoder:
+    if not callable(decoder):
+        raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
+    check_modes("decoder", decoder)
+    owner = owner_of(decoder)
+    parameters = owner.parameters() if isinstance(owner, nn.Module) else ()
+    return Decoder(decoder, next((p.dtype for p in parameters if p.is_floating_point()), None))
 
 
 class Ensemble(nn.Module):
@@ -232,7 +328,7 @@ class Chunked(nn.Module):
         (tensor([1., 4., 9.]), [2, 1])
     """
 
-    def __init__(self, decoder: Decoder, rows: int) -> None:
+    def __init__(self, decoder: DecoderLike, rows: int) -> None:
         super().__init__()
         if not callable(decoder):
             raise TypeError(

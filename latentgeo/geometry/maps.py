@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
-from latentgeo.geometry.geodesic.solve import distance
-from latentgeo.geometry.metric import derivatives, jacobian, norm, pullback_metric
+from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
+from latentgeo.geometry.geodesic.certificate import warn_of_failures
+from latentgeo.geometry.geodesic.solve import Initial, Options, solve
+from latentgeo.geometry.metric import jacobian, norm, pullback_metric
 
 _LOG_SLACK = 0.03  # error of the logarithms that a Fréchet mean's step is made of, relative to the last step
 _MAX_DRIFT = 0.01  # relative change of a geodesic's speed that is put down to the integration alone
@@ -38,8 +40,8 @@ def _log_tol(z: Tensor) -> float:
 
 def acceleration(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
     r"""Second derivative of a geodesic through z with velocity v: -(JᵀJ)⁻¹ Jᵀ D²f(v, v), shape (P, d)."""
-    _, second = derivatives(f, z, v, v)
-    J = jacobian(f, torch.where(torch.isfinite(z), z, 0.0))
+    _, second = f.second_derivative(z, v, v)
+    J = f.jacobian(torch.where(torch.isfinite(z), z, 0.0))
     # A row that has left the decoder's domain is kept from the linear algebra of the others, and stays NaN.
     inside = torch.isfinite(z).all(1) & torch.isfinite(second).all(1) & torch.isfinite(J).flatten(1).all(1)
     a = torch.full_like(z, torch.nan)
@@ -47,7 +49,7 @@ def acceleration(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
     return a
 
 
-def exp_map(decoder: Decoder, z: Tensor, v: Tensor, *, steps: int = 50) -> Tensor:
+def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> Tensor:
     r"""Exponential map: where the geodesic that starts at z with velocity v arrives after unit time.
 
     .. math:: \ddot\gamma = -(J^\top J)^{-1} J^\top D^2 f(\dot\gamma, \dot\gamma),
@@ -84,7 +86,7 @@ def exp_map(decoder: Decoder, z: Tensor, v: Tensor, *, steps: int = 50) -> Tenso
     _check_pair("z", z, "v", v)
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps!r}")
-    f = flat_decoder(decoder, z)
+    f = as_decoder(decoder, z)
     z, v, h = z.detach(), v.detach(), 1.0 / steps
     origin, start, lost = z, v, torch.zeros(len(z), dtype=torch.bool, device=z.device)
     with torch.no_grad():
@@ -102,7 +104,7 @@ def exp_map(decoder: Decoder, z: Tensor, v: Tensor, *, steps: int = 50) -> Tenso
             z = z + h / 6.0 * (v + 2.0 * v2 + 2.0 * v3 + v4)
             v = v + h / 6.0 * (a1 + 2.0 * a2 + 2.0 * a3 + a4)
         lost |= ~(torch.isfinite(z) & torch.isfinite(v)).all(1)
-        begun, ended = norm(decoder, origin, start), norm(decoder, torch.where(lost[:, None], origin, z), v)
+        begun, ended = norm(f, origin, start), norm(f, torch.where(lost[:, None], origin, z), v)
     drift = ((ended - begun).abs() / begun.clamp_min(torch.finfo(z.dtype).tiny)).masked_fill(lost, 0.0)
     if (drift > _MAX_DRIFT).any():
         warnings.warn(
@@ -114,7 +116,15 @@ def exp_map(decoder: Decoder, z: Tensor, v: Tensor, *, steps: int = 50) -> Tenso
     return z.masked_fill(lost[:, None], torch.nan)
 
 
-def log_map(decoder: Decoder, z: Tensor, target: Tensor, *, shooting: int = 0, **options: object) -> Tensor:
+def log_map(
+    decoder: DecoderLike,
+    z: Tensor,
+    target: Tensor,
+    *,
+    shooting: int = 0,
+    initial: Initial = None,
+    **options: Unpack[Options],
+) -> Tensor:
     r"""Logarithm: the initial velocity of the geodesic from z that arrives at the target after unit time.
 
     .. math:: \log_z(y) = -\tfrac12 \nabla_z\, d(z, y)^2 = -d(z, y)\, G(z)^{-1} \frac{\partial}{\partial z} d(z, y),
@@ -128,6 +138,7 @@ def log_map(decoder: Decoder, z: Tensor, target: Tensor, *, shooting: int = 0, *
         z: latent points, shape (P, d).
         target: latent points, shape (P, d).
         shooting: rounds of correction at most, each of which costs an exponential map; about 8 reach float64's limit.
+        initial: curves to start from, as for :func:`latentgeo.geodesic`.
         **options: as for :func:`latentgeo.geodesic`; directions are off by the square root of ``tol``, which is
             therefore 1e-16 here by default (1e-6 in float32).
 
@@ -143,29 +154,26 @@ def log_map(decoder: Decoder, z: Tensor, target: Tensor, *, shooting: int = 0, *
         tensor([[1.0000, 3.0000]])
     """
     _check_pair("z", z, "target", target)
-    options.setdefault("tol", _log_tol(z))
-    options.setdefault("max_iter", 1000)
+    f = as_decoder(decoder, z)
     z, target = z.detach(), target.detach()
-    with torch.enable_grad():
-        start = z.clone().requires_grad_()
-        length = distance(decoder, start, target, **options)
-        (slope,) = torch.autograd.grad(length.sum(), start)
-    length = length.detach()
-    v = -(torch.linalg.pinv(pullback_metric(decoder, z), hermitian=True) @ slope.unsqueeze(-1)).squeeze(-1)
-    v = v * length.unsqueeze(1)
+    found = solve(f, z, target, initial=initial, gradient=True, **{"tol": _log_tol(z), "max_iter": 1000} | options)
+    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
+    slope = found.gradient[:, 0].unsqueeze(-1)
+    v = -(torch.linalg.pinv(pullback_metric(f, z), hermitian=True) @ slope).squeeze(-1)
+    v = v * found.length.unsqueeze(1)
     if shooting < 1:
         return v
     # Broyden's method for exp_z(v) = target; the derivative of exp at 0 is the identity.
     inverse = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1).clone()
-    found = torch.isfinite(v).all(1, keepdim=True)
-    miss = exp_map(decoder, z, v.where(found, 0.0)) - target
+    sound = torch.isfinite(v).all(1, keepdim=True)
+    miss = exp_map(f, z, v.where(sound, 0.0)) - target
     floor = 16.0 * torch.finfo(z.dtype).eps * (1.0 + target.norm(dim=1))
     for _ in range(shooting):
-        open_ = found.squeeze(1) & (miss.norm(dim=1) > floor)
+        open_ = sound.squeeze(1) & (miss.norm(dim=1) > floor)
         if not open_.any():
             break
         step = -(inverse @ miss.unsqueeze(-1)).squeeze(-1) * open_.unsqueeze(1)
-        new_miss = exp_map(decoder, z, torch.where(found, v + step, 0.0)) - target
+        new_miss = exp_map(f, z, torch.where(sound, v + step, 0.0)) - target
         moved = (inverse @ (new_miss - miss).unsqueeze(-1)).squeeze(-1)
         scale = (step * moved).sum(1)
         usable = open_ & torch.isfinite(scale) & (scale.abs() > 0)
@@ -177,7 +185,7 @@ def log_map(decoder: Decoder, z: Tensor, target: Tensor, *, shooting: int = 0, *
     return v
 
 
-def parallel_transport(decoder: Decoder, curve: Tensor, v: Tensor) -> Tensor:
+def parallel_transport(decoder: DecoderLike, curve: Tensor, v: Tensor) -> Tensor:
     r"""Parallel transport of directions along discrete curves.
 
     Between neighbouring points the tangent frame :math:`Q_i` of data space (from :math:`J_i = Q_i R_i`) turns by the
@@ -225,13 +233,13 @@ def parallel_transport(decoder: Decoder, curve: Tensor, v: Tensor) -> Tensor:
 
 
 def frechet_mean(
-    decoder: Decoder,
+    decoder: DecoderLike,
     z: Tensor,
     weights: Tensor | None = None,
     *,
     tol: float = 1e-6,
     max_iter: int = 50,
-    **options: object,
+    **options: Unpack[Options],
 ) -> Tensor:
     r"""Fréchet (Karcher) mean: the point of least mean squared geodesic distance to given points.
 
@@ -273,22 +281,22 @@ def frechet_mean(
             f"weights: expected {len(z)} numbers of at least zero, not all zero, got shape {tuple(w.shape)}"
         )
     w = (w / w.sum()).to(z)
-    z = z.detach()
+    z, f = z.detach(), as_decoder(decoder, z)
     m = w @ z
     finest = _log_tol(z)
     residual = 1.0
     for _ in range(max_iter):
         # Logarithms, off by the root of their tolerance, need only be better than the step that they are for.
         accuracy = max(finest, (_LOG_SLACK * residual) ** 2)
-        logs = log_map(decoder, m.expand_as(z), z, tol=accuracy, **options)
+        logs = log_map(f, m.expand_as(z), z, tol=accuracy, **options)
         step = w @ logs
-        squared = torch.einsum("i,ij,jk,ik->", w, logs, pullback_metric(decoder, m), logs)
-        residual = (norm(decoder, m, step) / squared.clamp_min(torch.finfo(z.dtype).tiny).sqrt()).item()
+        squared = torch.einsum("i,ij,jk,ik->", w, logs, pullback_metric(f, m), logs)
+        residual = (norm(f, m, step) / squared.clamp_min(torch.finfo(z.dtype).tiny).sqrt()).item()
         if squared == 0 or (residual <= tol and accuracy <= max(finest, tol**2)):
             return m
         # Where the iteration ends does not depend on how exactly a step is taken.
         steps = max(4, math.ceil(20 * min(residual, 1.0)))
-        m = exp_map(decoder, m.unsqueeze(0), step.unsqueeze(0), steps=steps).squeeze(0)
+        m = exp_map(f, m.unsqueeze(0), step.unsqueeze(0), steps=steps).squeeze(0)
     raise RuntimeError(
         f"the Fréchet mean did not converge in {max_iter} iterations: its gradient is {residual:.1e} of the spread, "
         f"tol {tol:.1e}; raise max_iter, or tol if it is below what the geodesics' own tol allows"

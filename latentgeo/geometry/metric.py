@@ -2,7 +2,10 @@ r"""The pull-back metric of a decoder, and what it measures at a point.
 
 A decoder :math:`f: \mathbb{R}^d \to \mathbb{R}^D` with Jacobian :math:`J(z)` gives latent space the Riemannian metric
 :math:`G(z) = J(z)^\top J(z)`: the inner product of two latent directions is that of the changes they make in data
-space. Reference: Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018.
+space. A decoder that returns distributions gives it the Fisher-Rao metric, :mod:`latentgeo.geometry.likelihood`: its J
+is then :math:`\sqrt{I(\theta)}\, J_\theta`.
+
+Reference: Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018.
 """
 
 from __future__ import annotations
@@ -12,9 +15,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
 
-from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
+from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 
 
 def _directions(name: str, v: Tensor, z: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ def _directions(name: str, v: Tensor, z: Tensor) -> Tensor:
         ) from None
 
 
-def jacobian(decoder: Decoder, z: Tensor) -> Tensor:
+def jacobian(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Jacobian of the decoder, by forward-mode differentiation.
 
     .. math:: J(z)_{ij} = \partial f_i / \partial z_j
@@ -45,7 +47,7 @@ def jacobian(decoder: Decoder, z: Tensor) -> Tensor:
         J, shape (*batch, D, d), with the event flattened to D; NaN in the rows where f is not finite.
 
     Raises:
-        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
+        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.as_decoder`.
 
     Example:
         >>> import torch
@@ -54,31 +56,11 @@ def jacobian(decoder: Decoder, z: Tensor) -> Tensor:
                 [0., 6.]])
     """
     check_points("z", z)
-    f = flat_decoder(decoder, z)
-    rows = z.detach().reshape(-1, z.shape[-1]).contiguous()  # [B, d]; an expanded tensor cannot be differentiated at
-    basis = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    # J applied to each unit vector at once: e_j → J e_j; the primal pass is shared by all of them.
-    x, columns = vmap(lambda e: jvp(f, (rows,), (e.expand_as(rows),)), out_dims=(None, 0))(basis)  # [B, D], [d, B, D]
-    # Outside of a decoder's domain a derivative may be finite where the decoder is not (the logarithm's, below zero).
-    columns = columns.masked_fill(~torch.isfinite(x), torch.nan)
-    return columns.permute(1, 2, 0).detach().reshape(*z.shape[:-1], -1, z.shape[-1])
+    J = as_decoder(decoder, z).jacobian(z.reshape(-1, z.shape[-1]))
+    return J.reshape(*z.shape[:-1], -1, z.shape[-1])
 
 
-def derivatives(f: Decoder, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """J u and D²f(u, v), by nested forward-mode differentiation: (B, d) each -> (B, D) each."""
-
-    def push_forward(point: Tensor) -> tuple[Tensor, Tensor]:
-        return jvp(f, (point,), (u.expand_as(point),))
-
-    # With gradients switched off PyTorch differentiates some activations (SiLU, Mish) by a kernel of their own, which
-    # has no derivative.
-    with torch.enable_grad():
-        (x, first), (_, second) = jvp(push_forward, (z,), (v.expand_as(z),))
-    broken = ~torch.isfinite(x)  # where a derivative may be finite for all that
-    return first.masked_fill(broken, torch.nan).detach(), second.masked_fill(broken, torch.nan).detach()
-
-
-def pullback_metric(decoder: Decoder, z: Tensor) -> Tensor:
+def pullback_metric(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Pull-back metric tensor.
 
     .. math:: G(z) = J(z)^\top J(z)
@@ -94,7 +76,7 @@ def pullback_metric(decoder: Decoder, z: Tensor) -> Tensor:
         G, shape (*batch, d, d), symmetric positive semi-definite, in squared data units per squared latent unit.
 
     Raises:
-        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
+        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.as_decoder`.
 
     Example:
         >>> import torch
@@ -106,15 +88,13 @@ def pullback_metric(decoder: Decoder, z: Tensor) -> Tensor:
     return J.mT @ J
 
 
-def _push_forward(decoder: Decoder, z: Tensor, v: Tensor) -> Tensor:
+def _push_forward(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
     """Apply J to v: (*batch, d) -> (*batch, D)."""
-    f = flat_decoder(decoder, z)
     d = z.shape[-1]
-    x, Jv = jvp(f, (z.detach().reshape(-1, d).contiguous(),), (v.detach().reshape(-1, d).contiguous(),))
-    return Jv.masked_fill(~torch.isfinite(x), torch.nan).detach().reshape(*z.shape[:-1], -1)
+    return f.jvp(z.detach().reshape(-1, d), v.detach().reshape(-1, d)).reshape(*z.shape[:-1], -1)
 
 
-def inner(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
+def inner(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     r"""Inner product of two directions under the pull-back metric, without forming the Jacobian.
 
     .. math:: \langle u, v \rangle_z = u^\top G(z)\, v = (J u)^\top (J v)
@@ -137,11 +117,11 @@ def inner(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
         tensor(4.)
     """
     check_points("z", z)
-    u, v = _directions("u", u, z), _directions("v", v, z)
-    return (_push_forward(decoder, z, u) * _push_forward(decoder, z, v)).sum(-1)
+    u, v, f = _directions("u", u, z), _directions("v", v, z), as_decoder(decoder, z)
+    return (_push_forward(f, z, u) * _push_forward(f, z, v)).sum(-1)
 
 
-def norm(decoder: Decoder, z: Tensor, v: Tensor) -> Tensor:
+def norm(decoder: DecoderLike, z: Tensor, v: Tensor) -> Tensor:
     r"""Length of a direction under the pull-back metric.
 
     .. math:: \|v\|_z = \sqrt{v^\top G(z)\, v} = \|J v\|
@@ -163,10 +143,10 @@ def norm(decoder: Decoder, z: Tensor, v: Tensor) -> Tensor:
         tensor(10.)
     """
     check_points("z", z)
-    return _push_forward(decoder, z, _directions("v", v, z)).norm(dim=-1)
+    return _push_forward(as_decoder(decoder, z), z, _directions("v", v, z)).norm(dim=-1)
 
 
-def angle(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
+def angle(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     r"""Angle between two directions under the pull-back metric.
 
     .. math:: \angle_z(u, v) = \arccos \frac{\langle u, v \rangle_z}{\|u\|_z \|v\|_z}
@@ -193,8 +173,8 @@ def angle(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
         tensor(1.5708)
     """
     check_points("z", z)
-    a = _push_forward(decoder, z, _directions("u", u, z))
-    b = _push_forward(decoder, z, _directions("v", v, z))
+    u, v, f = _directions("u", u, z), _directions("v", v, z), as_decoder(decoder, z)
+    a, b = _push_forward(f, z, u), _push_forward(f, z, v)
     lengths = torch.stack([a.norm(dim=-1), b.norm(dim=-1)])
     if not (lengths > 0).all():
         raise ValueError(
@@ -205,7 +185,7 @@ def angle(decoder: Decoder, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return 2.0 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
 
 
-def volume_element(decoder: Decoder, z: Tensor) -> Tensor:
+def volume_element(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Volume element (magnification factor).
 
     .. math:: \sqrt{\det G(z)} = \prod_i \sigma_i(J(z))
@@ -222,7 +202,7 @@ def volume_element(decoder: Decoder, z: Tensor) -> Tensor:
         NaN where f is not finite.
 
     Raises:
-        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
+        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.as_decoder`.
 
     Example:
         >>> import torch
@@ -238,7 +218,7 @@ def volume_element(decoder: Decoder, z: Tensor) -> Tensor:
 
 
 def volume(
-    decoder: Decoder,
+    decoder: DecoderLike,
     region: Tensor | tuple[int, Callable[[Tensor], Tensor]],
     *,
     nodes: int = 24,
@@ -292,7 +272,7 @@ def volume(
     )
     t = torch.cartesian_prod(*[abscissae + 0.5] * d).reshape(-1, d)
     w = torch.cartesian_prod(*[weights] * d).reshape(-1, d).prod(-1)
-    total = torch.zeros((), dtype=dtype, device=device)
+    total, f = torch.zeros((), dtype=dtype, device=device), as_decoder(lambda s: decoder(chart(s)), t)
     for points, weight in zip(t.split(4096), w.split(4096), strict=True):
-        total += volume_element(lambda s: decoder(chart(s)), points) @ weight
+        total += volume_element(f, points) @ weight
     return total

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from torch import Tensor
 
 from latentgeo.geometry.curvature import second_fundamental_form
 from latentgeo.geometry.curve import richardson
-from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
-from latentgeo.geometry.geodesic.solve import geodesic
+from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
+from latentgeo.geometry.geodesic.solve import Options, geodesic
 from latentgeo.geometry.maps import parallel_transport
 from latentgeo.geometry.metric import jacobian, pullback_metric, volume_element
 
@@ -98,13 +99,12 @@ def _differentiation(degree: int) -> tuple[Tensor, Tensor]:
     return t, D - torch.diag(D.sum(1))
 
 
-def _side_nodes(decoder: Decoder, z: Tensor, D: Tensor) -> Tensor:
+def _side_nodes(f: Decoder, z: Tensor, D: Tensor) -> Tensor:
     r"""Solve Jᵀ d²x/dt² = 0 for the inner nodes of curves z of shape (P, n + 1, d), by Newton's method.
 
     The second derivative of x = f(z) is taken in data space, where other latent coordinates see the same curve: the
     discrete equation is covariant. The normal part of x'' is the one that the decoder's second derivative meets.
     """
-    f = flat_decoder(decoder, z)
     second = D @ D
     inner, (P, _, d) = slice(1, -1), z.shape
     n = len(D) - 2
@@ -113,7 +113,7 @@ def _side_nodes(decoder: Decoder, z: Tensor, D: Tensor) -> Tensor:
         """J and the acceleration at the inner nodes, and the norm of its tangential part for each side."""
         with torch.no_grad():
             x = f(z.reshape(-1, d)).reshape(P, n + 2, -1)
-        J, bent = jacobian(decoder, z[:, inner]), (second @ x)[:, inner]
+        J, bent = jacobian(f, z[:, inner]), (second @ x)[:, inner]
         return J, bent, (torch.linalg.qr(J).Q.mT @ bent.unsqueeze(-1)).flatten(1).norm(dim=1)
 
     scale = (z[:, -1] - z[:, 0]).norm(dim=1)
@@ -122,7 +122,7 @@ def _side_nodes(decoder: Decoder, z: Tensor, D: Tensor) -> Tensor:
     for _ in range(_MAX_NEWTON):
         slope = torch.einsum("pnDi,pnD->pni", J, bent)
         hessian = torch.einsum("pnDi,nm,pmDj->pnimj", J, second[inner, inner], J)
-        turn = torch.einsum("pnDij,pnD->pnij", second_fundamental_form(decoder, z[:, inner]), bent)
+        turn = torch.einsum("pnDij,pnD->pnij", second_fundamental_form(f, z[:, inner]), bent)
         hessian.diagonal(dim1=1, dim2=3).add_(turn.permute(0, 2, 3, 1))
         if not torch.isfinite(hessian).all():
             break
@@ -151,7 +151,7 @@ def _side_nodes(decoder: Decoder, z: Tensor, D: Tensor) -> Tensor:
     )
 
 
-def _sides(decoder: Decoder, points: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
+def _sides(f: Decoder, points: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sides from discrete curves (3, N + 1, d): nodes (3, degree + 1, d), their times, and the derivative there.
 
     Polynomials of a low degree come first, as curves with corners have no second derivative to begin from.
@@ -169,12 +169,14 @@ def _sides(decoder: Decoder, points: Tensor, degree: int) -> tuple[Tensor, Tenso
         else:
             z = _chebyshev(t, coefficients.shape[1] - 1) @ coefficients
             z[:, 0], z[:, -1] = points[:, 0], points[:, -1]
-        z = _side_nodes(decoder, z, D)
+        z = _side_nodes(f, z, D)
         coefficients = torch.linalg.solve(_chebyshev(t, n), z)
     return z, t, D
 
 
-def geodesic_triangle(decoder: Decoder, corners: Tensor, *, degree: int = 24, **options: object) -> GeodesicTriangle:
+def geodesic_triangle(
+    decoder: DecoderLike, corners: Tensor, *, degree: int = 24, **options: Unpack[Options]
+) -> GeodesicTriangle:
     r"""Geodesic triangle of three points: its sides, side lengths and angles.
 
     .. math:: J^\top \ddot x = 0, \quad x = f(\gamma(t)), \quad \gamma(0) = a, \; \gamma(1) = b,
@@ -222,10 +224,11 @@ def geodesic_triangle(decoder: Decoder, corners: Tensor, *, degree: int = 24, **
     if any(torch.equal(corners[i], corners[j]) for i, j in ((0, 1), (1, 2), (2, 0))):
         raise ValueError(f"corners: expected three different points, got {corners.tolist()}")
     corners = corners.detach()
-    found = geodesic(decoder, corners, corners.roll(-1, 0), **({"segments": 32, "tol": 1e-6} | options))
-    z, t, D = _sides(decoder, found.points, degree)
+    f = as_decoder(decoder, corners)
+    found = geodesic(f, corners, corners.roll(-1, 0), **({"segments": 32, "tol": 1e-6} | options))
+    z, t, D = _sides(f, found.points, degree)
     with torch.no_grad():
-        x = flat_decoder(decoder, z)(z.reshape(-1, z.shape[-1])).reshape(3, degree + 1, -1)
+        x = f(z.reshape(-1, z.shape[-1])).reshape(3, degree + 1, -1)
     velocity = D @ x  # [3, degree + 1, D], in data space
     speed = velocity.norm(dim=2)
     ahead, back = velocity[:, 0] / speed[:, :1], -velocity[:, -1].roll(1, 0) / speed[:, -1:].roll(1, 0)
@@ -247,7 +250,7 @@ def _check_surface(triangle: GeodesicTriangle) -> None:
 
 
 def triangle_integral(
-    decoder: Decoder,
+    decoder: DecoderLike,
     triangle: GeodesicTriangle,
     density: Callable[[Tensor], Tensor] | None = None,
     *,
@@ -303,7 +306,7 @@ def triangle_integral(
     return (sign * values.sum()).item()
 
 
-def holonomy(decoder: Decoder, triangle: GeodesicTriangle, *, segments: int = 128) -> float:
+def holonomy(decoder: DecoderLike, triangle: GeodesicTriangle, *, segments: int = 128) -> float:
     r"""Angle by which a direction has turned when it is carried in parallel around a triangle, back to where it began.
 
     .. math:: \angle\big(v,\, P_{ca} P_{bc} P_{ab}\, v\big) = \int_T K\,dA

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.func import jvp
 
-from latentgeo.geometry.decoder import Decoder, Ensemble, check_points, flat_decoder
+from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder, check_points
 from latentgeo.geometry.geodesic.lbfgs import minimise
-from latentgeo.geometry.geodesic.solve import geodesic
+from latentgeo.geometry.geodesic.solve import solve
 from latentgeo.geometry.metric import jacobian
 
 _RANK = (1e-3, 1e-5)  # smallest singular value relative to the largest: below, doubtful; below, fails
@@ -132,7 +131,7 @@ def check_assumptions(
 
     Raises:
         TypeError, ValueError: shapes, types or options do not fit, see
-            :func:`latentgeo.geometry.decoder.flat_decoder`.
+            :func:`latentgeo.geometry.decoder.as_decoder`.
 
     Example:
         A fold, whose sheets have the same image and whose rank drops along the crease:
@@ -154,7 +153,7 @@ def check_assumptions(
         raise ValueError(f"prior_variance: expected a positive finite number, got {prior_variance!r}")
     with torch.inference_mode(False), torch.no_grad():
         codes = z.detach().clone()
-        f = flat_decoder(decoder, codes)
+        f = as_decoder(decoder, codes)
         random = torch.Generator().manual_seed(seed)
         chosen = codes.unique(dim=0)
         if len(chosen) < 3:
@@ -162,7 +161,7 @@ def check_assumptions(
         if len(chosen) > points:
             chosen = chosen[torch.randperm(len(chosen), generator=random)[:points].to(chosen.device)]
         x = torch.cat([f(part) for part in chosen.split(_ROWS)])
-        members = len(decoder) if isinstance(decoder, Ensemble) else 1
+        members = len(f.source) if isinstance(f.source, Ensemble) else 1
         singular, metric = _spectrum(f, chosen)
         broken = ~(torch.isfinite(singular).all(1) & torch.isfinite(x).all(1))
         if broken.any():
@@ -408,9 +407,7 @@ def _injective(
         detail = "the images of codes do not differ, or are not finite between codes"
         return _Row(name, quantity, math.nan, _RATIO[0], "fails", detail)
     a, b = a[kept], b[kept]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        solved = geodesic(f, a, b, tol=1e-3, max_iter=30)
+    solved = solve(f, a, b, tol=1e-3, max_iter=30)
     # Any curve is at least as long as a geodesic; the straight line is one that needs no solver. A curve that jumps
     # may be extrapolated to less than its chord, which no curve is shorter than.
     straight, chord = _straight(f, a, b, _CHORDS[1]), (f(a) - f(b)).norm(dim=1)

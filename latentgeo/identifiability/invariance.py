@@ -20,8 +20,9 @@ from torch.distributions.transforms import Transform
 
 from latentgeo.geometry.curvature import ricci_curvature, riemann, scalar_curvature, sectional_curvature
 from latentgeo.geometry.curve import chord_energy, chord_length, straight_line
-from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
-from latentgeo.geometry.geodesic.solve import Geodesic, geodesic
+from latentgeo.geometry.decoder import Decoder, as_decoder, check_points
+from latentgeo.geometry.geodesic.result import Geodesic
+from latentgeo.geometry.geodesic.solve import solve
 from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
 from latentgeo.geometry.metric import angle, jacobian, norm, pullback_metric, volume_element
 from latentgeo.identifiability.coordinates import reparametrise
@@ -46,12 +47,12 @@ class _Pair:
     """The same model in two coordinate systems, and what several quantities need of both."""
 
     def __init__(self, decoder: Decoder, transform: Transform, z: Tensor, pairs: int, seed: int) -> None:
-        self.f, self.g, self.A = decoder, reparametrise(decoder, transform), transform
-        self.z, self.y = z, transform(z).detach()
+        self.A, self.z, self.y = transform, z, transform(z).detach()
+        self.f, self.g = as_decoder(decoder, z), as_decoder(reparametrise(decoder, transform), self.y)
         self.J_A = jacobian(transform, z)
         random = torch.Generator().manual_seed(seed)
         drawn = torch.randn(2, *z.shape, generator=random, dtype=z.dtype).to(z.device)
-        self.u, self.v = (w / norm(decoder, z, w).unsqueeze(1) for w in drawn)  # of unit length under the metric
+        self.u, self.v = (w / norm(self.f, z, w).unsqueeze(1) for w in drawn)  # of unit length under the metric
         self.pairs = pairs
         double = z.dtype == torch.float64
         # Gradients tell curves apart far below the rounding of their energy.
@@ -64,8 +65,8 @@ class _Pair:
         """Directions at z as directions at A(z)."""
         return (self.J_A[: len(v)] @ v.unsqueeze(-1)).squeeze(-1)
 
-    def decoded(self, decoder: Decoder, z: Tensor) -> Tensor:
-        return flat_decoder(decoder, z)(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:-1], -1).detach()
+    def decoded(self, f: Decoder, z: Tensor) -> Tensor:
+        return f(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:-1], -1).detach()
 
     @functools.cached_property
     def rounding(self) -> float:
@@ -90,8 +91,8 @@ class _Pair:
         straight = straight_line(moved[:, 0], moved[:, -1], _FINE)
         back = self.A.inv(straight).detach()
         back[:, 0], back[:, -1] = line[:, 0], line[:, -1]
-        first = geodesic(self.f, line[:, 0], line[:, -1], initial=[line, back], **self.options)
-        second = geodesic(self.g, moved[:, 0], moved[:, -1], initial=[moved, straight], **self.options)
+        first = solve(self.f, line[:, 0], line[:, -1], initial=[line, back], **self.options)
+        second = solve(self.g, moved[:, 0], moved[:, -1], initial=[moved, straight], **self.options)
         return first, second
 
     @functools.cached_property

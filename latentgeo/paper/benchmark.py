@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from latentgeo.geometry.curve import chord_length
-from latentgeo.geometry.geodesic.solve import geodesic
+from latentgeo.geometry.geodesic.solve import solve
 from latentgeo.paper.baselines import collocation, spline_adam, stochman_splines
 
 COLLOCATION_DIM = 4  # largest number of latent dimensions that SciPy's collocation is run in
@@ -78,17 +78,12 @@ def principal_plane(decoder: nn.Module, codes: Tensor, dimensions: int) -> tuple
 
 
 def timed(call: Callable[[], Result], repeats: int = 5) -> tuple[Result, float]:
-    """Last result of some calls, and their median seconds.
-
-    Curves that are not found are not warned of: the crudest settings are there to show what they cost.
-    """
+    """Last result of some calls, and their median seconds."""
     seconds = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        for _ in range(repeats):
-            began = time.perf_counter()
-            result = call()
-            seconds.append(time.perf_counter() - began)
+    for _ in range(repeats):
+        began = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - began)
     return result, statistics.median(seconds)
 
 
@@ -129,7 +124,7 @@ def error_against_time(
     """
     precise = copy.deepcopy(decoder).double()
     a, b = start.double(), end.double()
-    truth = geodesic(precise, a, b, segments=64, tol=1e-9, max_iter=1000).length
+    truth = solve(precise, a, b, segments=64, tol=1e-9, max_iter=1000).length
     rows = []
 
     def add(solver: str, setting: dict[str, float], seconds: float, length: Tensor, steps: int, stopped: bool) -> None:
@@ -140,9 +135,9 @@ def error_against_time(
             {"solver": solver, "setting": text, "seconds": seconds, **errors, "steps": steps, "stopped": stopped}
         )
 
-    geodesic(decoder, start, end)  # what is slow the first time is not the solver
+    solve(decoder, start, end)  # what is slow the first time is not the solver
     for setting in OURS:
-        found, seconds = timed(lambda s=setting: geodesic(decoder, start, end, **s), repeats)
+        found, seconds = timed(lambda s=setting: solve(decoder, start, end, **s), repeats)
         add("ours", setting, seconds, found.length, int(found.iterations.max()), bool(found.converged.all()))
     chosen = slice(None) if thorough else slice(2)
     others = [("spline, Adam (paper)", spline_adam, decoder, start, end, setting) for setting in ADAM[chosen]]
@@ -153,8 +148,8 @@ def error_against_time(
     if start.shape[1] <= COLLOCATION_DIM:
         settings = COLLOCATION if thorough else COLLOCATION[:1]
         others += [("collocation (SciPy)", collocation, precise, a, b, setting) for setting in settings]
-    for solver, solve, f, first, last, setting in others:
-        found, seconds = timed(lambda solve=solve, f=f, x=first, y=last, s=setting: solve(f, x, y, **s), 1)
+    for solver, other, f, first, last, setting in others:
+        found, seconds = timed(lambda other=other, f=f, x=first, y=last, s=setting: other(f, x, y, **s), 1)
         add(solver, setting, seconds, chord_length(precise, found.points.double()), found.steps, found.stopped)
     return pd.DataFrame(rows)
 
@@ -185,8 +180,8 @@ def calibration(
         One row for each pair: ``length`` and ``truth`` in data units; ``true``, ``claimed`` and ``reference_error``
         (relative errors); ``converged``, ``reference_converged``; ``evaluations`` (mean over pairs).
     """
-    found = geodesic(decoder, start, end, **options)
-    reference = geodesic(
+    found = solve(decoder, start, end, **options)
+    reference = solve(
         copy.deepcopy(decoder).to(precision),
         start.to(precision),
         end.to(precision),
@@ -245,12 +240,12 @@ def scaling(
     def add(variable: str, size: int, f: Callable, z: Tensor, P: int = 100, N: int = 16) -> None:
         if half < P:
             raise ValueError(f"codes: expected at least {2 * P} for {P} pairs, got {len(codes)}")
-        found, seconds = timed(lambda: geodesic(f, z[:P], z[half : half + P], segments=N), repeats)
+        found, seconds = timed(lambda: solve(f, z[:P], z[half : half + P], segments=N), repeats)
         evaluations = found.decoder_rows / P / (N - 1)
         rows.append({"variable": variable, "size": size, "seconds": seconds, "evaluations": evaluations})
 
     f = decoders[0]
-    geodesic(f, codes[:1], codes[1:2])
+    solve(f, codes[:1], codes[1:2])
     for P in pairs:
         add("P", P, f, codes, P=P)
     for N in segments:

@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(cells, groups):
         geodesic_neighbors(cells, _model(), layer="counts")
     with pytest.raises(TypeError, match="LatentModel"):
         geodesic_neighbors(cells, torch.nn.Linear(2, 2))
-    with pytest.raises(TypeError, match="unexpected keyword argument 'segment'"):
+    with pytest.raises(TypeError, match="got segment"):
         geodesic_distances(cells, _model(), "type", segment=4)
     with pytest.raises(ValueError, match=r"groupby: expected one of \['type'\] in .obs, got 'leiden'"):
         geodesic_distances(cells, _model(), "leiden")

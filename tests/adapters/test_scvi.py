@@ -73,7 +73,7 @@ def test_the_metric_is_fishers_of_what_the_model_generates(options):
         # scvi has the variance μ + μ²/θ, torch total_count r and the odds μ/r.
         return torch.distributions.NegativeBinomial(p.theta.detach(), logits=(p.mu / p.theta.detach()).log())
 
-    expected = lg.fisher_metric(likelihood, z)
+    expected = lg.pullback_metric(likelihood, z)
     found = lg.pullback_metric(cells.decoder, z)
     assert torch.allclose(found, expected, rtol=1e-3 if dtype == torch.float32 else 1e-6)
     assert torch.linalg.eigvalsh(found).min() > 0

@@ -6,11 +6,13 @@ import torch
 from torch import nn
 
 import latentgeo as lg
-from latentgeo.geometry.decoder import check_points, flat_decoder
+from latentgeo.geometry import decoder as decoder_module
+from latentgeo.geometry.decoder import as_decoder, check_points
+from tests.conftest import mlp
 
 
 def test_a_decoder_is_flattened_to_rows():
-    f = flat_decoder(lambda z: z.reshape(-1, 1, 2, 2), torch.zeros(1, 4))
+    f = as_decoder(lambda z: z.reshape(-1, 1, 2, 2), torch.zeros(1, 4))
     assert f(torch.zeros(5, 4)).shape == (5, 4)
 
 
@@ -138,3 +140,38 @@ def test_want_of_memory_is_no_fault_of_the_points():
 def test_what_are_not_points_is_refused(z, ndim, error, message):
     with pytest.raises(error, match=message):
         check_points("z", z, ndim)
+
+
+def test_the_door_is_passed_once(monkeypatch):
+    checked = []
+    monkeypatch.setattr(decoder_module, "check_modes", lambda name, f: checked.append(f))
+    z = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    f = as_decoder(lambda z: torch.cat([z, z.square()], 1), z)
+    assert len(checked) == 1
+    assert f.rows == 1
+    lg.geodesic(f, z[:3], z[3:])
+    lg.distance_matrix(f, z)
+    lg.pullback_metric(f, z)
+    lg.log_map(f, z[:3], z[3:])
+    lg.exp_map(f, z, 0.1 * z, steps=2)
+    lg.scalar_curvature(f, z)
+    lg.geodesic_triangle(f, z[:3])
+    assert len(checked) == 1
+    with pytest.raises(TypeError, match=r"parameters are torch\.float32 but the points are torch\.float64"):
+        lg.pullback_metric(as_decoder(nn.Linear(2, 3), z.float()), z)
+
+
+def test_products_with_the_jacobian_are_those_of_the_jacobian():
+    f = as_decoder(mlp(3), torch.zeros(1, 3).double())
+    random = torch.Generator().manual_seed(0)
+    z, v = torch.randn(2, 5, 3, generator=random, dtype=torch.float64)
+    w = torch.randn(5, f(z).shape[1], generator=random, dtype=torch.float64)
+    J = f.jacobian(z)
+    torch.testing.assert_close(f.jvp(z, v), (J @ v.unsqueeze(-1)).squeeze(-1))
+    torch.testing.assert_close(f.vjp(z, w), (J.mT @ w.unsqueeze(-1)).squeeze(-1))
+    first, second = f.second_derivative(z, v, v)
+    torch.testing.assert_close(first, f.jvp(z, v))
+    step = 1e-4
+    torch.testing.assert_close(
+        second, (f.jvp(z + step * v, v) - f.jvp(z - step * v, v)) / (2 * step), rtol=1e-5, atol=1e-6
+    )

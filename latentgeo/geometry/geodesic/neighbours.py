@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
-from latentgeo.geometry.geodesic.solve import geodesic
+from latentgeo.geometry.decoder import Decoder, DecoderLike, check_points
+from latentgeo.geometry.geodesic.energy import Chords, Divergences, energy_of
+from latentgeo.geometry.geodesic.solve import Options, solve
 
 _DECODED = 2048  # points decoded at a time
 _BLOCK = 64 * 2**20  # bytes that chords of one block of points may take
@@ -42,6 +44,7 @@ class Neighbours:
         pairs: geodesics solved in all; brute force needs n (n - 1) / 2.
         unconverged: how many of them did not converge. They are nobody's neighbours, and whoever they might have been
             a neighbour of is not certified.
+        untried: how many points have more candidates than were tried.
         decoder_rows: latent points that went through the decoder in all.
     """
 
@@ -51,6 +54,7 @@ class Neighbours:
     certified: Tensor
     pairs: int
     unconverged: int
+    untried: int
     decoder_rows: int
 
     def __len__(self) -> int:
@@ -64,7 +68,9 @@ class Neighbours:
         return f"Neighbours({n} points, k = {k}, {int(self.certified.sum())} certified, {solved})"
 
 
-def measure(decoder: Decoder, start: Tensor, end: Tensor, **options: object) -> tuple[Tensor, Tensor, Tensor, int]:
+def measure(
+    decoder: DecoderLike, start: Tensor, end: Tensor, **options: Unpack[Options]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Geodesic lengths of pairs of which some may be twins, without warnings: for callers that count failures.
 
     Points that differ by rounding alone, such as the code of the same cell from another batch, are at distance zero. A
@@ -77,8 +83,7 @@ def measure(decoder: Decoder, start: Tensor, end: Tensor, **options: object) -> 
         **options: as for :func:`latentgeo.geodesic`.
 
     Returns:
-        Lengths (data units), estimated relative errors and whether a geodesic converged, shape (P,) each; and the
-        number of latent points that went through the decoder.
+        Lengths (data units), estimated relative errors and whether a geodesic converged, shape (P,) each.
 
     Example:
         >>> import torch
@@ -87,45 +92,48 @@ def measure(decoder: Decoder, start: Tensor, end: Tensor, **options: object) -> 
     """
     size = torch.maximum(start.norm(dim=1), end.norm(dim=1))
     apart = (start - end).norm(dim=1) > _ROUNDING * torch.finfo(start.dtype).eps * size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        result = geodesic(decoder, start[apart], end[apart], **options)
+    result = solve(decoder, start[apart], end[apart], **options)
     length, error, converged = start.new_zeros(len(start)), start.new_zeros(len(start)), torch.ones_like(apart)
     length[apart], error[apart], converged[apart] = result.length, result.error, result.converged
-    return length, error, converged, result.decoder_rows
+    return length, error, converged
 
 
 class _Chords:
     """Chords between decoded points, shortest first."""
 
-    def __init__(self, decoder: Decoder, z: Tensor) -> None:
-        decode = flat_decoder(decoder, z)
+    def __init__(self, energy: Chords, z: Tensor) -> None:
         with torch.no_grad():
-            x = torch.cat([decode(part) for part in z.split(_DECODED)])
+            x = torch.cat([energy.decoder(part) for part in z.split(_DECODED)])
         if not torch.isfinite(x).all():
             bad = int((~torch.isfinite(x).all(1)).sum())
             raise ValueError(
                 f"z: the decoder is not finite at {bad} of {len(z)} points, which have no distance to any other; drop "
                 "those rows first"
             )
-        # In double precision, and about the mean, the fast formula |a|² - 2 a·b + |b|² loses nothing that matters.
-        self.x = x.double() - x.double().mean(0)
+        self.energy, self.x = energy, x.double()
+        if not isinstance(energy, Divergences):
+            # About the mean the fast formula |a|² - 2 a·b + |b|² loses nothing that matters.
+            self.x = self.x - self.x.mean(0)
 
     def shortest(self, points: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Chords from some points (R,) to the nearest others, and which these are: (R, width) each, ascending."""
-        parts = torch.from_numpy(points).to(self.x.device).split(max(1, _BLOCK // (8 * len(self.x))))
+        wide = self.x.shape[1] if isinstance(self.energy, Divergences) else 1
+        parts = torch.from_numpy(points).to(self.x.device).split(max(1, _BLOCK // (8 * len(self.x) * wide)))
         found = [self._block(part, width) for part in parts]
         return tuple(torch.cat(each).cpu().numpy() for each in zip(*found, strict=True))
 
     def _block(self, points: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        chords = torch.cdist(self.x[points], self.x, compute_mode="use_mm_for_euclid_dist")
+        if isinstance(self.energy, Divergences):
+            chords = self.energy.chord(self.x[points, None], self.x)
+        else:
+            chords = torch.cdist(self.x[points], self.x, compute_mode="use_mm_for_euclid_dist")
         chords[torch.arange(len(points), device=points.device), points] = torch.inf
         return chords.topk(width, largest=False)
 
     def between(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Chords of pairs (P,), (P,) -> (P,)."""
         parts = np.array_split(np.stack([a, b]), max(1, len(a) // _DECODED), axis=1)
-        return np.concatenate([(self.x[i] - self.x[j]).norm(dim=1).cpu().numpy() for i, j in parts])
+        return np.concatenate([self.energy.chord(self.x[i], self.x[j]).cpu().numpy() for i, j in parts])
 
 
 class _Solved:
@@ -136,18 +144,16 @@ class _Solved:
         self.keys = np.zeros(0, dtype=np.int64)  # i n + j with i < j
         self.length, self.error = np.zeros(0), np.zeros(0)
         self.converged = np.zeros(0, dtype=bool)
-        self.decoder_rows = 0
 
-    def solve(self, decoder: Decoder, z: Tensor, a: np.ndarray, b: np.ndarray, options: dict[str, object]) -> None:
+    def solve(self, decoder: Decoder, z: Tensor, a: np.ndarray, b: np.ndarray, options: Options) -> None:
         """Solve those of the pairs that are not known yet."""
         keys = np.setdiff1d(np.minimum(a, b) * self.n + np.maximum(a, b), self.keys)
         first, second = (torch.from_numpy(side).to(z.device) for side in np.divmod(keys, self.n))
-        length, error, converged, rows = measure(decoder, z[first], z[second], **options)
+        length, error, converged = measure(decoder, z[first], z[second], **options)
         self.keys = np.concatenate([self.keys, keys])
         self.length = np.concatenate([self.length, length.double().cpu().numpy()])
         self.error = np.concatenate([self.error, error.double().cpu().numpy()])
         self.converged = np.concatenate([self.converged, converged.cpu().numpy()])
-        self.decoder_rows += rows
 
     def bound(self) -> np.ndarray:
         """The k-th smallest distance of each point, and its error on top; infinite where fewer are known."""
@@ -173,7 +179,7 @@ class _Solved:
 
 
 def nearest_neighbours(
-    decoder: Decoder, z: Tensor, neighbours: int, *, candidates: int | None = None, **options: object
+    decoder: DecoderLike, z: Tensor, neighbours: int, *, candidates: int | None = None, **options: Unpack[Options]
 ) -> Neighbours:
     r"""The k nearest neighbours of every point by geodesic distance, exact unless a number of candidates is given.
 
@@ -183,8 +189,8 @@ def nearest_neighbours(
     and geodesics usually most of the time; where the image bends so much that chords are poor bounds,
     ``candidates`` limits how many are tried, and ``certified`` says whom that concerns.
 
-    A distance is that of the geodesic found from the straight line between the codes, as for :func:`geodesic`: on a
-    manifold with holes there may be a shorter one elsewhere.
+    A distance is that of the geodesic found from the straight line between the codes, as for
+    :func:`latentgeo.geodesic`: on a manifold with holes there may be a shorter one elsewhere.
 
     Args:
         decoder: f, a callable (B, d) -> (B, *event).
@@ -192,7 +198,7 @@ def nearest_neighbours(
         neighbours: k, at most n - 1.
         candidates: how many other points to try for each point at most, in the order of their chords, at least k; as
             many as it takes by default.
-        **options: as for :func:`geodesic`, but for ``initial``; the bar that ``progress`` shows counts points whose
+        **options: as for :func:`latentgeo.geodesic`; the bar that ``progress`` shows counts points whose
             neighbours are found.
 
     Returns:
@@ -200,7 +206,7 @@ def nearest_neighbours(
         are not certified.
 
     Raises:
-        TypeError: see :func:`geodesic`.
+        TypeError: see :func:`latentgeo.geodesic`.
         ValueError: a number is out of range, the decoder is not finite at a point, or a point has fewer than k others
             at converged distances.
 
@@ -217,29 +223,27 @@ def nearest_neighbours(
         >>> found.index.tolist(), found.certified.all().item()
         ([[1, 2], [2, 0], [1, 3], [2, 1]], True)
     """
-    found, untried = solve(decoder, z, neighbours, candidates, options)
-    warn_of_uncertified(found, untried, stacklevel=3)
+    found = search(decoder, z, neighbours, candidates, options)
+    warn_of_uncertified(found, stacklevel=3)
     return found
 
 
-def solve(
-    decoder: Decoder, z: Tensor, neighbours: int, candidates: int | None, options: dict[str, object]
-) -> tuple[Neighbours, int]:
-    """What :func:`nearest_neighbours` returns, without its warning, and how many points have untried candidates."""
+def search(decoder: DecoderLike, z: Tensor, neighbours: int, candidates: int | None, options: Options) -> Neighbours:
+    """What :func:`nearest_neighbours` returns, without its warning."""
     check_points("z", z, ndim=2)
     n, k = len(z), neighbours
     if not 1 <= k < n:
         raise ValueError(f"neighbours: expected between 1 and n - 1 = {n - 1}, got {neighbours!r}")
     if candidates is not None and candidates < k:
         raise ValueError(f"candidates: expected at least neighbours = {k}, got {candidates!r}")
-    if "initial" in options:
-        raise TypeError("expected no initial curves: the pairs are chosen on the way")
     limit = n - 1 if candidates is None else min(candidates, n - 1)
     z = z.detach()
-    chords, solved = _Chords(decoder, z), _Solved(n, k)
+    before = decoder.rows if isinstance(decoder, Decoder) else 0
+    energy = energy_of(decoder, z)
+    chords, solved = _Chords(energy, z), _Solved(n, k)
     progress, options = options.get("progress", False), options | {"progress": False}
     with tqdm(total=n, desc="neighbours", unit="point", disable=not progress) as bar:
-        uncertain = _search(decoder, z, chords, solved, limit, options, bar)
+        uncertain = _search(energy.decoder, z, chords, solved, limit, options, bar)
     index, length, error = solved.nearest()
     short = np.flatnonzero(index[:, -1] < 0)
     if len(short):
@@ -254,25 +258,25 @@ def solve(
     possible = chords.between(*failed)
     for ends in failed:
         certified[ends[possible < solved.bound()[ends]]] = False
-    found = Neighbours(
+    return Neighbours(
         index=torch.from_numpy(index).to(z.device),
         distance=torch.from_numpy(length).to(z),
         error=torch.from_numpy(error).to(z),
         certified=torch.from_numpy(certified).to(z.device),
         pairs=len(solved.keys),
         unconverged=len(possible),
-        decoder_rows=n + solved.decoder_rows,
+        untried=len(uncertain),
+        decoder_rows=energy.decoder.rows - before,
     )
-    return found, len(uncertain)
 
 
-def warn_of_uncertified(found: Neighbours, untried: int, stacklevel: int) -> None:
+def warn_of_uncertified(found: Neighbours, stacklevel: int) -> None:
     """Count the points that are not certified, by what would help them."""
     if not found.certified.all():
         warnings.warn(
             f"the neighbours of {int((~found.certified).sum())} of {len(found)} points are not certified: "
             f"{found.unconverged} of {found.pairs} geodesics did not converge and were left out (raise segments or "
-            f"max_iter), and {untried} points have more candidates than were tried (raise candidates)",
+            f"max_iter), and {found.untried} points have more candidates than were tried (raise candidates)",
             RuntimeWarning,
             stacklevel=stacklevel,
         )
@@ -284,7 +288,7 @@ def _search(
     chords: _Chords,
     solved: _Solved,
     limit: int,
-    options: dict[str, object],
+    options: Options,
     bar: tqdm,
 ) -> np.ndarray:
     """Solve pairs until no unsolved one can matter, or ``limit`` were tried for a point; return who is left over."""

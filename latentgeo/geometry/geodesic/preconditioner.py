@@ -13,7 +13,6 @@ from torch import Tensor
 
 from latentgeo.geometry.curve import sine_basis
 from latentgeo.geometry.decoder import Decoder
-from latentgeo.geometry.metric import jacobian
 
 _FLOOR = 1e-4  # of a metric's eigenvalues, relative to their mean
 _PROBES = 4  # backward passes that the diagonal of a metric is estimated by, at each of three points
@@ -52,7 +51,7 @@ def _mean_diagonal(decode: Decoder, nodes: Tensor) -> Tensor:
     squares = torch.zeros_like(nodes, dtype=torch.float64)
     for _ in range(_PROBES):
         with torch.enable_grad():
-            x = decode(z).unflatten(0, (P, M))
+            x = decode.isometric(z).unflatten(0, (P, M))
             w = torch.randn(x.shape[1:], generator=random).to(x)
             (pulled_back,) = torch.autograd.grad((x * w).sum(), z)
         squares += pulled_back.double().square().unflatten(0, (P, M)) / _PROBES
@@ -70,7 +69,7 @@ class FlatWhitening:
     :math:`\bar G`; in very many dimensions, an estimate of its diagonal, without Jacobian and in memory O(d).
 
     Args:
-        decode: flat decoder.
+        decode: the decoder.
         curve: curves, shape (P, N + 1, d).
         full: whether to take the metric rather than its diagonal.
     """
@@ -82,7 +81,7 @@ class FlatWhitening:
         self._full = full
         nodes = curve[:, [N // 6, N // 2, N * 5 // 6]]
         if full:
-            J = jacobian(decode, nodes).double()
+            J = decode.jacobian(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2]).double()
             factor = torch.linalg.cholesky(_regularised((J.mT @ J).mean(1)))
         else:
             factor = _mean_diagonal(decode, nodes).sqrt()[:, None]
@@ -107,7 +106,7 @@ class CurveWhitening:
     metric whose soft directions turn along the curve, where one mean metric is no guide.
 
     Args:
-        decode: flat decoder.
+        decode: the decoder.
         curve: curves, shape (P, N + 1, d).
     """
 
@@ -117,7 +116,7 @@ class CurveWhitening:
         self._below: list[Tensor] = []  # C_{i,i-1}, [P, d, d]
         previous = None
         for node in range(1, N):
-            J = jacobian(decode, curve[:, node])
+            J = decode.jacobian(curve[:, node])
             block = 4.0 * N * _regularised((J.mT @ J).double())
             if previous is not None:
                 coupling = -2.0 * N * (J.mT @ previous).double()

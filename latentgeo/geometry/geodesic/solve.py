@@ -12,86 +12,63 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-import warnings
 from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
+from latentgeo.geometry.decoder import Decoder, DecoderLike, check_points
+from latentgeo.geometry.geodesic.certificate import warn_of_failures
+from latentgeo.geometry.geodesic.energy import energy_of
 from latentgeo.geometry.geodesic.refinement import bytes_per_pair, refine
+from latentgeo.geometry.geodesic.result import Geodesic
 
 _BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
-_KINKED = 1.4  # median order of convergence below which the decoder is not smooth at the scale of the segments
-_NEGLIGIBLE = 1e-6  # a relative error for which nobody needs to be told of kinks
-_MAX_ERROR = 0.1  # a length that may be off by more is not resolved by its segments
-_MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
 Initial = Tensor | Sequence[Tensor | None] | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Geodesic:
-    """Geodesics between P pairs of latent points, and how far to trust them.
+class Options(TypedDict, total=False):
+    """What all functions that solve for geodesics pass on to the solver.
 
     Attributes:
-        points: the curves at equidistant times, shape (P, N + 1, d).
-        length: lengths, extrapolated to infinitely many segments, shape (P,), in data units.
-        energy: energies over unit time, extrapolated likewise, shape (P,), in squared data units.
-        excess: estimated relative energy that more iterations would still gain, shape (P,).
-        error: estimated relative error of the length, discretisation and optimisation together, shape (P,).
-        order: observed order p at which chord lengths converge, as :math:`N^{-p}`, between 0.4 and 2, shape (P,): 2
-            where the decoder is smooth along the curve, about 1 where it has kinks (ReLU) or the segments are too few.
-            The extrapolation is made for smooth decoders; ``error`` allows for the order that was observed.
-        converged: shape (P,); the excess fell to the tolerance and the segments resolve the curve.
-        iterations: accepted steps over all levels of refinement, shape (P,).
-        decoder_rows: latent points that went through the decoder in all.
+        segments: N, an even number of segments, at least 4; 16 by default.
+        tol: relative energy excess at which a pair has converged; 1e-4 by default. In float32 ask for no less than
+            about 1e-6.
+        max_iter: steps of the solver at most, at each level of refinement; 200 by default.
+        chunk_size: pairs solved at a time; chosen from the decoder's memory need by default. Where the points of one
+            pair are too many for the decoder at once, pass it as :class:`latentgeo.Chunked`.
+        progress: whether to show a progress bar; not by default.
     """
 
-    points: Tensor
-    length: Tensor
-    energy: Tensor
-    excess: Tensor
-    error: Tensor
-    order: Tensor
-    converged: Tensor
-    iterations: Tensor
-    decoder_rows: int
-
-    def __len__(self) -> int:
-        """Return the number of pairs P."""
-        return len(self.length)
-
-    def __repr__(self) -> str:
-        """Say how many pairs, of which sizes, and how far to trust them, not the curves."""
-        P, nodes, d = self.points.shape
-        words = [f"{P} pair{'' if P == 1 else 's'}", f"d = {d}", f"N = {nodes - 1}"]
-        if P:
-            error = self.error.median().item()
-            words.append(f"{int(self.converged.sum())} converged")
-            words.append(f"median error {100 * error:.2g} %" if error < 0.99 else "median error 99 % or more")
-        return f"Geodesic({', '.join(words)})"
+    segments: int
+    tol: float
+    max_iter: int
+    chunk_size: int | None
+    progress: bool
 
 
-class _Counter:
-    """A decoder that counts the rows it is given."""
-
-    def __init__(self, decode: Decoder) -> None:
-        self.decode, self.rows = decode, 0
-
-    def __call__(self, z: Tensor) -> Tensor:
-        self.rows += len(z)
-        return self.decode(z)
+_DEFAULTS = {"segments": 16, "tol": 1e-4, "max_iter": 200, "chunk_size": None, "progress": False}
 
 
-def _no_geodesics(start: Tensor, segments: int) -> Geodesic:
-    none, flags = start.new_zeros(0), torch.zeros(0, dtype=torch.bool, device=start.device)
-    points = start.new_zeros(0, segments + 1, start.shape[1])
-    return Geodesic(points, none, none, none, none, none, flags, flags.long(), decoder_rows=0)
+def _checked(options: Options) -> tuple[int, float, int, int | None, bool]:
+    """The options in the order of :class:`Options`, with defaults for those that are not given."""
+    unknown = sorted(set(options) - set(_DEFAULTS))
+    if unknown:
+        raise TypeError(f"expected options among {', '.join(_DEFAULTS)}, got {', '.join(unknown)}")
+    segments, tol, max_iter, chunk_size, progress = (_DEFAULTS | options).values()
+    if not isinstance(segments, numbers.Integral) or segments < 4 or segments % 2:
+        raise ValueError(f"segments: expected an even number of at least 4, got {segments!r}")
+    if not (tol > 0 and math.isfinite(tol)):
+        raise ValueError(f"tol: expected a positive finite number, got {tol!r}")
+    if max_iter < 1 or (chunk_size is not None and chunk_size < 1):
+        raise ValueError(f"max_iter and chunk_size: expected at least 1, got {max_iter!r} and {chunk_size!r}")
+    return int(segments), tol, max_iter, chunk_size, progress
 
 
-def _checked_ends(start: Tensor, end: Tensor) -> None:
+def _check_ends(start: Tensor, end: Tensor) -> None:
     check_points("start", start, ndim=2)
     check_points("end", end, ndim=2)
     if start.shape != end.shape or start.dtype != end.dtype or start.device != end.device:
@@ -104,50 +81,41 @@ def _checked_ends(start: Tensor, end: Tensor) -> None:
 
 
 def geodesic(
-    decoder: Decoder,
-    start: Tensor,
-    end: Tensor,
-    *,
-    segments: int = 16,
-    tol: float = 1e-4,
-    max_iter: int = 200,
-    initial: Initial = None,
-    chunk_size: int | None = None,
-    progress: bool = False,
+    decoder: DecoderLike, start: Tensor, end: Tensor, *, initial: Initial = None, **options: Unpack[Options]
 ) -> Geodesic:
     r"""Geodesics of the pull-back metric between pairs of latent points.
 
-    .. math:: \min_{z(0) = a,\; z(1) = b} \int_0^1 \Big\| \tfrac{d}{dt} f(z(t)) \Big\|^2 dt
+    .. math:: \min_{z(0) = a,\; z(1) = b} \int_0^1 \dot z^\top G(z)\, \dot z\, dt
+        = \min \int_0^1 \Big\| \tfrac{d}{dt} f(z(t)) \Big\|^2 dt
 
-    solved with more and more segments, up to N; the length is extrapolated from the last two or three levels. A
+    solved with more and more segments, up to N; the length is extrapolated from the last two or three levels. Where
+    the decoder returns distributions, G is the Fisher-Rao metric, and their divergences take the place of chords. A
     pair's result does not depend on the other pairs, nor on ``chunk_size``, beyond rounding. Local minimisation finds
-    a geodesic near the initial curve, which need not be the shortest on a manifold with holes: hand several initial
-    curves in, such as ``[None, curves]`` for the straight lines and curves of your own, and each pair keeps the one
-    of least energy.
+    a geodesic near the initial curve, which need not be the shortest on a manifold with holes: pass several initial
+    curves, such as ``[None, curves]`` for the straight lines and curves of your own, and each pair keeps the one of
+    least energy.
 
     Args:
-        decoder: f, a callable (B, d) -> (B, *event) acting row by row; neither changed nor given gradients.
+        decoder: f, a callable (B, d) -> (B, *event) acting row by row, or one that returns a
+            ``torch.distributions.Distribution`` of as many rows; neither changed nor given gradients.
         start: latent points a, shape (P, d).
         end: latent points b, shape (P, d).
-        segments: N, an even number of segments, at least 4.
-        tol: relative energy excess at which a pair has converged. In float32 ask for no less than about 1e-6.
-        max_iter: steps of the solver at most, at each level of refinement.
         initial: initial curves (P, M + 1, d) with the given ends, None for straight lines, or a sequence of these to
             choose the best from.
-        chunk_size: pairs solved at a time; chosen from the decoder's memory need by default. Where the points of one
-            pair are too many for the decoder at once, hand it in as :class:`latentgeo.Chunked`.
-        progress: whether to show a progress bar over the chunks.
+        **options: ``segments=16``, ``tol=1e-4``, ``max_iter=200``, ``chunk_size=None`` and ``progress=False``, see
+            :class:`~latentgeo.geometry.geodesic.solve.Options`.
 
     Returns:
-        The curves with their lengths (data units) and certificates. Failure is data: ``converged`` is False, and a
-        warning counts such pairs.
+        The curves with their lengths (data units; standard deviations of the data for distributions) and certificates.
+        Failure is data: ``converged`` is False, and a warning counts such pairs.
 
     Raises:
         TypeError, ValueError: shapes, types or options do not fit; the message says what was expected.
 
     References:
         Shao, Kumar and Fletcher, "The Riemannian Geometry of Deep Generative Models", CVPR workshops 2018 (discrete
-        geodesics); Syrota et al., ICML 2025 (geodesic distance is identified).
+        geodesics); Arvanitidis et al., "Pulling back information geometry", AISTATS 2022 (of distributions); Syrota et
+        al., ICML 2025 (geodesic distance is identified).
 
     Example:
         The unit circle, where the distance between angles 0 and 2 is 2:
@@ -157,42 +125,17 @@ def geodesic(
         >>> result = geodesic(circle, torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), 2.0).double())
         >>> round(result.length.item(), 4), result.converged.item()
         (2.0, True)
+
+        Gaussians in the half plane of means and standard deviations; from σ = 1 to σ = e it is √2:
+
+        >>> normal = lambda z: torch.distributions.Normal(z[:, :1], z[:, 1:].exp())
+        >>> a, b = torch.tensor([[0.0, 0.0]]).double(), torch.tensor([[0.0, 1.0]]).double()
+        >>> round(geodesic(normal, a, b).length.item(), 3)
+        1.414
     """
-    options = _Options(segments, tol, max_iter, initial, chunk_size, progress)
-    result, _ = _solve(decoder, start, end, options, gradient=False)
-    _warn_of_failures(result, options, "their converged is False", stacklevel=3)
-    return result
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """The options of :func:`geodesic`, checked."""
-
-    segments: int = 16
-    tol: float = 1e-4
-    max_iter: int = 200
-    initial: Initial = None
-    chunk_size: int | None = None
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.segments, numbers.Integral) or self.segments < 4 or self.segments % 2:
-            raise ValueError(f"segments: expected an even number of at least 4, got {self.segments!r}")
-        object.__setattr__(self, "segments", int(self.segments))
-        if not (self.tol > 0 and math.isfinite(self.tol)):
-            raise ValueError(f"tol: expected a positive finite number, got {self.tol!r}")
-        if self.max_iter < 1 or (self.chunk_size is not None and self.chunk_size < 1):
-            raise ValueError(
-                f"max_iter and chunk_size: expected at least 1, got {self.max_iter!r} and {self.chunk_size!r}"
-            )
-
-
-def _checked_options(options: dict[str, object], without: tuple[str, ...] = ()) -> _Options:
-    known = [field.name for field in dataclasses.fields(_Options) if field.name not in without]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(f"expected options among {', '.join(known)}, got {', '.join(unknown)}")
-    return _Options(**options)
+    found = solve(decoder, start, end, initial=initial, **options)
+    warn_of_failures(found, "their converged is False", stacklevel=3)
+    return found
 
 
 def _checked_initial(initial: Initial, start: Tensor, end: Tensor) -> list[Tensor | None]:
@@ -212,91 +155,56 @@ def _checked_initial(initial: Initial, start: Tensor, end: Tensor) -> list[Tenso
     return candidates
 
 
-def _solve(
-    decoder: Decoder, start: Tensor, end: Tensor, options: _Options, gradient: bool
-) -> tuple[Geodesic, Tensor | None]:
-    """Geodesics, and the gradients (P, 2, d) of their lengths with respect to the ends if asked for."""
-    _checked_ends(start, end)
-    candidates = _checked_initial(options.initial, start, end)
+def solve(
+    decoder: DecoderLike,
+    start: Tensor,
+    end: Tensor,
+    *,
+    initial: Initial = None,
+    gradient: bool = False,
+    **options: Unpack[Options],
+) -> Geodesic:
+    """What :func:`geodesic` returns, without its warnings; with the gradients of the lengths if asked for.
+
+    For callers that say themselves what did not converge.
+    """
+    segments, tol, max_iter, chunk_size, progress = _checked(options)
+    _check_ends(start, end)
+    candidates = _checked_initial(initial, start, end)
     with torch.inference_mode(False), torch.no_grad():
         # Nothing of the caller's may be written to, or be tracked by its autograd.
         start, end = start.detach().clone(), end.detach().clone()
-        decode = _Counter(flat_decoder(decoder, start))
+        before = decoder.rows if isinstance(decoder, Decoder) else 0
+        energy = energy_of(decoder, start)
         if len(start) == 0:
-            return _no_geodesics(start, options.segments), start.new_zeros(0, 2, start.shape[1])
-        size = options.chunk_size or max(1, _BUDGET // bytes_per_pair(decode, start, options.segments))
+            return Geodesic.empty(start, segments, tol)
+        size = chunk_size or max(1, _BUDGET // bytes_per_pair(energy, start, segments))
         chunks = [slice(first, first + size) for first in range(0, len(start), size)]
-        parts: list[dict[str, Tensor]] = []
-        for part in tqdm(chunks, desc="geodesics", unit="chunk", disable=not options.progress):
-            best: dict[str, Tensor] | None = None
+        parts: list[Geodesic] = []
+        for part in tqdm(chunks, desc="geodesics", unit="chunk", disable=not progress):
+            best: Geodesic | None = None
             for curves in candidates:
                 if curves is not None:
                     curves = torch.cat([start[part, None], curves[part, 1:-1].detach(), end[part, None]], 1)
-                refined = refine(
-                    decode, start[part], end[part], curves, options.segments, options.tol, options.max_iter, gradient
-                )
-                found = {f.name: getattr(refined, f.name) for f in dataclasses.fields(refined)}
+                found = refine(energy, start[part], end[part], curves, segments, tol, max_iter, gradient)
                 best = found if best is None else _shorter(best, found)
             parts.append(best)
-    merged = {name: torch.cat([part[name] for part in parts]) for name, value in parts[0].items() if value is not None}
-    variation, slopes = merged.pop("speed_variation"), merged.pop("gradient", None)
-    resolved = (variation <= _MAX_SPEED_VARIATION) & (merged["error"] <= _MAX_ERROR)
-    merged["converged"] &= torch.isfinite(merged["length"]) & resolved
-    return Geodesic(**merged, decoder_rows=decode.rows), slopes
+    return dataclasses.replace(Geodesic.joined(parts), decoder_rows=energy.decoder.rows - before)
 
 
-def _shorter(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
+def _shorter(first: Geodesic, second: Geodesic) -> Geodesic:
     """For each pair the result of less energy; one that has converged beats one that has not.
 
     The energy is extrapolated, so that of a curve that has not converged may lie below the truth.
     """
-    shorter = (second["energy"] < first["energy"]) | (second["energy"].isfinite() & ~first["energy"].isfinite())
-    better = torch.where(first["converged"] == second["converged"], shorter, second["converged"])
-    return {
-        name: None if value is None else value.where(~better.reshape(-1, *[1] * (value.ndim - 1)), second[name])
-        for name, value in first.items()
+    shorter = (second.energy < first.energy) | (second.energy.isfinite() & ~first.energy.isfinite())
+    better = torch.where(first.converged == second.converged, shorter, second.converged)
+    chosen = {
+        name: getattr(second, name).where(better.reshape(-1, *[1] * (value.ndim - 1)), value)
+        for name, value in vars(first).items()
+        if isinstance(value, Tensor)
     }
-
-
-def _warn_of_failures(result: Geodesic, options: _Options, which: str, stacklevel: int) -> None:
-    """Count the pairs that did not converge, by what would help them, and name a decoder that has kinks.
-
-    Args:
-        result: of the solver.
-        options: that it was called with.
-        which: where the caller finds which pairs these are.
-        stacklevel: of the warnings.
-    """
-    tol, N = options.tol, options.segments
-    failed = ~result.converged
-    if failed.any():
-        stopped = failed & ~(result.excess <= tol)
-        causes = []
-        if stopped.any():
-            causes.append(
-                f"{int(stopped.sum())} did not reach tol {tol:.1e} in {options.max_iter} iterations (worst excess "
-                f"{result.excess.max():.1e}; raise max_iter)"
-            )
-        if (failed & ~stopped).any():
-            causes.append(
-                f"{int((failed & ~stopped).sum())} are not resolved by their {N} segments, or not finite (try "
-                f"segments={4 * N})"
-            )
-        warnings.warn(
-            f"{int(failed.sum())} of {len(result)} geodesics did not converge: {', '.join(causes)}; {which}",
-            RuntimeWarning,
-            stacklevel=stacklevel,
-        )
-    # Within the tolerance, or near rounding, it is not the decoder that sets the order.
-    if len(result) and result.order.median() < _KINKED and result.error.median() > max(10.0 * tol, _NEGLIGIBLE):
-        warnings.warn(
-            f"lengths converge only as N^-{result.order.median():.1f}, not N^-2, in the number of segments: the "
-            "decoder has kinks (ReLU), or its curves bend faster than these segments follow. The errors given allow "
-            f"for it (median {result.error.median():.1e}); for smaller ones use a smooth activation (ELU, SiLU, tanh) "
-            "or raise segments",
-            RuntimeWarning,
-            stacklevel=stacklevel,
-        )
+    return dataclasses.replace(first, **chosen)
 
 
 class _WithEndGradient(torch.autograd.Function):
@@ -315,7 +223,9 @@ class _WithEndGradient(torch.autograd.Function):
         return slopes[:, 0], slopes[:, 1], None, None
 
 
-def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) -> Tensor:
+def distance(
+    decoder: DecoderLike, start: Tensor, end: Tensor, *, initial: Initial = None, **options: Unpack[Options]
+) -> Tensor:
     r"""Geodesic distances between pairs of latent points, differentiable with respect to both.
 
     The derivative comes from the envelope theorem, not through the solver: the inner points of a geodesic are
@@ -327,6 +237,7 @@ def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) ->
         decoder: f, a callable (B, d) -> (B, *event); its parameters get no gradients.
         start: latent points a, shape (P, d).
         end: latent points b, shape (P, d).
+        initial: as for :func:`geodesic`.
         **options: as for :func:`geodesic`, which also returns the certificates.
 
     Returns:
@@ -343,16 +254,15 @@ def distance(decoder: Decoder, start: Tensor, end: Tensor, **options: object) ->
         >>> d.detach(), b.grad
         (tensor([15.]), tensor([[1.8000, 2.4000]]))
     """
-    checked = _checked_options(options)
-    _checked_ends(start, end)
+    _check_ends(start, end)
     wanted = torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)
-    result, gradient = _solve(decoder, start, end, checked, gradient=wanted)
-    _warn_of_failures(result, checked, "lg.geodesic(...).converged says which", stacklevel=3)
-    return _WithEndGradient.apply(start, end, result.length, gradient) if wanted else result.length
+    found = solve(decoder, start, end, initial=initial, gradient=wanted, **options)
+    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
+    return _WithEndGradient.apply(start, end, found.length, found.gradient) if wanted else found.length
 
 
 def distance_matrix(
-    decoder: Decoder, z: Tensor | np.ndarray, *, with_error: bool = False, **options: object
+    decoder: DecoderLike, z: Tensor | np.ndarray, *, with_error: bool = False, **options: Unpack[Options]
 ) -> Tensor | np.ndarray | tuple[Tensor, Tensor] | tuple[np.ndarray, np.ndarray]:
     """Geodesic distances between all points, each unordered pair solved once.
 
@@ -360,7 +270,7 @@ def distance_matrix(
         decoder: f, a callable (B, d) -> (B, *event), of tensors.
         z: latent points, shape (n, d); a NumPy array gives NumPy arrays.
         with_error: whether to return the certificates too.
-        **options: as for :func:`geodesic`, but for ``initial``.
+        **options: as for :func:`geodesic`.
 
     Returns:
         Symmetric matrix with zero diagonal, shape (n, n), in data units: what scikit-learn takes as
@@ -379,14 +289,13 @@ def distance_matrix(
     """
     points = torch.from_numpy(z) if isinstance(z, np.ndarray) else z
     check_points("z", points, ndim=2)
-    checked = _checked_options(options, without=("initial",))
     n = len(points)
     i, j = torch.triu_indices(n, n, offset=1, device=points.device)
-    result, _ = _solve(decoder, points[i], points[j], checked, gradient=False)
-    _warn_of_failures(result, checked, "with_error=True gives them an infinite error", stacklevel=3)
+    found = solve(decoder, points[i], points[j], **options)
+    warn_of_failures(found, "with_error=True gives them an infinite error", stacklevel=3)
     matrix, error = points.new_zeros(n, n), points.new_zeros(n, n)
-    matrix[i, j] = matrix[j, i] = result.length
-    error[i, j] = error[j, i] = result.error.where(result.converged, torch.inf)
+    matrix[i, j] = matrix[j, i] = found.length
+    error[i, j] = error[j, i] = found.error.where(found.converged, torch.inf)
     if isinstance(z, np.ndarray):
         matrix, error = matrix.numpy(), error.numpy()
     return (matrix, error) if with_error else matrix

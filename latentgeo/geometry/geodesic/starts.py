@@ -14,7 +14,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from latentgeo.geometry.curve import chord_length, straight_line
-from latentgeo.geometry.decoder import Decoder, check_points
+from latentgeo.geometry.decoder import DecoderLike, check_points
 
 _EDGE_SEGMENTS = 4  # chords that an edge is measured by
 _BATCH = 4096  # edges measured at a time
@@ -43,7 +43,7 @@ def _edges(z: np.ndarray, neighbours: int) -> np.ndarray:
     return np.unique(edges[edges[:, 0] < edges[:, 1]], axis=0)
 
 
-def _edge_lengths(decoder: Decoder, a: Tensor, b: Tensor) -> np.ndarray:
+def _edge_lengths(decoder: DecoderLike, a: Tensor, b: Tensor) -> np.ndarray:
     """Pull-back lengths of straight edges (E, d) -> (E,), infinite where the decoder is not finite."""
     t = torch.linspace(0.0, 1.0, _EDGE_SEGMENTS + 1, dtype=a.dtype, device=a.device)[None, :, None]
     with torch.no_grad():
@@ -58,7 +58,7 @@ def _weighted(edges: np.ndarray, weights: np.ndarray, nodes: int) -> scipy.spars
     return scipy.sparse.coo_array((weights[kept], edges[kept].T), shape=(nodes, nodes)).tocsr()
 
 
-def _graph(decoder: Decoder, z: Tensor, neighbours: int) -> scipy.sparse.csr_array:
+def _graph(decoder: DecoderLike, z: Tensor, neighbours: int) -> scipy.sparse.csr_array:
     """Neighbour graph of latent points (n, d), weighted by the pull-back length of its straight edges."""
     edges = _edges(z.cpu().double().numpy(), neighbours)
     first, second = (z[torch.from_numpy(edges[:, side]).to(z.device)] for side in (0, 1))
@@ -73,7 +73,7 @@ def _check(z: Tensor, neighbours: int) -> None:
         raise ValueError(f"neighbours: expected at least 1, got {neighbours!r}")
 
 
-def _resampled(path: Tensor, decoder: Decoder, segments: int) -> Tensor:
+def _resampled(path: Tensor, decoder: DecoderLike, segments: int) -> Tensor:
     """A polyline (M, d) as N + 1 points at equal pull-back length from each other."""
     with torch.no_grad():
         lengths = chord_length(decoder, torch.stack([path[:-1], path[1:]], 1)).double().cpu()
@@ -84,7 +84,7 @@ def _resampled(path: Tensor, decoder: Decoder, segments: int) -> Tensor:
 
 
 def graph_curves(
-    decoder: Decoder, data: Tensor, start: Tensor, end: Tensor, *, neighbours: int = 10, segments: int = 16
+    decoder: DecoderLike, data: Tensor, start: Tensor, end: Tensor, *, neighbours: int = 10, segments: int = 16
 ) -> Tensor:
     r"""Initial curves along data: shortest paths in the neighbour graph of encoded data and the ends.
 

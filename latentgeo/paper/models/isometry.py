@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp
 
-from latentgeo.geometry.decoder import Decoder, check_points, flat_decoder
+from latentgeo.geometry.decoder import Decoder, as_decoder, check_points
 from latentgeo.paper.models.vae import VAE
 
 _BEYOND = 0.2  # how far past either end of a segment between two codes the penalty reaches, as a share of its length
@@ -41,7 +41,7 @@ def isometry_penalty(decoder: Decoder, z: Tensor, generator: torch.Generator | N
         P, a scalar without unit, differentiable in z and in the decoder's parameters.
 
     Raises:
-        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.flat_decoder`.
+        TypeError, ValueError: see :func:`latentgeo.geometry.decoder.as_decoder`.
         ValueError: there are fewer than two points, or the decoder is constant.
 
     References:
@@ -60,7 +60,7 @@ def isometry_penalty(decoder: Decoder, z: Tensor, generator: torch.Generator | N
         raise ValueError(f"z: expected at least two latent points, whose stretches are compared, got {len(z)}")
     normal = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
     directions = normal / normal.norm(dim=1, keepdim=True)
-    _, pushed = jvp(flat_decoder(decoder, z), (z,), (directions,))  # J u, [B, D]
+    _, pushed = jvp(as_decoder(decoder, z), (z,), (directions,))  # J u, [B, D]
     stretch = pushed.square().sum(1)
     if (stretch == 0).all():
         raise ValueError("decoder: expected an output that depends on z, got a Jacobian of zero at all points")

@@ -99,8 +99,8 @@ def test_what_does_not_fit_is_refused_with_the_remedy(decoder, random):
             nearest_neighbours(decoder, z, wrong)
     with pytest.raises(ValueError, match="candidates: expected at least neighbours = 3, got 2"):
         nearest_neighbours(decoder, z, 3, candidates=2)
-    with pytest.raises(TypeError, match="no initial curves"):
-        nearest_neighbours(decoder, z, 3, initial=None)
+    with pytest.raises(TypeError, match="got segmentz"):
+        nearest_neighbours(decoder, z, 3, segmentz=8)
     with pytest.raises(ValueError, match="not finite at 2 of 3 points"):
         nearest_neighbours(lambda z: z.log(), torch.tensor([[-1.0], [1.0], [-2.0]]), 1)
 
