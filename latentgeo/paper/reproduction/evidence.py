@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from latentgeo.paper.environment import BEGIN, END
 from latentgeo.paper.paths import project_root
+from latentgeo.paper.reproduction.manifest import Source
 from latentgeo.paper.reproduction.verdict import save_table
 
 STATUSES = ("reproduced", "not reproduced", "needs data", "new")
-BEGIN = "<!-- evidence: written by `latentgeo report` from data/results -->"
-END = "<!-- end of evidence -->"
 _SUFFIX = "_evidence"
 
 
@@ -56,18 +56,19 @@ class Evidence:
             raise ValueError(f"low, high: expected an interval or two NaN, got {self.low!r} and {self.high!r}")
 
 
-def save_evidence(rows: Sequence[Evidence], name: str) -> pd.DataFrame:
+def save_evidence(rows: Sequence[Evidence], name: str, sources: Collection[Source]) -> pd.DataFrame:
     """Save a notebook's rows of the table of evidence among the results.
 
     Args:
         rows: in the order in which they are to be shown.
         name: of the notebook, such as ``"07_fashion_mnist"``.
+        sources: the models that they tell of, see :func:`latentgeo.paper.reproduction.manifest.save_files`.
 
     Returns:
         The rows as a table.
     """
     table = pd.DataFrame([dataclasses.asdict(row) for row in rows])
-    save_table(table, f"{name}{_SUFFIX}")
+    save_table(table, f"{name}{_SUFFIX}", sources)
     return table
 
 

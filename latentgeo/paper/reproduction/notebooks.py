@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from latentgeo.paper.environment import refuse_uncommitted
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.reproduction.verdict import MIME
 
@@ -176,7 +177,8 @@ def reproduce(
         What became of each, in order.
 
     Raises:
-        ValueError: an unknown notebook or parameter, or no job, before anything runs.
+        ValueError: an unknown notebook or parameter, no job, or a folder of committed results while sources have
+            uncommitted changes, before anything runs.
     """
     if jobs < 1:
         raise ValueError(f"jobs: expected at least one notebook at a time, got {jobs!r}")
@@ -189,6 +191,8 @@ def reproduce(
         variable: os.environ.get(variable) or str((output / name).resolve())
         for variable, name in (("LATENTGEO_FIGURES", "figures"), ("LATENTGEO_RESULTS", "results"))
     }
+    for folder in folders.values():
+        refuse_uncommitted(Path(folder))
     # Threads that wait by spinning make a busy machine ten times slower.
     with _environment(OMP_WAIT_POLICY="PASSIVE", **folders):
         outcomes = _run_all(notebooks, output, chosen, keep_going, min(jobs, len(notebooks)))
