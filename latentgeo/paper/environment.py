@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import subprocess
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -25,21 +26,16 @@ def environment() -> dict[str, object]:
     """
     versions = {}
     for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    try:
-        commit, dirty = _git("rev-parse", "HEAD").strip(), bool(_changes())
-    except (OSError, subprocess.SubprocessError):
-        commit = dirty = None
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    commit, changes = _sources()
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "device": "cpu",
         "commit": commit,
-        "dirty": dirty,
+        "dirty": bool(changes) if commit else None,
         **versions,
     }
 
@@ -56,10 +52,7 @@ def refuse_uncommitted(folder: Path) -> None:
     """
     if not any(folder.resolve().is_relative_to((project_root() / name).resolve()) for name in RESULTS):
         return
-    try:
-        changes = _changes()
-    except (OSError, subprocess.SubprocessError) as error:
-        changes = [f"(git failed: {error})"]
+    _, changes = _sources()
     if changes:
         raise ValueError(
             f"{folder}: expected sources without uncommitted changes, as its files name the commit that they come "
@@ -68,23 +61,23 @@ def refuse_uncommitted(folder: Path) -> None:
         )
 
 
-def _git(*arguments: str) -> str:
-    options = {"capture_output": True, "check": True, "timeout": 60, "encoding": "utf-8"}
-    return subprocess.run(["git", "-C", str(project_root()), *arguments], **options).stdout
+def _sources() -> tuple[str | None, list[str]]:
+    """The commit, and tracked files that differ from it; a run writes results one by one, so these do not count."""
+    root = project_root()
 
+    def git(*arguments: str) -> str:
+        options = {"capture_output": True, "check": True, "timeout": 60, "encoding": "utf-8"}
+        return subprocess.run(["git", "-C", str(root), *arguments], **options).stdout
 
-def _changes() -> list[str]:
-    """Tracked files that differ from the commit: a run writes its results one by one, so these do not count.
-
-    Raises:
-        OSError, subprocess.SubprocessError: git, or a commit, is not there.
-    """
-    sources = ("--", ".", *(f":(exclude){name}" for name in RESULTS))
-    changes = _git("diff", "HEAD", "--name-only", "--relative", *sources).splitlines()
-    readme = project_root() / "README.md"
-    if readme.name in changes and readme.is_file():
-        texts = readme.read_text(encoding="utf-8"), _git("show", f"HEAD:./{readme.name}")
-        written, committed = ((text.partition(BEGIN)[0], text.partition(END)[2]) for text in texts)
-        if written == committed:
-            changes.remove(readme.name)
-    return changes
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        others = ("--", ".", *(f":(exclude){name}" for name in RESULTS))
+        changes = git("diff", "HEAD", "--name-only", "--relative", *others).splitlines()
+        if "README.md" in changes and (root / "README.md").is_file():
+            texts = (root / "README.md").read_text(encoding="utf-8"), git("show", "HEAD:./README.md")
+            written, committed = ((text.partition(BEGIN)[0], text.partition(END)[2]) for text in texts)
+            if written == committed:
+                changes.remove("README.md")
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, [f"(git failed: {error})"]
+    return commit, changes

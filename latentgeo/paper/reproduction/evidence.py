@@ -90,14 +90,14 @@ def read_evidence(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*fields, "notebook"])
 
 
-def _number(value: float) -> str:
-    """Three significant digits.
+def _number(value: float, unit: str = "") -> str:
+    """Three significant digits and the unit.
 
     Example:
-        >>> [_number(v) for v in (-0.01234, 5.678, 1.4e-08, float("nan"))]
-        ['−0.0123', '5.68', '1.4e−08', '–']
+        >>> [_number(v) for v in (-0.01234, 5.678, 1.4e-08, float("nan"))], _number(1.0, " %")
+        (['−0.0123', '5.68', '1.4e−08', '–'], '1 %')
     """
-    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−")
+    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−") + unit
 
 
 def format_evidence(table: pd.DataFrame) -> str:
@@ -113,8 +113,7 @@ def format_evidence(table: pd.DataFrame) -> str:
     for row in table.itertuples():
         unit = f" {row.unit}" if row.unit else ""
         interval = "–" if math.isnan(row.low) else f"[{_number(row.low)}, {_number(row.high)}]{unit}"
-        tolerance = "–" if math.isnan(row.tolerance) else f"{_number(row.tolerance)}{unit}"
-        value = "–" if math.isnan(row.value) else f"{_number(row.value)}{unit}"
+        value, tolerance = _number(row.value, unit), _number(row.tolerance, unit)
         link = f"{row.quantity} ([{row.notebook[:2]}](notebooks/{row.notebook}.ipynb))"
         lines.append(f"| {row.item} | {link} | {value} | {interval} | {tolerance} | {row.note} | {row.status} |")
     return "\n".join(lines)
@@ -141,7 +140,5 @@ def update_readme() -> Path:
     """Write the README's table of evidence anew from ``data/results``, and return the path of the README."""
     path = project_root() / "README.md"
     text = path.read_text(encoding="utf-8")
-    fresh = with_evidence(text, read_evidence(project_root() / "data" / "results"))
-    if fresh != text:
-        path.write_text(fresh, encoding="utf-8")
+    path.write_text(with_evidence(text, read_evidence(project_root() / "data" / "results")), encoding="utf-8")
     return path
