@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
 from contextlib import suppress
@@ -28,7 +29,7 @@ def environment() -> dict[str, object]:
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
-    commit, changes = _sources()
+    commit, changes = _sources(project_root())
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -52,18 +53,21 @@ def refuse_uncommitted(folder: Path) -> None:
     """
     if not any(folder.resolve().is_relative_to((project_root() / name).resolve()) for name in RESULTS):
         return
-    _, changes = _sources()
+    _, changes = _sources(project_root())
     if changes:
         raise ValueError(
             f"{folder}: expected sources without uncommitted changes, as its files name the commit that they come "
-            f"from; got changes in {', '.join(changes)}; commit them, or have LATENTGEO_FIGURES and LATENTGEO_RESULTS "
-            "name other folders, such as build/figures and build/results"
+            f"from; got changes in {', '.join(changes)}; commit them and start again, or have LATENTGEO_FIGURES and "
+            "LATENTGEO_RESULTS name other folders, such as build/figures and build/results"
         )
 
 
-def _sources() -> tuple[str | None, list[str]]:
-    """The commit, and tracked files that differ from it; a run writes results one by one, so these do not count."""
-    root = project_root()
+@functools.cache
+def _sources(root: Path) -> tuple[str | None, list[str]]:
+    """The commit, and tracked files that differ from it; a run writes results one by one, so these do not count.
+
+    Asked for once in a process: a commit that is made meanwhile is not of the code that it runs.
+    """
 
     def git(*arguments: str) -> str:
         options = {"capture_output": True, "check": True, "timeout": 60, "encoding": "utf-8"}

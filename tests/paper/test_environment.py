@@ -42,13 +42,23 @@ def test_changed_sources_are_named_and_committed_folders_closed_to_them(checkout
     (checkout / name).write_text(text)
     assert environment()["dirty"] is True
     for folder in ("figures", "data/results", "figures/new"):
-        with pytest.raises(ValueError, match=f"got changes in {name}; commit them, or have LATENTGEO_FIGURES"):
+        with pytest.raises(ValueError, match=f"got changes in {name}; commit them and start again, or have"):
             save_files(checkout / folder, {"a.png": b"2"}, [])
     assert (checkout / "figures" / "a.png").read_text() == "first"
     assert not (checkout / "figures" / "MANIFEST.json").exists()
     for folder in (checkout / "build" / "figures", checkout / "data" / "runs"):
         save_files(folder, {"a.png": b"2"}, [])
     assert (checkout / "build" / "figures" / "a.png").read_bytes() == b"2"
+
+
+def test_a_commit_that_is_made_meanwhile_is_not_of_the_code_that_runs(checkout):
+    (checkout / "module.py").write_text("second")
+    before = environment()
+    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-am", "second"]
+    subprocess.run(["git", "-C", checkout, *commit], check=True, capture_output=True)
+    assert environment() == before
+    with pytest.raises(ValueError, match=r"got changes in module.py"):
+        refuse_uncommitted(checkout / "figures")
 
 
 def test_a_folder_without_a_commit_is_no_clean_one(tmp_path, monkeypatch):
