@@ -19,21 +19,27 @@ from latentgeo.paper.reproduction.notebooks import FAILED, INTERRUPTED, format_t
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latentgeo", description="Identified geometry of deep latent variable models")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("reproduce", help="run the notebooks and print what each of them found")
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        default=project_root() / "build" / "reproduce",
+        help="for executed notebooks and figures (default: build/reproduce)",
+    )
+    run = commands.add_parser("reproduce", parents=[output], help="run the notebooks and print what each of them found")
     run.add_argument("--profile", choices=PROFILES, default="quick", help="scale of the experiments (default: quick)")
     run.add_argument("--only", nargs="+", default=(), metavar="NAME", help="beginnings of notebook names, such as 07")
-    run.add_argument("--from", dest="first", metavar="NAME", help="beginning of the name of the first notebook to run")
+    run.add_argument(
+        "--from", dest="first", default="", metavar="NAME", help="beginning of the name of the first notebook to run"
+    )
     run.add_argument("--keep-going", action="store_true", help="run the others when a notebook fails")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks run at the same time (default: 1)")
     run.add_argument("--parameters", type=Path, metavar="FILE", help="YAML or JSON file of notebook parameters")
-    run.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="for executed notebooks and figures (default: build/reproduce)"
-    )
-    report = commands.add_parser(
-        "report", help="write README's table of evidence from data/results, and what `reproduce` left as HTML"
-    )
-    report.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="of executed notebooks (default: build/reproduce)"
+    commands.add_parser(
+        "report",
+        parents=[output],
+        help="write README's table of evidence from data/results, and what `reproduce` left as HTML",
     )
     tracing = commands.add_parser("trace", help="say where a figure or a table comes from")
     tracing.add_argument("path", type=Path, nargs="+", metavar="FILE")
@@ -67,52 +73,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 where a notebook failed or data could not be got, 2 for unusable arguments.
     """
-    options = _parser().parse_args(arguments)
+    options = vars(_parser().parse_args(arguments))
     try:
-        return _COMMANDS[options.command](options)
-    except DataError as error:
-        print(f"latentgeo: {error}", file=sys.stderr)
-        return 1
+        return _COMMANDS[options.pop("command")](**options) or 0
     except ValueError as error:
         print(f"latentgeo: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, DataError) else 2
 
 
-def _data(options: argparse.Namespace) -> int:
-    fetch_dataset(options.name)
-    return 0
+def _data(name: str) -> None:
+    fetch_dataset(name)
 
 
-def _trace(options: argparse.Namespace) -> int:
-    print("\n\n".join(trace(path) for path in options.path))
-    return 0
+def _trace(path: Sequence[Path]) -> None:
+    print("\n\n".join(map(trace, path)))
 
 
-def _output(options: argparse.Namespace) -> Path:
-    return options.output or project_root() / "build" / "reproduce"
-
-
-def _report(options: argparse.Namespace) -> int:
+def _report(output: Path) -> None:
     print(update_readme())
-    outcomes = read_outcomes(_output(options))
+    outcomes = read_outcomes(output)
     if outcomes:
-        print(write_report(_output(options), outcomes))
-    return 0
+        print(write_report(output, outcomes))
 
 
-def _reproduce(options: argparse.Namespace) -> int:
-    output = _output(options)
-    outcomes = reproduce(
-        profile=options.profile,
-        only=options.only,
-        first=options.first,
-        keep_going=options.keep_going,
-        parameters=_read_parameters(options.parameters),
-        output=output,
-        jobs=options.jobs,
-    )
-    print()
-    print(format_table(outcomes))
+def _reproduce(parameters: Path | None, output: Path, **options: object) -> int:
+    outcomes = reproduce(parameters=_read_parameters(parameters), output=output, **options)
+    print(f"\n{format_table(outcomes)}")
     if any(output.glob("*.ipynb")):
         print(f"\nreport: {write_report(output, read_outcomes(output))}")
     return 1 if any(outcome.status in (FAILED, INTERRUPTED) for outcome in outcomes) else 0

@@ -31,10 +31,8 @@ def figures_dir() -> Path:
 
 
 def results_dir() -> Path:
-    """Folder that notebooks write tables into: ``LATENTGEO_RESULTS``, or ``build/results``; it is made.
+    """Folder that notebooks write tables into: ``LATENTGEO_RESULTS``, or ``build/results``.
 
     The tables that are committed, in ``data/results/``, are those of the paper's scale.
     """
-    folder = Path(os.environ.get("LATENTGEO_RESULTS") or project_root() / "build" / "results")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(os.environ.get("LATENTGEO_RESULTS") or project_root() / "build" / "results")

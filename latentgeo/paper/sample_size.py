@@ -12,6 +12,7 @@ Each model gets training data of its own, and every n the same number of optimis
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,6 @@ from latentgeo.paper.models.training import TrainingConfig
 from latentgeo.paper.models.vae import VAE
 from latentgeo.paper.paths import runs_dir
 from latentgeo.paper.profiles import NOISE, RunConfig, digest
-from latentgeo.paper.reproduction.manifest import used_profile
 from latentgeo.paper.store import RunStore
 from latentgeo.paper.torus import NOISE as TORUS_NOISE
 from latentgeo.paper.torus import torus_dataset
@@ -144,6 +144,7 @@ class SampleSizeStudy:
         series: ``"independent"``: a sample of its own for each model. ``"shared"``: the same sample for all models of
             a size, so that they differ by optimisation alone. ``"halves"``, a negative control, on the torus only:
             each model gets data from another half of the chart, so that the marginal distributions are not equal.
+        profile: whose settings these are; None for settings of one's own.
         store: folder of the run store.
     """
 
@@ -159,6 +160,7 @@ class SampleSizeStudy:
     warmup_steps: int = 100
     validation: int = 2000
     series: str = "independent"
+    profile: str | None = None
     store: Path | str | None = None
 
     def __post_init__(self) -> None:
@@ -230,6 +232,16 @@ class SampleSizeStudy:
             train_labels=sample.train_labels.repeat(repeats),
             sha256={**sample.sha256, "repeated": str(repeats)},
         )
+
+    @functools.cached_property
+    def runs(self) -> dict[str, float]:
+        """Seconds of training of its models by their names in the run store, which take all of their data to tell.
+
+        Raises:
+            ValueError: a model is not trained yet.
+        """
+        models = ((self.config(n, seed), self.data(n, seed)) for seed in self.seeds for n in self.sizes)
+        return RunStore(self.store).training_seconds(models)
 
     def ends(self, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the test pairs' starts and ends in ``data.test``, each of shape (P,)."""
@@ -307,13 +319,12 @@ def profile_studies(
     settings, studies = SETTINGS[profile], {}
     for name, own in settings.items():
         control = name in SERIES
-        values = (settings["torus"] if control else {}) | own
+        values = (settings["torus"] if control else {}) | own | {"profile": profile}
         given = {"seeds": seeds, "pairs": pairs, "store": store}
         values |= {key: value for key, value in given.items() if value is not None}
         if control:
             values["series"] = name
         studies[name] = SampleSizeStudy("torus" if control else name, **values)
-    used_profile(profile)
     return studies
 
 

@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,11 +26,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from latentgeo.paper.data import Dataset
+from latentgeo.paper.environment import environment
 from latentgeo.paper.models.perceptual import PerceptualVAE
 from latentgeo.paper.models.training import TrainingState, train
 from latentgeo.paper.models.vae import VAE, build_vae
 from latentgeo.paper.profiles import RunConfig
-from latentgeo.paper.reproduction.manifest import environment, used
 
 _CHECKPOINT_SECONDS = 20.0  # between checkpoints; one takes some tenths of a second
 _MARKER, _WEIGHTS, _CONFIG = "SUCCESS.json", "weights.safetensors", "config.json"
@@ -130,6 +130,23 @@ class RunStore:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def training_seconds(self, runs: Iterable[tuple[RunConfig, Dataset]]) -> dict[str, float]:
+        """Seconds of training of finished runs by the names of their folders, for records of figures and tables.
+
+        Raises:
+            ValueError: a run is not finished.
+        """
+        seconds = {}
+        for config, dataset in runs:
+            run = self.find(config, dataset)
+            if run is None:
+                raise ValueError(
+                    f"expected a trained model, got none in {self.folder(config, dataset)}; name only models that are "
+                    "shown, after they are trained"
+                )
+            seconds[run.folder.name] = round(run.seconds, 3)
+        return seconds
+
     def load(self, config: RunConfig, dataset: Dataset) -> VAE | None:
         """The model of a finished run, in evaluation mode; None where there is none, or where it is damaged."""
         run = self.find(config, dataset)
@@ -141,7 +158,6 @@ class RunStore:
             return None
         model = _fresh_model(config, dataset)
         model.load_state_dict(weights)
-        used(run.folder.name, seconds=round(run.seconds, 3))
         return model.eval()
 
     def train(self, config: RunConfig, dataset: Dataset) -> VAE:
@@ -242,7 +258,6 @@ class RunStore:
         write_atomically(folder / _MARKER, _json(marker))
         for path in _checkpoints(folder):
             path.unlink(missing_ok=True)
-        used(folder.name, seconds=round(marker["seconds"], 3))
         return model
 
     def write_table(self, run: Run, name: str, table: pd.DataFrame) -> None:
@@ -258,7 +273,6 @@ class RunStore:
 
     def read_tables(self, run: Run, pattern: str) -> list[pd.DataFrame]:
         """Tables of a run by a glob pattern of their names; damaged ones are moved aside and left out."""
-        used(run.folder.name, seconds=round(run.seconds, 3))
         tables = []
         for path in sorted(run.folder.glob(f"{pattern}.csv")):
             first, _, rest = path.read_bytes().partition(b"\n")

@@ -28,7 +28,6 @@ from latentgeo.paper.profiles import (
     digest,
     training_preset,
 )
-from latentgeo.paper.reproduction.manifest import used_profile
 from latentgeo.paper.store import RunStore
 
 _SCHEMA = 3  # raise it whenever the same model would give other distances
@@ -103,7 +102,20 @@ class Study:
             object.__setattr__(self, name, value)
         if self.perceptual is not None and not Path(self.perceptual).is_file():
             raise MissingDataError(f"perceptual: {self.perceptual} is not there; {VGG16_REMEDY}")
-        used_profile(self.profile)
+
+    @property
+    def runs(self) -> dict[str, float]:
+        """Seconds of training of its models by their names in the run store, for records of figures and tables.
+
+        Raises:
+            ValueError: a model is not trained yet.
+        """
+        dataset = load_dataset(self.dataset)
+        return RunStore(self.store).training_seconds((self.config(seed), dataset) for seed in self.seeds)
+
+    def only(self, *seeds: int) -> Study:
+        """The same study of these seeds alone, such as those that a figure shows."""
+        return dataclasses.replace(self, seeds=seeds)
 
     def config(self, seed: int) -> RunConfig:
         """Configuration of one of the models."""

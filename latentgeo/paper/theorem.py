@@ -40,20 +40,25 @@ def surfaces() -> dict[str, tuple[Decoder, Tensor]]:
     return {name: (f, placed[name]) for name, f in zip(placed, (sphere, swiss_roll, torus), strict=True)}
 
 
-def networks() -> dict[str, tuple[Decoder, Tensor]]:
-    """VAEs with smooth activations, K = 8 decoders, and codes of test images, in float64, by name.
+def network_studies() -> dict[str, Study]:
+    """Single VAEs with smooth activations and K = 8 decoders, by name; any decoder will do, so short trainings do."""
+    studies = {}
+    for dataset, (name, epochs) in _NETWORKS.items():
+        training = dataclasses.replace(training_preset(dataset, "mlp", "quick"), epochs=epochs)
+        studies[name] = Study(dataset, "mlp", seeds=1, activation="tanh", training=training)
+    return studies
 
-    They are trained for a short time, as the theorem holds for any decoder.
+
+def networks() -> dict[str, tuple[Decoder, Tensor]]:
+    """The models of :func:`network_studies`, trained, and codes of test images, in float64, by name.
 
     Raises:
         MissingDataError: a data set is not on this machine.
     """
     found = {}
-    for dataset, (name, epochs) in _NETWORKS.items():
-        training = dataclasses.replace(training_preset(dataset, "mlp", "quick"), epochs=epochs)
-        study = Study(dataset, "mlp", seeds=1, activation="tanh", training=training)
+    for name, study in network_studies().items():
         model = study.trained(0).double().requires_grad_(False)
-        found[name] = (model.decode, model.encode(load_dataset(dataset).test[:POINTS].double()))
+        found[name] = (model.decode, model.encode(load_dataset(study.dataset).test[:POINTS].double()))
     return found
 
 

@@ -150,6 +150,7 @@ def test_every_size_gets_the_same_number_of_steps(tmp_path):
                 for n, (repeats, epochs) in zip(of.sizes, map(of.schedule, of.sizes), strict=True)
             ]
             assert max(steps) / min(steps) < 1.05
+            assert of.profile == profile
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,10 @@ def test_a_study_refuses(tmp_path, change, message):
 
 def test_a_study_trains_measures_and_finds_everything_again(tmp_path, monkeypatch):
     study = SampleSizeStudy("torus", (16, 160), store=tmp_path, **TINY)
+    with pytest.raises(ValueError, match="expected a trained model"):
+        _ = study.runs
     table = study.run(workers=0, progress=False)
+    assert study.runs.keys() == {path.name for path in tmp_path.glob("torus-*")}
     methods = [*sample_size.METHODS, sample_size.TWISTED]
     assert len(table) == 2 * 2 * 4 * len(methods)
     assert np.isfinite(table["value"]).all()

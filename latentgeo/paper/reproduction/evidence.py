@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from latentgeo.paper.environment import BEGIN, END
 from latentgeo.paper.paths import project_root
+from latentgeo.paper.reproduction.manifest import Source
 from latentgeo.paper.reproduction.verdict import save_table
 
 STATUSES = ("reproduced", "not reproduced", "needs data", "new")
-BEGIN = "<!-- evidence: written by `latentgeo report` from data/results -->"
-END = "<!-- end of evidence -->"
 _SUFFIX = "_evidence"
 
 
@@ -56,18 +56,19 @@ class Evidence:
             raise ValueError(f"low, high: expected an interval or two NaN, got {self.low!r} and {self.high!r}")
 
 
-def save_evidence(rows: Sequence[Evidence], name: str) -> pd.DataFrame:
+def save_evidence(rows: Sequence[Evidence], name: str, sources: Collection[Source]) -> pd.DataFrame:
     """Save a notebook's rows of the table of evidence among the results.
 
     Args:
         rows: in the order in which they are to be shown.
         name: of the notebook, such as ``"07_fashion_mnist"``.
+        sources: the models that they tell of, see :func:`latentgeo.paper.reproduction.manifest.save_files`.
 
     Returns:
         The rows as a table.
     """
     table = pd.DataFrame([dataclasses.asdict(row) for row in rows])
-    save_table(table, f"{name}{_SUFFIX}")
+    save_table(table, f"{name}{_SUFFIX}", sources)
     return table
 
 
@@ -89,14 +90,14 @@ def read_evidence(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*fields, "notebook"])
 
 
-def _number(value: float) -> str:
-    """Three significant digits.
+def _number(value: float, unit: str = "") -> str:
+    """Three significant digits and the unit.
 
     Example:
-        >>> [_number(v) for v in (-0.01234, 5.678, 1.4e-08, float("nan"))]
-        ['−0.0123', '5.68', '1.4e−08', '–']
+        >>> [_number(v) for v in (-0.01234, 5.678, 1.4e-08, float("nan"))], _number(1.0, " %")
+        (['−0.0123', '5.68', '1.4e−08', '–'], '1 %')
     """
-    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−")
+    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−") + unit
 
 
 def format_evidence(table: pd.DataFrame) -> str:
@@ -112,8 +113,7 @@ def format_evidence(table: pd.DataFrame) -> str:
     for row in table.itertuples():
         unit = f" {row.unit}" if row.unit else ""
         interval = "–" if math.isnan(row.low) else f"[{_number(row.low)}, {_number(row.high)}]{unit}"
-        tolerance = "–" if math.isnan(row.tolerance) else f"{_number(row.tolerance)}{unit}"
-        value = "–" if math.isnan(row.value) else f"{_number(row.value)}{unit}"
+        value, tolerance = _number(row.value, unit), _number(row.tolerance, unit)
         link = f"{row.quantity} ([{row.notebook[:2]}](notebooks/{row.notebook}.ipynb))"
         lines.append(f"| {row.item} | {link} | {value} | {interval} | {tolerance} | {row.note} | {row.status} |")
     return "\n".join(lines)
@@ -140,7 +140,5 @@ def update_readme() -> Path:
     """Write the README's table of evidence anew from ``data/results``, and return the path of the README."""
     path = project_root() / "README.md"
     text = path.read_text(encoding="utf-8")
-    fresh = with_evidence(text, read_evidence(project_root() / "data" / "results"))
-    if fresh != text:
-        path.write_text(fresh, encoding="utf-8")
+    path.write_text(with_evidence(text, read_evidence(project_root() / "data" / "results")), encoding="utf-8")
     return path

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentgeo.paper.reproduction.notebooks import Outcome, format_memory
+from latentgeo.paper.reproduction.notebooks import Outcome, format_memory, shown
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -44,10 +44,8 @@ def write_report(output: Path, outcomes: Sequence[Outcome]) -> Path:
         notebook = nbformat.read(path, 4)
         body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
         (pages / f"{path.stem}.html").write_text(body, encoding="utf-8")
-        figures += [(path.stem, image) for image in _images(notebook)]
-    known = {outcome.notebook: outcome for outcome in outcomes}
-    rows = [_row(path.stem, known.get(path.stem)) for path in notebooks]
-    rows += [_row(name, outcome, page=False) for name, outcome in known.items() if name not in _stems(notebooks)]
+        figures += [(path.stem, image.replace("\n", "")) for image in shown(notebook, "image/png")]
+    rows = [_row(outcome, (pages / f"{outcome.notebook}.html").is_file()) for outcome in outcomes]
     drawn = [
         f'<figure><img alt="a figure of {name}" src="data:image/png;base64,{image}"><figcaption>'
         f'<a href="{name}.html">{name}</a></figcaption></figure>'
@@ -64,27 +62,10 @@ def write_report(output: Path, outcomes: Sequence[Outcome]) -> Path:
     return index
 
 
-def _stems(notebooks: Sequence[Path]) -> set[str]:
-    return {path.stem for path in notebooks}
-
-
-def _row(name: str, outcome: Outcome | None, page: bool = True) -> str:
-    link = f'<a href="{name}.html">{name}</a>' if page else name
-    if outcome is None:
-        return f"<tr><td>{link}</td><td></td><td></td><td></td><td></td></tr>"
+def _row(outcome: Outcome, page: bool) -> str:
+    link = f'<a href="{outcome.notebook}.html">{outcome.notebook}</a>' if page else outcome.notebook
     return (
         f'<tr><td>{link}</td><td class="{outcome.status}">{outcome.status}</td><td class=number>{outcome.seconds:.0f}'
         f"</td><td class=number>{format_memory(outcome.memory)}</td><td><pre>{html.escape(outcome.headline)}</pre>"
         "</td></tr>"
     )
-
-
-def _images(notebook: object) -> list[str]:
-    """Pictures in the outputs of a notebook, base64."""
-    found = []
-    for cell in notebook.cells:
-        for shown in cell.get("outputs", []):
-            image = shown.get("data", {}).get("image/png")
-            if image is not None:
-                found.append("".join(image).replace("\n", ""))
-    return found

@@ -1,106 +1,99 @@
-"""Where a figure or a table comes from: a record beside the file, from which :func:`trace` reads it back.
+"""Where figures and tables come from: one record for each, all those of a folder in its ``MANIFEST.json``.
 
-What a process uses on its way (trained models, profiles) is noted as it is used, and written down with whatever the
-process saves: the models' keys in the run store, the commit, the versions, the profile, the device and the seconds.
+A record lists the models that the figure or table shows, its profile, the commit, versions and machine that it was
+made with, and the checksums of its files; :func:`trace` reads it back.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.metadata
+import dataclasses
 import json
-import os
-import platform
-import subprocess
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Protocol
 
-import torch
+import psutil
+from filelock import FileLock
 
-from latentgeo.paper.paths import project_root
+from latentgeo.paper.environment import PACKAGES, environment, refuse_uncommitted
+from latentgeo.paper.store import checksum, write_atomically
 
-_PACKAGES = ("latentgeo", "torch", "numpy", "scipy", "pandas", "safetensors", "matplotlib", "zuko")
-_ENDING = ".provenance.json"
-_began = time.monotonic()
-_runs: dict[str, dict[str, object]] = {}
-_profiles: set[str] = set()
-
-
-def environment(device: str = "cpu") -> dict[str, object]:
-    """What a result is computed with: versions, platform, threads, device, and the commit of the checkout."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "device": device,
-        **_commit(),
-        **versions,
-    }
+MANIFEST = "MANIFEST.json"
 
 
-@functools.cache
-def _commit() -> dict[str, object]:
-    """Commit of the checkout, and whether its tracked files differ from it, but for results; None without git."""
+class Source(Protocol):
+    """Models that a figure or a table shows, such as a :class:`latentgeo.paper.Study`.
 
-    def git(*arguments: str) -> str:
-        options = {"capture_output": True, "text": True, "check": True, "timeout": 10}
-        return subprocess.run(["git", "-C", str(project_root()), *arguments], **options).stdout.strip()
+    Attributes:
+        profile: the scale that they are trained at; None for one of their own.
+        runs: seconds of training by the name of each model, which in the run store is its folder; None where they
+            were not taken.
+    """
 
-    try:
-        # A run rewrites figures and tables one by one: none of them says how the next was made.
-        sources = ["--", ".", ":(exclude)figures", ":(exclude)data/results"]
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno", *sources))}
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
+    profile: str | None
+    runs: Mapping[str, float | None]
 
 
-def used(name: str, **facts: object) -> None:
-    """Note that this process has used a trained model.
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """A :class:`Source` of models that are not in the run store.
+
+    Example:
+        >>> Models("quick", dict.fromkeys(f"mine-seed{seed}" for seed in range(2))).runs
+        {'mine-seed0': None, 'mine-seed1': None}
+    """
+
+    profile: str | None
+    runs: Mapping[str, float | None]
+
+
+def save_files(folder: Path, files: Mapping[str, bytes], sources: Collection[Source]) -> None:
+    """Write the files of a figure or table, and its record into the manifest of their folder.
+
+    Other processes that write into the folder wait. A process that is killed leaves each file as it was or as it is to
+    be.
 
     Args:
-        name: its folder in the run store, which ends with the key.
-        **facts: what else is to be kept, such as the seconds of its training.
+        folder: made if it is not there.
+        files: content by name: one figure, or one table, in one or several formats.
+        sources: the models that it shows, and no others.
+
+    Raises:
+        ValueError: the folder is one of committed results and sources have uncommitted changes, a model of the sources
+            is not trained, or the manifest is damaged.
     """
-    _runs[name] = facts
-
-
-def used_profile(profile: str) -> None:
-    """Note that this process works at the scale of a profile."""
-    _profiles.add(profile)
-
-
-def write_record(*paths: Path) -> Path:
-    """Write down where files come from, beside the first of them.
-
-    Args:
-        *paths: files of one name with different endings, just written.
-
-    Returns:
-        Path of the record, ``<name>.provenance.json``.
-    """
+    refuse_uncommitted(folder)
+    runs = {name: seconds for source in sources for name, seconds in source.runs.items()}
     record = {
-        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths},
-        "profile": ", ".join(sorted(_profiles)) or None,
-        "runs": {name: _runs[name] for name in sorted(_runs)},
+        "files": {name: checksum(content) for name, content in files.items()},
+        "profile": ", ".join(sorted({source.profile for source in sources if source.profile})) or None,
+        "models": dict(sorted(runs.items())),
         "environment": environment(),
-        "seconds": round(time.monotonic() - _began, 1),
+        "seconds": round(time.time() - psutil.Process().create_time(), 1),
     }
-    path = _record_of(paths[0])
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{MANIFEST}.lock"):
+        others = [other for other in _read(folder) if not other["files"].keys() & files.keys()]
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+        records = sorted([*others, record], key=lambda record: min(record["files"]))
+        write_atomically(folder / MANIFEST, (json.dumps(records, indent=2) + "\n").encode())
 
 
-def _record_of(path: Path) -> Path:
-    return path.with_name(path.stem + _ENDING)
+def _read(folder: Path) -> list[dict]:
+    """Records of a folder; none where it has no manifest.
+
+    Raises:
+        ValueError: the manifest is damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a list of records, got {error}; restore it, or delete it") from error
 
 
 def trace(path: Path) -> str:
@@ -115,34 +108,31 @@ def trace(path: Path) -> str:
     Raises:
         ValueError: there is no record of the file, or the file is not the one that the record is of.
     """
-    record_path = _record_of(path)
     if not path.is_file():
         raise ValueError(f"{path}: expected a figure or a table, got no such file")
-    try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-        wanted = record["files"][path.name]
-        content = path.read_bytes()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    record = next((record for record in _read(path.parent) if path.name in record["files"]), None)
+    if record is None:
         raise ValueError(
-            f"{path}: expected {record_path.name} beside it with a record of it, got {type(error).__name__}; only "
-            "what notebooks save has a record: run the one that makes it, `latentgeo reproduce --only NAME`"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != wanted:
-        raise ValueError(
-            f"{path}: expected the file with SHA-256 {wanted[:16]}…, of which {record_path.name} tells; the file has "
-            "been changed since; run the notebook that makes it"
+            f"{path}: expected a record of it in {path.parent / MANIFEST}, got none; only what notebooks save has a "
+            "record: run the one that makes it, `latentgeo reproduce --only NAME`"
         )
-    told = record["environment"]
-    versions = ", ".join(f"{name} {told[name]}" for name in ("python", *_PACKAGES) if name in told)
-    trained = sum(float(facts.get("seconds", 0.0)) for facts in record["runs"].values())
+    wanted = record["files"][path.name]
+    if checksum(path.read_bytes()) != wanted:
+        raise ValueError(
+            f"{path}: expected the file with SHA-256 {wanted[:16]}… that {MANIFEST} describes, but it has been changed "
+            "since; run the notebook that makes it"
+        )
+    told, models = record["environment"], record["models"]
+    versions = ", ".join(f"{name} {told[name]}" for name in ("python", *PACKAGES) if name in told)
+    trained = sum(seconds or 0.0 for seconds in models.values())
     lines = [
         f"{path.name}  SHA-256 {wanted}",
         f"commit    {told['commit'] or 'unknown'}{' with uncommitted changes' if told['dirty'] else ''}",
         f"profile   {record['profile'] or 'none'}",
         f"device    {told['device']}, {told['threads']} threads, {told['platform']}",
         f"versions  {versions}",
-        f"seconds   {record['seconds']:.0f} in the process that made it, {trained:.0f} of training in its models",
-        f"models    {len(record['runs'])}",
-        *(f"  {name}" for name in record["runs"]),
+        f"seconds   {record['seconds']:.0f} in the process until it was made, {trained:.0f} of training in its models",
+        f"models    {len(models)}",
+        *(f"  {name}" for name in models),
     ]
     return "\n".join(lines)

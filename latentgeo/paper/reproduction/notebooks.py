@@ -13,7 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
+
+from latentgeo.paper.environment import refuse_uncommitted
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.reproduction.verdict import MIME
 
@@ -41,25 +45,24 @@ class Outcome:
     memory: int = 0
 
 
-def find_notebooks(only: Sequence[str] = (), first: str | None = None, folder: Path | None = None) -> list[Path]:
-    """Notebooks in order of their number.
+def find_notebooks(only: Sequence[str] = (), first: str = "") -> list[Path]:
+    """Notebooks of the project in order of their number.
 
     Args:
         only: beginnings of the names that are wanted, such as ``"07"``; all by default.
         first: beginning of the name to begin at.
-        folder: where they are; ``notebooks/`` of the project by default.
 
     Raises:
-        ValueError: there is no notebook of such a name.
+        ValueError: there is no notebook, or none of such a name.
     """
-    folder = folder or project_root() / "notebooks"
-    everything = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    for wanted in (*only, *([] if first is None else [first])):
+    everything = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not everything:
+        raise ValueError(f"there are no notebooks in {project_root() / 'notebooks'}; run this from a checkout")
+    for wanted in (*only, first):
         if not any(path.name.startswith(wanted) for path in everything):
-            names = ", ".join(path.stem for path in everything) or f"none in {folder}"
+            names = ", ".join(path.stem for path in everything)
             raise ValueError(f"expected the beginning of a notebook's name, got {wanted!r}; there are: {names}")
-    begin = next((i for i, path in enumerate(everything) if path.name.startswith(first or "")), 0)
-    return [path for path in everything[begin:] if not only or any(path.name.startswith(wanted) for wanted in only)]
+    return [path for path in everything if path.name >= first and path.name.startswith(tuple(only) or "")]
 
 
 def check_parameters(notebooks: Sequence[Path], parameters: Mapping[str, object]) -> None:
@@ -92,9 +95,9 @@ def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> 
     began = time.perf_counter()
 
     def outcome(status: str, headline: str) -> Outcome:
-        return Outcome(path.stem, status, time.perf_counter() - began, headline, memory.peak)
+        return Outcome(path.stem, status, time.perf_counter() - began, headline, memory[0])
 
-    with _PeakMemory() as memory, log.open("w", encoding="utf-8") as printed:
+    with _peak_memory() as memory, log.open("w", encoding="utf-8") as printed:
         try:
             notebook = papermill.execute_notebook(
                 str(path),
@@ -116,45 +119,45 @@ def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> 
         except Exception as error:  # a kernel that died, was killed for memory, or never started
             printed.write(traceback.format_exc())
             return outcome(FAILED, f"{type(error).__name__}: {error}")
-    for cell in reversed(notebook.cells):
-        for shown in cell.get("outputs", []):
-            verdict = shown.get("data", {}).get(MIME)
-            if verdict is not None:
-                return outcome(verdict["status"], verdict["headline"])
-    return outcome(FAILED, "the notebook shows no verdict")
+    verdicts = shown(notebook, MIME)
+    if not verdicts:
+        return outcome(FAILED, "the notebook shows no verdict")
+    return outcome(verdicts[-1]["status"], verdicts[-1]["headline"])
 
 
-class _PeakMemory:
-    """Largest resident memory of the processes under this one, while the block lasts."""
+def shown(notebook: Any, mime: str) -> list[Any]:
+    """What the cells of a notebook show in one format, in order."""
+    outputs = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    return [data[mime] for data in outputs if mime in data]
 
-    def __enter__(self) -> _PeakMemory:
-        self.peak, self._over = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+@contextmanager
+def _peak_memory() -> Iterator[list[int]]:
+    """Largest resident memory of the processes under this one while the block lasts, in a list of this one number."""
+    peak, over = [0], threading.Event()
 
-    def _watch(self) -> None:
-        import psutil
-
-        while True:
+    def watch() -> None:
+        while not over.wait(_POLL):
             memory = 0
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
                     memory += process.memory_info().rss
-            self.peak = max(self.peak, memory)
-            if self._over.wait(_POLL):
-                return
+            peak[0] = max(peak[0], memory)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
 
 
 def reproduce(
     *,
     profile: str = "quick",
     only: Sequence[str] = (),
-    first: str | None = None,
+    first: str = "",
     keep_going: bool = False,
     parameters: Mapping[str, object] | None = None,
     output: Path,
@@ -176,19 +179,20 @@ def reproduce(
         What became of each, in order.
 
     Raises:
-        ValueError: an unknown notebook or parameter, or no job, before anything runs.
+        ValueError: an unknown notebook or parameter, no job, or a folder of committed results while sources have
+            uncommitted changes, before anything runs.
     """
     if jobs < 1:
         raise ValueError(f"jobs: expected at least one notebook at a time, got {jobs!r}")
     notebooks = find_notebooks(only, first)
-    if not notebooks:
-        raise ValueError(f"there are no notebooks in {project_root() / 'notebooks'}; run this from a checkout")
     chosen = {**(parameters or {}), "profile": profile}
     check_parameters(notebooks, chosen)
     folders = {
         variable: os.environ.get(variable) or str((output / name).resolve())
         for variable, name in (("LATENTGEO_FIGURES", "figures"), ("LATENTGEO_RESULTS", "results"))
     }
+    for folder in folders.values():
+        refuse_uncommitted(Path(folder))
     # Threads that wait by spinning make a busy machine ten times slower.
     with _environment(OMP_WAIT_POLICY="PASSIVE", **folders):
         outcomes = _run_all(notebooks, output, chosen, keep_going, min(jobs, len(notebooks)))
@@ -250,16 +254,14 @@ def read_outcomes(output: Path) -> list[Outcome]:
 @contextmanager
 def _environment(**variables: str) -> Iterator[None]:
     """Set environment variables, which the kernels inherit, inside the block."""
-    before = {name: os.environ.get(name) for name in variables}
+    before = dict(os.environ)
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in variables.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def format_table(outcomes: Sequence[Outcome]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
 from latentgeo.paper.paths import results_dir
-from latentgeo.paper.reproduction.manifest import write_record
+from latentgeo.paper.reproduction.manifest import Source, save_files
 
 MIME = "application/vnd.latentgeo.verdict+json"
 
@@ -46,16 +46,15 @@ class Verdict:
         return {"text/plain": str(self), MIME: payload}
 
 
-def save_table(table: pd.DataFrame, name: str) -> None:
+def save_table(table: pd.DataFrame, name: str, sources: Collection[Source]) -> None:
     """Save a table as CSV in the folder of results, with a record of where it comes from.
 
     Args:
         table: with an index that says nothing.
         name: file name without ending.
+        sources: the models that it shows, see :func:`latentgeo.paper.reproduction.manifest.save_files`.
     """
-    path = results_dir() / f"{name}.csv"
-    table.to_csv(path, index=False)
-    write_record(path)
+    save_files(results_dir(), {f"{name}.csv": table.to_csv(index=False).encode()}, sources)
 
 
 def percent(value: float, low: float | None = None, high: float | None = None) -> str:

@@ -23,7 +23,7 @@ def test_the_figure_shows_what_it_is_given(tmp_path, monkeypatch):
     lines = figure.axes[-1].get_lines()
     assert [len(line.get_xdata()) for line in lines[:2]] == [2, 3]
     assert lines[1].get_ydata().tolist() == [1.0, 1e-3, 1e-4]  # largest first
-    save(figure, "06")
+    save(figure, "06", [])
     assert (tmp_path / "06.pdf").stat().st_size > 1000
 
 

@@ -24,5 +24,5 @@ def test_the_figure_is_drawn_and_saved(tmp_path, monkeypatch):
     assert len(figure.axes) == 6
     assert all(ax.get_title(loc="left") for ax in figure.axes)
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in figure.axes[1:])
-    assert save(figure, "flatness") is figure
+    assert save(figure, "flatness", []) is figure
     assert all((tmp_path / f"flatness{ending}").stat().st_size > 1000 for ending in (".pdf", ".png"))

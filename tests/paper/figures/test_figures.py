@@ -53,8 +53,8 @@ def test_every_figure_can_be_drawn_and_saved(table, tmp_path, monkeypatch):
         "certificate": figures.calibration({"smooth": certified}),
     }
     for name, figure in drawn.items():
-        assert figures.save(figure, name) is figure
+        assert figures.save(figure, name, []) is figure
         assert all((tmp_path / f"{name}{ending}").stat().st_size > 1000 for ending in (".pdf", ".png"))
     before = (tmp_path / "cv.pdf").read_bytes()
-    figures.save(drawn["cv"], "cv")
+    figures.save(drawn["cv"], "cv", [])
     assert (tmp_path / "cv.pdf").read_bytes() == before  # the same figure is the same file

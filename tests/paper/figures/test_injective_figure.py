@@ -16,5 +16,5 @@ def test_the_figure_is_drawn_and_saved(tmp_path, monkeypatch):
     assert all(len(ax.images) == 9 for ax in figure.axes[:3])
     assert len(figure.axes[3].lines) == 4  # and zero
     assert len({line.get_linestyle() for line in figure.axes[3].lines[:2]}) == 2
-    assert save(figure, "collisions") is figure
+    assert save(figure, "collisions", []) is figure
     assert all((tmp_path / f"collisions{ending}").stat().st_size > 1000 for ending in (".pdf", ".png"))

@@ -40,7 +40,7 @@ def test_the_measures_of_every_space_are_printed_below_it(loop, labels, tmp_path
     for ax in below:
         assert {"1.2500", "90.00°", "6.5000", "2.5000", "180.00°", "13.0000"} <= set(_texts(ax))
         assert "7.7777" not in _texts(ax)  # the control: a number that no triangle has
-    assert figures.save(figure, "triangles") is figure
+    assert figures.save(figure, "triangles", []) is figure
     assert all((tmp_path / f"triangles{ending}").stat().st_size > 1000 for ending in (".pdf", ".png"))
 
 
@@ -66,5 +66,5 @@ def test_transport_and_curvature_are_drawn(loop, tmp_path, monkeypatch):
     assert titles[:3] == ["on the surface", *["chart\nturned by 90.0000°"] * 2]
     assert "Q  +1.0000" in _texts(figure.axes[3])
     assert {"A", "B", "C", "start", "end"} <= set(_texts(figure.axes[1]))
-    assert figures.save(figure, "transport") is figure
+    assert figures.save(figure, "transport", []) is figure
     assert (tmp_path / "transport.png").stat().st_size > 1000

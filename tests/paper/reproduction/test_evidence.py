@@ -17,25 +17,25 @@ def test_the_readme_shows_the_committed_results():
 def test_a_changed_number_makes_the_readme_stale(monkeypatch, tmp_path):
     rows = [Evidence("claim", "CV", 1.25, 0.5, 2.0, unit="%", note="S = 3"), Evidence("other", "x", 3e-9)]
     monkeypatch.setenv("LATENTGEO_RESULTS", str(tmp_path))
-    save_evidence(rows, "07_one")
+    save_evidence(rows, "07_one", [])
     before = with_evidence(f"a\n{evidence.BEGIN}\nold\n{evidence.END}\nb", read_evidence(tmp_path))
     assert before.startswith("a\n")
     assert before.endswith("\nb")
     assert "old" not in before
     assert "| claim | CV ([07](notebooks/07_one.ipynb)) | 1.25 % | [0.5, 2] % | – | S = 3 | reproduced |" in before
     assert with_evidence(before, read_evidence(tmp_path)) == before
-    save_evidence([Evidence("claim", "CV", 1.26, 0.5, 2.0, unit="%", note="S = 3"), rows[1]], "07_one")
+    save_evidence([Evidence("claim", "CV", 1.26, 0.5, 2.0, unit="%", note="S = 3"), rows[1]], "07_one", [])
     assert with_evidence(before, read_evidence(tmp_path)) != before
 
 
 def test_rows_come_back_as_they_were_saved_in_the_order_of_the_notebooks(monkeypatch, tmp_path):
     monkeypatch.setenv("LATENTGEO_RESULTS", str(tmp_path))
-    save_evidence([Evidence("b", "y", math.nan, status="needs data")], "09_two")
-    save_evidence([Evidence("a", "x", 1 / 3, tolerance=1e-6)], "07_one")
+    save_evidence([Evidence("b", "y", math.nan, status="needs data")], "09_two", [])
+    save_evidence([Evidence("a", "x", 1 / 3, tolerance=1e-6)], "07_one", [])
     table = read_evidence(tmp_path)
     assert table["notebook"].tolist() == ["07_one", "09_two"]
     assert table["value"][0] == 1 / 3
-    assert (tmp_path / "07_one_evidence.provenance.json").exists()
+    assert (tmp_path / "MANIFEST.json").exists()
     assert "| b | y ([09](notebooks/09_two.ipynb)) | – | – | – |  | needs data |" in format_evidence(table)
     assert read_evidence(tmp_path / "none").empty
 

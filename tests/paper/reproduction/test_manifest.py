@@ -1,67 +1,153 @@
+"""Records of figures and tables: whose they are, what two processes or a kill do to them, and the committed ones."""
+
 import json
-import subprocess
+import multiprocessing
+import os
+import time
 
 import pandas as pd
 import pytest
 
 import latentgeo as lg
 from latentgeo.paper import cli
-from latentgeo.paper.reproduction import manifest
+from latentgeo.paper.environment import environment
+from latentgeo.paper.paths import project_root
+from latentgeo.paper.reproduction.manifest import MANIFEST, Models, save_files, trace
 from latentgeo.paper.reproduction.verdict import save_table
+from latentgeo.paper.store import checksum
 
 SHORT = lg.paper.TrainingConfig(epochs=1, batch_size=64, learning_rate=4e-3, warmup_steps=10)
+OWN = Models("paper", {"mine-seed0": None})
+
+
+def _records(folder):
+    """Records of a folder by the name of each file."""
+    return {name: record for record in json.loads((folder / MANIFEST).read_bytes()) for name in record["files"]}
 
 
 @pytest.fixture
-def table(tmp_path, monkeypatch):
-    monkeypatch.setenv("LATENTGEO_RESULTS", str(tmp_path))
-    monkeypatch.setattr(manifest, "_runs", {})
-    monkeypatch.setattr(manifest, "_profiles", set())
-    study = lg.paper.Study(
-        "digits", "mlp", seeds=1, pairs=2, latent_dim=2, decoders=2, training=SHORT, store=tmp_path / "s"
+def study(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTGEO_RESULTS", str(tmp_path / "results"))
+    return lg.paper.Study(
+        "digits", "mlp", seeds=2, pairs=2, latent_dim=2, decoders=2, training=SHORT, store=tmp_path / "s"
     )
-    save_table(study.run(workers=0, progress=False), "distances")
-    return tmp_path / "distances.csv"
 
 
-def test_a_table_is_traced_to_models_code_and_machine(table, capsys):
-    assert cli.main(["trace", str(table)]) == 0
+def test_a_record_lists_the_models_of_its_artefact_and_no_others(study, tmp_path):
+    table = study.run(workers=0, progress=False)
+    save_table(table, "both", sources=[study])
+    save_table(table[table["seed"] == 1], "one", sources=[study.only(1), OWN])
+    save_table(table.head(0), "none", sources=[])
+    records = _records(tmp_path / "results")
+    folders = sorted(path.name for path in (tmp_path / "s").glob("digits-*"))
+    assert list(records["both.csv"]["models"]) == folders
+    assert min(records["both.csv"]["models"].values()) > 0
+    assert list(records["one.csv"]["models"]) == [*(name for name in folders if "-seed1-" in name), "mine-seed0"]
+    assert records["none.csv"]["models"] == {}
+    profiles = {name: record["profile"] for name, record in records.items()}
+    assert profiles == {"both.csv": "quick", "one.csv": "paper, quick", "none.csv": None}
+
+
+def test_models_that_are_not_trained_are_not_recorded(study, tmp_path):
+    with pytest.raises(ValueError, match=r"expected a trained model, got none in .*digits-mlp-seed0"):
+        save_table(pd.DataFrame(), "early", sources=[study])
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_table_is_traced_to_models_code_and_machine(study, tmp_path, capsys):
+    study.trained(0)
+    save_table(pd.DataFrame({"a": [1]}), "traced", sources=[study.only(0)])
+    assert cli.main(["trace", str(tmp_path / "results" / "traced.csv")]) == 0
     told = capsys.readouterr().out
-    (folder,) = (path.name for path in (table.parent / "s").glob("digits-*"))
+    (folder,) = (path.name for path in (tmp_path / "s").glob("digits-*"))
+    assert "models    1\n" in told
     assert folder in told
-    assert f"torch {manifest.environment()['torch']}" in told
+    assert f"torch {environment()['torch']}" in told
     assert "profile   quick" in told
-    record = json.loads((table.parent / "distances.provenance.json").read_text())
-    assert record["environment"]["commit"] is None or record["environment"]["commit"] in told
-    assert record["runs"][folder]["seconds"] > 0
+    commit = _records(tmp_path / "results")["traced.csv"]["environment"]["commit"]
+    assert commit is None or commit in told
 
 
-def test_a_file_that_was_changed_or_has_no_record_is_not_traced(table, capsys):
-    other = table.with_name("other.csv")
-    pd.DataFrame({"a": [1]}).to_csv(other)
+def test_a_file_that_was_changed_or_has_no_record_is_not_traced(tmp_path, capsys):
+    save_files(tmp_path, {"a.csv": b"1\n"}, [])
+    path, other = tmp_path / "a.csv", tmp_path / "other.csv"
+    other.write_text("1\n")
     assert cli.main(["trace", str(other)]) == 2
     assert "latentgeo reproduce --only" in capsys.readouterr().err
-    assert cli.main(["trace", str(other.with_name("none.pdf"))]) == 2
+    assert cli.main(["trace", str(tmp_path / "none.pdf")]) == 2
     assert "no such file" in capsys.readouterr().err
-    table.write_text(table.read_text() + "9\n")
+    path.write_text("1\n9\n")
     with pytest.raises(ValueError, match="has been changed since"):
-        manifest.trace(table)
+        trace(path)
+    save_files(tmp_path, {"a.csv": b"1\n9\n"}, [OWN])  # written again, it has one record
+    assert "mine-seed0" in trace(path)
+    (tmp_path / MANIFEST).write_text("<<<<<<<\n")
+    with pytest.raises(ValueError, match=r"MANIFEST.json: expected a list of records"):
+        trace(path)
 
 
-def test_results_do_not_count_as_changes_of_the_code_and_sources_do(tmp_path, monkeypatch):
-    def git(*arguments):
-        subprocess.run(["git", "-C", tmp_path, *arguments], check=True, capture_output=True)
+def _write_many(folder, name, count, barrier):
+    barrier.wait(60)
+    for i in range(count):
+        save_files(folder, {f"{name}{i}.csv": f"{i}\n".encode() * 1000}, [OWN])
 
-    files = [tmp_path / name for name in ("module.py", "figures/a.png", "data/results/a.csv")]
-    for path in files:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("first")
-    git("init")
-    git("add", ".")
-    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "first")
-    monkeypatch.setattr(manifest, "project_root", lambda: tmp_path)
-    dirty = []
-    for path in reversed(files):
-        path.write_text("second")
-        dirty.append(manifest._commit.__wrapped__()["dirty"])
-    assert dirty == [False, False, True]
+
+def _writers(folder, names, count):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(len(names) + 1)
+    writers = [context.Process(target=_write_many, args=(folder, name, count, barrier)) for name in names]
+    for writer in writers:
+        writer.start()
+    barrier.wait(60)
+    return writers
+
+
+def test_two_processes_that_write_at_once_lose_nothing(tmp_path):
+    for writer in _writers(tmp_path, "ab", 20):
+        writer.join(60)
+        assert writer.exitcode == 0
+    records = _records(tmp_path)
+    assert sorted(records) == sorted(f"{name}{i}.csv" for name in "ab" for i in range(20))
+    assert all(
+        records[path.name]["files"] == {path.name: checksum(path.read_bytes())} for path in tmp_path.glob("*.csv")
+    )
+
+
+def test_a_writer_that_is_killed_leaves_a_whole_manifest_to_go_on_from(tmp_path):
+    (writer,) = _writers(tmp_path, "a", 10_000)
+    while not (tmp_path / "a9.csv").exists():
+        time.sleep(0.01)
+    writer.kill()
+    writer.join()
+    before = _records(tmp_path)
+    assert len(before) >= 9
+    save_files(tmp_path, {"b.csv": b""}, [])
+    assert _records(tmp_path).keys() == before.keys() | {"b.csv"}
+
+
+def test_a_manifest_is_replaced_or_left_as_it_was(tmp_path, monkeypatch):
+    save_files(tmp_path, {"a.csv": b"1"}, [])
+    replace = os.replace
+
+    def full(source, target):
+        if target.name == MANIFEST:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", full)
+    before = (tmp_path / MANIFEST).read_bytes()
+    with pytest.raises(OSError, match="No space"):
+        save_files(tmp_path, {"b.csv": b"1"}, [])
+    assert (tmp_path / MANIFEST).read_bytes() == before
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("folder", ["figures", "data/results"])
+def test_every_committed_figure_and_table_has_a_record_of_its_bytes(folder):
+    folder = project_root() / folder
+    files = {path.name: path for path in folder.iterdir() if path.suffix in (".pdf", ".png", ".csv")}
+    records = _records(folder)
+    assert records.keys() == files.keys()
+    for name, path in files.items():
+        assert records[name]["files"][name] == checksum(path.read_bytes()), name
+        assert f"models    {len(records[name]['models'])}\n" in trace(path) + "\n"

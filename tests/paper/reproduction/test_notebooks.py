@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from latentgeo.paper import cli
+from latentgeo.paper import cli, environment
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.reproduction import evidence
 from latentgeo.paper.reproduction import notebooks as module
@@ -159,6 +159,16 @@ def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(noteb
         file.write_text(content)
         assert cli.main(["reproduce", "--parameters", str(file)]) == 2
         assert message in capsys.readouterr().err
+    assert not (tmp_path / "build").exists()
+
+
+def test_committed_folders_are_refused_before_anything_runs(notebooks, tmp_path, monkeypatch, capsys):
+    _notebook(notebooks, "00_ok", VERDICT)
+    monkeypatch.setattr(environment, "project_root", lambda: tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))  # so that there is no commit
+    monkeypatch.setenv("LATENTGEO_FIGURES", str(tmp_path / "figures"))
+    assert cli.main(["reproduce"]) == 2
+    assert "expected sources without uncommitted changes" in capsys.readouterr().err
     assert not (tmp_path / "build").exists()
 
 
