@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from latentgeo.adapters.model import latent_model
+from latentgeo.agreement.pairs import measure_pairs
 from latentgeo.explorer.decoded import Pictures
 from latentgeo.explorer.labels import classes
 from latentgeo.explorer.plane import latent_plane
-from latentgeo.explorer.selection import Selection, measure
+from latentgeo.explorer.selection import Selection
+from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, flat_decoder
 from latentgeo.geometry.metric import volume_element
 
@@ -103,9 +105,8 @@ class Explorer:
 
         Returns:
             The geodesic, equal to that of :func:`latentgeo.geodesic`, as ``geodesic``; its ``length`` (data units),
-            ``error`` (estimated, relative) and ``converged``; the straight line and its length, the distance of the
-            reconstructions (``chord``) and of the codes (``euclidean``); and both curves decoded. A geodesic that did
-            not converge is no error, and is not warned of.
+            ``error`` (estimated, relative) and ``converged``; this and the other ``distances`` as a table; and the
+            geodesic and the straight line decoded. A geodesic that did not converge is no error, and is not warned of.
 
         Raises:
             IndexError: there is no such row.
@@ -116,7 +117,7 @@ class Explorer:
             >>> found = view.select(0, 1)
             >>> found
             Selection(rows 0 and 1, geodesic 10.00 ± 0 %, converged)
-            >>> found.length, found.euclidean
+            >>> found.length, float(found.distances["value"]["euclidean"])
             (10.0, 5.0)
         """
         i, j = int(i), int(j)
@@ -124,9 +125,11 @@ class Explorer:
             raise IndexError(f"select: expected rows of the data from 0 to {len(self.codes) - 1}, got {i} and {j}")
         if i == j:
             raise ValueError(f"select: expected two different points, got row {i} twice")
-        found, straight, distances = measure(self.model.decoder, self.codes[[i, j]], self.segments, self.tol)
+        ends = self.codes[[i]], self.codes[[j]]
+        table, found = measure_pairs(self.model.decoder, *ends, segments=self.segments, tol=self.tol)
+        straight = straight_line(*ends, self.segments)[0]
         decoded = self.pictures(torch.cat([found.points[0], straight])).split(self.segments + 1)
-        return Selection((i, j), found, straight, **distances, decoded=decoded[0], decoded_straight=decoded[1])
+        return Selection((i, j), table.set_index("method"), found, straight, *decoded)
 
     @functools.cached_property
     def places(self) -> np.ndarray:
