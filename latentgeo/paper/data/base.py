@@ -62,6 +62,11 @@ class Dataset:
         """Shape of one image (channels, height, width), or of one cell (genes,)."""
         return tuple(self.train.shape[1:])
 
+    @property
+    def everything(self) -> Tensor:
+        """Images of all parts, one part after another: training, validation, test."""
+        return torch.cat([self.train, self.validation, self.test])
+
     def __repr__(self) -> str:
         """Name, sizes and image shape, not the pixels."""
         sizes = f"train={len(self.train)}, validation={len(self.validation)}, test={len(self.test)}"

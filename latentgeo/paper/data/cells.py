@@ -58,5 +58,4 @@ def all_cells(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
 
     They stand in the order of the parts, not in that of the atlas: do not put them beside an AnnData's own columns.
     """
-    cells = torch.cat([dataset.train, dataset.validation, dataset.test])
-    return cells, torch.cat([dataset.train_labels, dataset.validation_labels, dataset.test_labels])
+    return dataset.everything, torch.cat([dataset.train_labels, dataset.validation_labels, dataset.test_labels])
