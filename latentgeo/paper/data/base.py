@@ -84,6 +84,34 @@ def folders(name: str, *further: Path) -> list[Path]:
     return [*([Path(own) / name] if own else []), data_dir() / name, *further]
 
 
+def download(url: str, known_hash: str, folder: Path, ways: str) -> Path:
+    """Fetch one file with a progress bar, and check it.
+
+    Args:
+        url: of the file.
+        known_hash: its checksum, as ``"sha256:…"`` or ``"md5:…"``.
+        folder: where it goes.
+        ways: to get the data, the end of the message.
+
+    Raises:
+        MissingDataError: it could not be downloaded, or is not the file that was published.
+    """
+    import pooch
+
+    name = url.rpartition("/")[2]
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=60)
+    try:
+        return Path(pooch.retrieve(url, known_hash, fname=name, path=folder, downloader=downloader))
+    except (OSError, ValueError) as error:
+        raise MissingDataError(f"{name} could not be downloaded ({error}). {ways}") from error
+
+
+def dealt(x: Tensor, labels: Tensor, **parts: Tensor | slice) -> dict[str, Tensor]:
+    """Fields of :class:`Dataset`: images and labels of each part, by the indices of its images."""
+    fields = {part: x[index] for part, index in parts.items()}
+    return fields | {f"{part}_labels": labels[index] for part, index in parts.items()}
+
+
 def images(pixels: np.ndarray, brightest: float = 255.0) -> Tensor:
     """Grey images of shape (n, height, width) as float32 in [0, 1], shape (n, 1, height, width)."""
     return torch.from_numpy(pixels.astype(np.float32) / brightest).unsqueeze(1)
