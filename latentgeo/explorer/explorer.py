@@ -38,14 +38,36 @@ _CANDIDATES = 500  # points of a class among which its medoid is looked for
 
 
 class Explorer:
-    r"""A model's latent space with the geodesic between any two data points; made by :func:`explore`.
+    r"""Look around in a model's latent space: click two points, see the geodesic between them and what it decodes to.
 
-    As the value of a notebook's cell it is shown as a widget; also as a picture of two chosen points, which is all that
-    is left where no kernel runs (on a web page) or nobody is there to click (notebooks run in batch). In a script
-    :meth:`select` measures a pair, and :meth:`figure` draws it. Nothing is written to the model.
+    Shown are the codes of the data over the log volume element :math:`\log \sqrt{\det G(z)}`; of two points that are
+    clicked the geodesic (solid) and the straight line (dashed), both decoded, and the distances with their
+    certificates. A third click starts again. In a notebook that is run in batch, exported or shown on a web page it is
+    a picture of two points chosen beforehand. Nothing is written to the model. From a script, save the picture of rows
+    0 and 5 by
+
+    ``lg.explore(model, x).figure(0, 5).savefig("pair.png")``
+
+    Flat vectors of pixels, where the data are flat too, are drawn as curves of features. To see images, say their
+    shape, such as one channel of 8 by 8 pixels: ``show=lambda z: model.decode(z).view(-1, 1, 8, 8)``.
 
     Args:
-        model, data, labels, class_names, axes, kind, feature_names, show, segments, tol: as for :func:`explore`.
+        model: what :func:`latentgeo.latent_model` takes: a VAE, a :class:`latentgeo.LatentModel`, a pair
+            ``(encode, decoder)``, or an object with the methods ``encode`` and ``decode``.
+        data: what the encoder takes, shape (n, *event); at most 3,000 rows of it, evenly spaced, are drawn.
+        labels: class of each row, integers or names, at most 30 different ones.
+        class_names: names of the classes 0, 1, …, for integer labels.
+        axes: the two latent coordinates that are shown, or ``"pca"`` for the first two principal axes of the codes; by
+            default the coordinates for d = 2, else the principal axes. The background is then that of the plane of
+            these axes through the mean of the codes: the log area element.
+        kind: how decoded points are drawn: ``"images"`` (film strips), ``"features"`` (lines of the six that change
+            most along the curves), or ``"auto"`` to tell by their shape.
+        feature_names: names of the features, as many as the decoder gives.
+        show: latent points (B, d) -> what is drawn instead of the decoder's output, for instance images from a flat
+            vector, or expression where the decoder gives what distances are measured in. Of an ensemble the mean of its
+            decoders is drawn by default.
+        segments: N of the curves, even and at least 4.
+        tol: tolerance of the geodesics, see :func:`latentgeo.geodesic`.
 
     Attributes:
         model: the model, a :class:`latentgeo.LatentModel`.
@@ -56,6 +78,18 @@ class Explorer:
         shown: rows of the data that are drawn.
         segments: N of the curves.
         tol: tolerance of the geodesics.
+
+    Raises:
+        TypeError, ValueError: the model is none, or data, labels or what is decoded do not fit; the message says what
+            was expected.
+
+    Example:
+        >>> paraboloid = lambda z: torch.cat([z, z.square().sum(1, keepdim=True)], 1)
+        >>> view = explore((lambda x: x[:, :2], paraboloid), torch.tensor([[0.0, 0, 0], [1, 0, 1], [0, 1, 1]]).double())
+        >>> view
+        Explorer('model', 3 points, d = 2)
+        >>> round(view.select(0, 1).length, 3)  # an arc of a parabola
+        1.479
     """
 
     def __init__(
@@ -277,73 +311,4 @@ def _clickable() -> bool:
     return bool(asked.get("content", {}).get("allow_stdin", True))
 
 
-def explore(
-    model: object,
-    data: Tensor | np.ndarray,
-    *,
-    labels: Sequence[object] | np.ndarray | Tensor | None = None,
-    class_names: Sequence[str] | None = None,
-    axes: Sequence[int] | str | None = None,
-    kind: str = "auto",
-    feature_names: Sequence[str] | None = None,
-    show: Decoder | None = None,
-    segments: int = 16,
-    tol: float = 1e-4,
-) -> Explorer:
-    r"""Look around in a model's latent space: click two points, see the geodesic between them and what it decodes to.
-
-    Shown are the codes of the data over the log volume element :math:`\log \sqrt{\det G(z)}`; of two points that are
-    clicked the geodesic (solid) and the straight line (dashed), both decoded, and the distances with their
-    certificates. A third click starts again. In a notebook that is run in batch, exported or shown on a web page it is
-    a picture of two points chosen beforehand. From a script, save the picture of rows 0 and 5 by
-
-    ``lg.explore(model, x).figure(0, 5).savefig("pair.png")``
-
-    Flat vectors of pixels, where the data are flat too, are drawn as curves of features. To see images, say their
-    shape, such as one channel of 8 by 8 pixels: ``show=lambda z: model.decode(z).view(-1, 1, 8, 8)``.
-
-    Args:
-        model: what :func:`latentgeo.latent_model` takes: a VAE, a :class:`latentgeo.LatentModel`, a pair
-            ``(encode, decoder)``, or an object with the methods ``encode`` and ``decode``.
-        data: what the encoder takes, shape (n, *event); at most 3,000 rows of it, evenly spaced, are drawn.
-        labels: class of each row, integers or names, at most 30 different ones.
-        class_names: names of the classes 0, 1, …, for integer labels.
-        axes: the two latent coordinates that are shown, or ``"pca"`` for the first two principal axes of the codes; by
-            default the coordinates for d = 2, else the principal axes. The background is then that of the plane of
-            these axes through the mean of the codes: the log area element.
-        kind: how decoded points are drawn: ``"images"`` (film strips), ``"features"`` (lines of the six that change
-            most along the curves), or ``"auto"`` to tell by their shape.
-        feature_names: names of the features, as many as the decoder gives.
-        show: latent points (B, d) -> what is drawn instead of the decoder's output, for instance images from a flat
-            vector, or expression where the decoder gives what distances are measured in. Of an ensemble the mean of its
-            decoders is drawn by default.
-        segments: N of the curves, even and at least 4.
-        tol: tolerance of the geodesics, see :func:`latentgeo.geodesic`.
-
-    Returns:
-        The view, an :class:`Explorer`; its ``select(i, j)`` answers as the widget does, its ``figure(i, j)`` draws it.
-
-    Raises:
-        TypeError, ValueError: the model is none, or data, labels or what is decoded do not fit; the message says what
-            was expected.
-
-    Example:
-        >>> paraboloid = lambda z: torch.cat([z, z.square().sum(1, keepdim=True)], 1)
-        >>> view = explore((lambda x: x[:, :2], paraboloid), torch.tensor([[0.0, 0, 0], [1, 0, 1], [0, 1, 1]]).double())
-        >>> view
-        Explorer('model', 3 points, d = 2)
-        >>> round(view.select(0, 1).length, 3)  # an arc of a parabola
-        1.479
-    """
-    return Explorer(
-        model,
-        data,
-        labels=labels,
-        class_names=class_names,
-        axes=axes,
-        kind=kind,
-        feature_names=feature_names,
-        show=show,
-        segments=segments,
-        tol=tol,
-    )
+explore = Explorer  # what is done with it

@@ -364,12 +364,12 @@ def test_in_a_script_a_pair_is_chosen_and_its_picture_saved(tmp_path):
     decoder = nn.Linear(2, 36)
     model = (lambda x: x[:, :2], decoder)
     view = lg.explore(model, x.flatten(1))
-    assert isinstance(view, lg.Explorer)
+    assert isinstance(view, lg.explore)
     assert view.pictures.kind == "features"
     view = lg.explore(model, x.flatten(1), show=lambda z: decoder(z).view(-1, 1, 6, 6))  # flat pixels as images
     assert view.pictures.kind == "images"
     view.figure(0, 5).savefig(tmp_path / "pair.png")
     assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
-    text = pydoc.plain(pydoc.render_doc(lg.Explorer))
+    text = pydoc.plain(pydoc.render_doc(lg.explore))
     assert all(each in text for each in ("select(self, i", "figure(self, i", "savefig"))
     assert 'figure(0, 5).savefig("pair.png")' in lg.explore.__doc__
