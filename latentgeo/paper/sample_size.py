@@ -29,7 +29,7 @@ from latentgeo.paper.paths import runs_dir
 from latentgeo.paper.profiles import NOISE, RunConfig
 from latentgeo.paper.reproduction.manifest import used_profile
 from latentgeo.paper.store import RunStore
-from latentgeo.paper.study import Sweep
+from latentgeo.paper.study import Sweep, checked_seeds
 from latentgeo.paper.torus import NOISE as TORUS_NOISE
 from latentgeo.paper.torus import torus_dataset
 
@@ -169,10 +169,7 @@ class SampleSizeStudy(Sweep):
                 f"series: expected one of {', '.join(SERIES)}, and halves for the torus only, got {self.series!r} for "
                 f"{self.dataset}"
             )
-        seeds = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(int(seed) for seed in self.seeds)
-        sizes = tuple(int(n) for n in self.sizes)
-        if len(set(seeds)) < max(2, len(seeds)) or min(seeds) < 0:
-            raise ValueError(f"seeds: expected at least two, all different and at least 0, got {self.seeds!r}")
+        seeds, sizes = checked_seeds(self.seeds, least=2), tuple(int(n) for n in self.sizes)
         if not sizes or sorted(set(sizes)) != list(sizes) or sizes[0] < 1:
             raise ValueError(f"sizes: expected increasing numbers of at least 1, got {self.sizes!r}")
         if not 1 <= self.epochs <= self.steps:
@@ -206,14 +203,8 @@ class SampleSizeStudy(Sweep):
     def config(self, n: int, seed: int) -> RunConfig:
         """Configuration of one model."""
         _, epochs = self.schedule(n)
-        training = TrainingConfig(
-            epochs=epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            warmup_steps=self.warmup_steps,
-            half_life=self.half_life,
-            patience=epochs,
-        )
+        own = ("batch_size", "learning_rate", "warmup_steps", "half_life")
+        training = TrainingConfig(epochs, patience=epochs, **{name: getattr(self, name) for name in own})
         return RunConfig(
             dataset=self.dataset, architecture="mlp", seed=seed, training=training, **_NETWORK[self.dataset]
         )

@@ -36,6 +36,18 @@ _SCHEMA = 4  # raise it whenever the same model would give other distances
 _BLOCK = 50  # pairs that one job measures
 
 
+def checked_seeds(seeds: int | Sequence[int], least: int) -> tuple[int, ...]:
+    """The seeds themselves, or as many as are asked for, from 0.
+
+    Raises:
+        ValueError: they are too few, or not different, or negative.
+    """
+    found = tuple(range(seeds)) if isinstance(seeds, int | np.integer) else tuple(int(seed) for seed in seeds)
+    if len(set(found)) < max(least, len(found)) or min(found) < 0:
+        raise ValueError(f"seeds: expected at least {least}, all different and at least 0, got {seeds!r}")
+    return found
+
+
 class Sweep:
     """Models that differ in a few numbers, such as their seed, and what is measured under each; kept in a run store.
 
@@ -197,9 +209,6 @@ class Study(Sweep):
         if self.profile not in PROFILES:
             raise ValueError(f"profile: expected one of {', '.join(PROFILES)}, got {self.profile!r}")
         seeds = SEEDS[self.profile] if self.seeds is None else self.seeds
-        seeds = tuple(range(seeds)) if isinstance(seeds, int | np.integer) else tuple(int(seed) for seed in seeds)
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError(f"seeds: expected a positive number, or different seeds of at least 0, got {self.seeds!r}")
         if self.pairs < 1 or self.decoders < 1 or (self.latent_dim is not None and self.latent_dim < 1):
             raise ValueError(
                 "pairs, decoders and latent_dim: expected at least 1, got "
@@ -211,7 +220,7 @@ class Study(Sweep):
             raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         fill = {
             "model": model,
-            "seeds": seeds,
+            "seeds": checked_seeds(seeds, least=1),
             "latent_dim": self.latent_dim or LATENT_DIM[self.dataset],
             "activation": self.activation or ACTIVATION[self.dataset],
             "training": self.training or preset,

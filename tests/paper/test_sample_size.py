@@ -160,7 +160,7 @@ def test_every_size_gets_the_same_number_of_steps(tmp_path):
         ({"sizes": (160, 16)}, "increasing"),
         ({"sizes": ()}, "increasing"),
         ({"sizes": (100,)}, "choose sizes that divide"),
-        ({"seeds": 1}, "at least two"),
+        ({"seeds": 1}, "at least 2"),
         ({"seeds": (0, 0)}, "all different"),
         ({"epochs": 30}, "epochs"),
         ({"series": "thirds"}, "series"),

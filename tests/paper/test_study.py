@@ -232,9 +232,9 @@ def test_the_profile_chooses_what_is_not_said():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seeds": 0}, "seeds: expected a positive number"),
-        ({"seeds": [1, 1]}, "different seeds"),
-        ({"seeds": [-1]}, "different seeds"),
+        ({"seeds": 0}, "seeds: expected at least 1"),
+        ({"seeds": [1, 1]}, "all different"),
+        ({"seeds": [-1]}, "at least 0"),
         ({"pairs": 0}, "at least 1"),
         ({"decoders": 0}, "at least 1"),
         ({"profile": "fast"}, "profile: expected one of quick, evidence, paper"),
