@@ -19,8 +19,6 @@ from latentgeo.paper.data import (
 )
 from latentgeo.paper.data.base import DataError, Dataset, MissingDataError
 
-__all__ = ["DATASETS", "DataError", "Dataset", "MissingDataError", "fetch_dataset", "load_dataset"]
-
 # Each module has load() -> Dataset, which never downloads, and where files are to be got fetch(report).
 _MODULES: dict[str, ModuleType] = {
     "celeba": celeba,

@@ -18,28 +18,3 @@ from latentgeo.paper.figures.triangles import (
     geodesic_triangles,
     transport_and_curvature,
 )
-
-__all__ = [
-    "FieldView",
-    "TransportView",
-    "TriangleView",
-    "agreement",
-    "broken_assumptions",
-    "calibration",
-    "collisions",
-    "cv_histogram",
-    "ensembles",
-    "error_against_time",
-    "flatness",
-    "geodesic_triangles",
-    "identifiability",
-    "latent_spaces",
-    "power",
-    "reliabilities",
-    "reliability",
-    "sample_size",
-    "save",
-    "scaling",
-    "transport_and_curvature",
-    "two_models",
-]
