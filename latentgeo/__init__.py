@@ -66,7 +66,7 @@ _LAZY = {
     "adapters.anndata": ["geodesic_neighbors", "geodesic_distances"],
     "adapters.scvi": ["from_scvi"],
     "adapters.autoencoder": ["from_autoencoder_kl"],
-    "explorer": ["explore", "Explorer"],
+    "explorer": ["explore"],
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}
 _MODULES = {"reliability": "agreement.reliability", "paper": "paper"}

@@ -35,7 +35,7 @@ def test_the_site_builds_without_a_warning_or_a_broken_link(tmp_path):
     pages = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
     assert {"index.html", "CONTRIBUTING.html", "api/metric.html", "notebooks/00_start_here.html"} <= pages
     reference = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "api").glob("*.html"))
-    places = {name: f"{getattr(lg, name).__module__}.{name}" for name in lg.__all__}
+    places = {name: f"{getattr(lg, name).__module__}.{getattr(lg, name).__qualname__}" for name in lg.__all__}
     missing = [name for name, place in places.items() if f'id="{place}"' not in reference]
     assert missing == []
     assert not re.search(r":(func|class|meth|mod|math):", reference)

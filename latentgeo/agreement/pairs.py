@@ -1,18 +1,21 @@
-r"""Distances between test images under one trained model, by every method that is compared.
+r"""Every distance of a pair under one trained model: its value, how far to trust it, and whether it is identified.
 
 ============================ ==============================================================  ==========
-method                       value for a pair with posterior means a, b                      identified
+method                       value for a pair with latent codes a, b                         identified
 ============================ ==============================================================  ==========
 ``euclidean``                :math:`\|a - b\|` in latent space                               no
-``geodesic``                 geodesic distance, expected metric over the K decoders          yes
-``geodesic_one_decoder``     geodesic distance under decoder 0 alone                         yes
-``straight_line``            pull-back length of the straight latent line, expected metric   no
-``ambient_chord``            :math:`\|F(b) - F(a)\|` with the ensemble as one decoder        yes
+``geodesic``                 geodesic distance; of K decoders, under their expected metric   yes
+``geodesic_one_decoder``     geodesic distance under decoder 0 of them alone                 yes
+``straight_line``            pull-back length of the straight latent line                    no
+``ambient_chord``            :math:`\|f(b) - f(a)\|`, K decoders as one                      yes
 ``data``                     :math:`\|x_a - x_b\|`, the same under every model               no model
 ============================ ==============================================================  ==========
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -21,11 +24,23 @@ from torch import Tensor
 
 from latentgeo.adapters.arrays import as_images
 from latentgeo.geometry.curve import chord_length, richardson, straight_line
-from latentgeo.geometry.geodesic.solve import geodesic
+from latentgeo.geometry.decoder import Decoder, DecoderLike
+from latentgeo.geometry.geodesic.energy import energy_of
+from latentgeo.geometry.geodesic.result import Geodesic
+from latentgeo.geometry.geodesic.solve import Options, solve
 
-METHODS = ("euclidean", "geodesic", "geodesic_one_decoder", "straight_line", "ambient_chord", "data")
+METHOD_NAMES = {
+    "euclidean": "Euclidean",
+    "geodesic": "geodesic",
+    "geodesic_one_decoder": "geodesic (one decoder)",
+    "straight_line": "straight latent line",
+    "ambient_chord": "chord in data space",
+    "data": "distance of the data",
+}
+METHODS = tuple(METHOD_NAMES)
+IDENTIFIED = ("geodesic", "geodesic_one_decoder", "ambient_chord")
 PAIR_SEED = 101
-_LINE_SEGMENTS = 64
+_ENTRIES = 2**24  # numbers of decoded points held at a time
 
 
 def draw_pairs(images: int, pairs: int, seed: int = PAIR_SEED) -> tuple[np.ndarray, np.ndarray]:
@@ -60,59 +75,108 @@ def draw_pairs(images: int, pairs: int, seed: int = PAIR_SEED) -> tuple[np.ndarr
     return start, end
 
 
-def pair_distances(
-    model: object,
+def rows_at_once(f: Decoder, like: Tensor) -> int:
+    """How many latent points to decode at a time, so that their images (B, D) stay within 2^24 numbers."""
+    with torch.no_grad():
+        return max(1, _ENTRIES // f(like[:1]).shape[1])
+
+
+def tidy(columns: Mapping[str, Sequence[Tensor]]) -> pd.DataFrame:
+    """One row for each method and pair.
+
+    Args:
+        columns: by method its values, whether they converged and, where it is known, their relative errors, each of
+            shape (P,).
+
+    Returns:
+        ``pair``, ``method``, ``value``, ``converged`` and, where it is known, ``error``.
+    """
+    names = ("value", "converged", "error")
+    parts = []
+    for method, of in columns.items():
+        arrays = {name: column.detach().cpu().numpy() for name, column in zip(names, of, strict=False)}
+        parts.append(pd.DataFrame({"pair": np.arange(len(of[0])), "method": method} | arrays))
+    table = pd.concat(parts, ignore_index=True)
+    return table.astype({name: float for name in ("value", "error") if name in table})
+
+
+def measure_pairs(
+    decoder: DecoderLike,
     start: Tensor,
     end: Tensor,
     *,
-    segments: int = 16,
-    tol: float = 1e-4,
-    line_segments: int = _LINE_SEGMENTS,
-) -> pd.DataFrame:
-    """Distances between pairs of images by every method of this module.
+    data: tuple[Tensor, Tensor] | None = None,
+    one_decoder: DecoderLike | None = None,
+    line_segments: int = 64,
+    **options: Unpack[Options],
+) -> tuple[pd.DataFrame, Geodesic]:
+    r"""Every distance of pairs of latent points under a decoder.
+
+    The length of a straight line is extrapolated from M / 2 and M chords, with the relative error
+    :math:`|L_M - L_{M/2}| / 3 L_M`. What did not converge is not warned of: the table has it.
 
     Args:
-        model: the trained model, in evaluation mode.
-        start: images, shape (P, *event).
-        end: images, shape (P, *event).
-        segments: N of the geodesics.
-        tol: tolerance of the geodesics.
-        line_segments: N of the straight lines, even.
+        decoder: f, a callable (B, d) -> (B, \*event).
+        start: latent points a, shape (P, d).
+        end: latent points b, shape (P, d).
+        data: the data of both ends, shape (P, \*event) each, where they are to be compared too.
+        one_decoder: one of the decoders that f consists of, where its own geodesics are wanted too.
+        line_segments: M of the straight lines, even.
+        **options: of the geodesics, see :func:`latentgeo.geodesic`.
 
     Returns:
-        One row for each pair and method: ``pair``, ``method``, ``value`` (data units, latent units for
-        ``euclidean``), ``converged`` and ``error`` (estimated relative error of the value; 0 where it is exact).
+        One row for each method and pair, in the order of :data:`METHODS`: ``pair``, ``method``, ``value`` (data units,
+        latent units for ``euclidean``), ``converged`` (the solver, or that the value is finite) and ``error``
+        (estimated relative error of the value; 0 where it is exact). And the geodesics with their certificates.
+
+    Raises:
+        TypeError, ValueError: see :func:`latentgeo.geodesic`.
+
+    Example:
+        On the unit circle between the angles 0 and 2:
+
+        >>> circle = lambda z: torch.cat([z.cos(), z.sin()], -1)
+        >>> table, found = measure_pairs(circle, torch.zeros(1, 1).double(), torch.full((1, 1), 2.0).double())
+        >>> table.set_index("method")["value"].round(4).to_dict()
+        {'euclidean': 2.0, 'geodesic': 2.0, 'straight_line': 2.0, 'ambient_chord': 1.6829}
     """
-    start, end = as_images(start), as_images(end)
-    a, b = model.encode(start), model.encode(end)
-    ensemble = model.decode
+    energy = energy_of(decoder, start)
+    f = energy.decoder
+    decoders = {"geodesic": f} | ({} if one_decoder is None else {"geodesic_one_decoder": one_decoder})
+    solved = {method: solve(of, start, end, **options) for method, of in decoders.items()}
+    parts = []
     with torch.no_grad():
-        coarse, fine = (chord_length(ensemble, straight_line(a, b, N)) for N in (line_segments // 2, line_segments))
-        exact = {
-            "euclidean": (a - b).norm(dim=1),
-            "straight_line": richardson(coarse, fine),
-            "ambient_chord": (ensemble(a) - ensemble(b)).flatten(1).norm(dim=1),
-            "data": (start - end).flatten(1).norm(dim=1),
-        }
-    columns = {
-        method: (value, torch.ones(len(a), dtype=torch.bool), torch.zeros(len(a))) for method, value in exact.items()
-    }
-    columns["straight_line"] = (exact["straight_line"], columns["data"][1], (fine - coarse).abs() / (3.0 * fine))
-    for method, decoder in (("geodesic", ensemble), ("geodesic_one_decoder", ensemble[0])):
-        result = geodesic(decoder, a, b, segments=segments, tol=tol)
-        columns[method] = (result.length, result.converged, result.error)
-    tables = []
-    for method in METHODS:
-        value, converged, error = (column.cpu().numpy() for column in columns[method])
-        tables.append(
-            pd.DataFrame(
-                {
-                    "pair": np.arange(len(value)),
-                    "method": method,
-                    "value": value.astype(float),
-                    "converged": converged,
-                    "error": error.astype(float),
-                }
-            )
+        size = max(1, rows_at_once(f, start) // (line_segments + 1))
+        for a, b in zip(start.split(size), end.split(size), strict=True):
+            coarse, fine = (chord_length(f, straight_line(a, b, M)) for M in (line_segments // 2, line_segments))
+            parts.append(torch.stack([coarse, fine, energy.chord(f(a), f(b))]))
+        coarse, fine, chord = torch.cat(parts, 1)
+        values = {"euclidean": (start - end).norm(dim=1), "straight_line": richardson(coarse, fine)}
+        values |= {"ambient_chord": chord} | (
+            {} if data is None else {"data": (data[0] - data[1]).flatten(1).norm(dim=1)}
         )
-    return pd.concat(tables, ignore_index=True)
+    columns = {method: (value, value.isfinite(), torch.zeros_like(value)) for method, value in values.items()}
+    error = (fine - coarse).abs() / (3.0 * fine).clamp_min(torch.finfo(fine.dtype).tiny)
+    columns["straight_line"] = (*columns["straight_line"][:2], error)
+    columns |= {method: (found.length, found.converged, found.error) for method, found in solved.items()}
+    return tidy({method: columns[method] for method in METHODS if method in columns}), solved["geodesic"]
+
+
+def pair_distances(
+    model: object, start: Tensor, end: Tensor, *, segments: int = 16, line_segments: int = 64
+) -> pd.DataFrame:
+    """Distances between pairs of data by every method of this module, under a model with an ensemble of decoders.
+
+    Args:
+        model: the trained model, in evaluation mode, whose ``decode`` is an :class:`latentgeo.Ensemble`.
+        start: data, shape (P, *event).
+        end: data, shape (P, *event).
+        segments: N of the geodesics.
+        line_segments: M of the straight lines, even.
+
+    Returns:
+        The table of :func:`measure_pairs`.
+    """
+    data = as_images(start), as_images(end)
+    options = {"one_decoder": model.decode[0], "segments": segments, "line_segments": line_segments}
+    return measure_pairs(model.decode, *(model.encode(x) for x in data), data=data, **options)[0]

@@ -14,6 +14,7 @@ import pandas as pd
 import scipy.stats
 
 _COLUMNS = {"seed", "pair", "method", "value"}
+_RESAMPLES = 200  # of each of many subsets of models
 
 
 def cubes(table: pd.DataFrame) -> tuple[dict[str, np.ndarray], int]:
@@ -111,6 +112,11 @@ def _paired_test(cv: np.ndarray, baseline_cv: np.ndarray) -> dict[str, float]:
     return {"t": float(test.statistic), "df": len(cv) - 1, "p": float(test.pvalue)}
 
 
+def resampled(count: int, resamples: int, random: np.random.Generator) -> np.ndarray:
+    """How often each of some models, or pairs, is drawn in resamples of as many: shape (resamples, count)."""
+    return random.multinomial(count, np.full(count, 1 / count), size=resamples)
+
+
 def student_reach(draws: np.ndarray, level: float, models: int) -> float:
     """Half the width of a Student interval with the standard error of bootstrap draws and S - 1 degrees of freedom.
 
@@ -120,7 +126,8 @@ def student_reach(draws: np.ndarray, level: float, models: int) -> float:
     return float(scipy.stats.t.ppf((1 + level) / 2, models - 1) * np.nanstd(draws))
 
 
-def _with_interval(name: str, estimate: float, draws: np.ndarray, level: float, models: int) -> dict[str, float]:
+def with_interval(name: str, estimate: float, draws: np.ndarray, level: float, models: int) -> dict[str, float]:
+    """An estimate by its name, with the ends of its Student interval as ``name_low`` and ``name_high``."""
     reach = student_reach(draws, level, models)
     return {name: float(estimate), f"{name}_low": float(estimate - reach), f"{name}_high": float(estimate + reach)}
 
@@ -184,8 +191,7 @@ def compare_reliability(
         raise ValueError(f"expected resamples ≥ 1 and 0 < level < 1, got {resamples!r} and {level!r}")
     S, P = values[baseline].shape
     random = np.random.default_rng(seed)
-    models = random.multinomial(S, np.full(S, 1 / S), size=resamples)  # [B, S]
-    pairs = random.multinomial(P, np.full(P, 1 / P), size=resamples) / P  # [B, P]
+    models, pairs = resampled(S, resamples, random), resampled(P, resamples, random) / P  # [B, S] and [B, P]
     plain = {method: (cv_over_models(of), cv_over_models(of, models)) for method, of in values.items()}
     free = {method: (cv_over_models(of), cv_over_models(of, models)) for method, of in _all_scale_free(values).items()}
     converged = table.groupby("method")["converged"].mean() if "converged" in table.columns else None
@@ -193,10 +199,10 @@ def compare_reliability(
     for method, of in values.items():
         (cv, draws), (base_cv, base_draws) = plain[method], plain[baseline]
         gap, gaps = (cv - base_cv).mean(), draws - base_draws  # [B, P]
-        row = _with_interval("mean_cv", cv.mean(), draws.mean(1), level, S)
-        row |= _with_interval("difference", gap, gaps.mean(1), level, S)
+        row = with_interval("mean_cv", cv.mean(), draws.mean(1), level, S)
+        row |= with_interval("difference", gap, gaps.mean(1), level, S)
         row["p_models"] = _one_sided(gap, gaps.mean(1), S)
-        over_both = _with_interval("difference_pairs", gap, (gaps * pairs).sum(1), level, S)
+        over_both = with_interval("difference_pairs", gap, (gaps * pairs).sum(1), level, S)
         row |= {name: over_both[name] for name in ("difference_pairs_low", "difference_pairs_high")}
         row |= _ratio(cv.mean(), base_cv.mean(), draws.mean(1), base_draws.mean(1), level, S)
         other = method != baseline
@@ -204,7 +210,7 @@ def compare_reliability(
         (cv, draws), (base_cv, base_draws) = free[method], free[baseline]
         gap, gaps = (cv - base_cv).mean(), (draws - base_draws).mean(1)
         row["scale_free_cv"] = cv.mean()
-        row |= _with_interval("scale_free_difference", gap, gaps, level, S)
+        row |= with_interval("scale_free_difference", gap, gaps, level, S)
         row["scale_free_p_models"] = _one_sided(gap, gaps, S)
         test = _paired_test(cv, base_cv) if other else dict.fromkeys(("t", "p"), np.nan)
         row |= {f"scale_free_{name}": test[name] for name in ("t", "p")}
@@ -226,15 +232,8 @@ def _ratio(
     """Ratio of two mean CVs with its interval; NaN where one of them is zero."""
     if not min(cv, base_cv) > 0 or not (draws > 0).all() or not (base_draws > 0).all():
         return dict.fromkeys(("ratio", "ratio_low", "ratio_high"), np.nan)
-    logs = _with_interval("ratio", np.log(cv / base_cv), np.log(draws / base_draws), level, models)
+    logs = with_interval("ratio", np.log(cv / base_cv), np.log(draws / base_draws), level, models)
     return {name: float(np.exp(value)) for name, value in logs.items()}
-
-
-_RESAMPLES = 200
-
-
-def _bootstrap(S: int, random: np.random.Generator) -> np.ndarray:
-    return random.multinomial(S, np.full(S, 1 / S), size=_RESAMPLES)
 
 
 def power_curve(
@@ -283,7 +282,7 @@ def power_curve(
         found, tested, gaps, reaches = [], [], [], []
         for _ in range(draws):
             chosen = random.choice(S, size, replace=False)
-            weights = _bootstrap(size, random)
+            weights = resampled(size, _RESAMPLES, random)
             a, b = values[method][chosen], values[baseline][chosen]
             cv_a, cv_b = cv_over_models(a), cv_over_models(b)
             spread = (cv_over_models(a, weights) - cv_over_models(b, weights)).mean(1)
@@ -340,7 +339,7 @@ def false_positive_rates(
         halves = of[order[:size]], of[order[size : 2 * size]]
         cv = [cv_over_models(half) for half in halves]
         tested.append(scipy.stats.ttest_rel(*cv, alternative="less").pvalue < 1 - level)
-        variance = sum(cv_over_models(half, _bootstrap(size, random)).mean(1).var() for half in halves)
+        variance = sum(cv_over_models(half, resampled(size, _RESAMPLES, random)).mean(1).var() for half in halves)
         t = (cv[0] - cv[1]).mean() / np.sqrt(variance)
         found.append(scipy.stats.t.cdf(t, 2 * (size - 1)) < 1 - level)
     return {"t_test": float(np.mean(tested)), "models": float(np.mean(found)), "halves": size}

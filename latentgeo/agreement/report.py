@@ -18,11 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from latentgeo.adapters.model import LatentModel, latent_model
-from latentgeo.agreement.pairs import draw_pairs
+from latentgeo.agreement.pairs import draw_pairs, measure_pairs, rows_at_once
 from latentgeo.agreement.reliability import compare_reliability
-from latentgeo.geometry.curve import chord_length, richardson, straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
-from latentgeo.geometry.geodesic.solve import geodesic
+from latentgeo.geometry.geodesic.energy import energy_of
 from latentgeo.identifiability.assumptions import check_assumptions
 
 # Kinks cost digits, which the errors of the lengths tell; the other assumptions cost the claim.
@@ -145,9 +144,6 @@ class Agreement:
         return f"<div>{'<br>'.join(html.escape(line) for line in self._sentences())}</div>{table}"
 
 
-METHODS = ("euclidean", "geodesic", "straight_line", "ambient_chord")
-_LINE_SEGMENTS = 64
-_ENTRIES = 2**24  # numbers of decoded points held at a time
 _SUPPORT = 1000  # codes whose images stand for the data's support
 _MAX_GAP = 2.0  # distance of a geodesic from the codes, in units of that between neighbouring codes
 _COMMON = 0.95  # share of the codes that are no farther than one such unit from their neighbour
@@ -235,20 +231,17 @@ def agreement(
     first, second = _indices(pairs, n, seed)
     codes = {model.name: model.codes(rows) for model in named}
     _warn_of_copies(codes)
-    tables, gaps = [], []
+    tables, gaps, checked = [], [], []
     for model in named:
         z = codes[model.name]
-        a, b = z[first], z[second]
-        with warnings.catch_warnings():  # counted pair by pair in the result
-            warnings.filterwarnings("ignore", r"\d+ of \d+ geodesics did not converge", RuntimeWarning)
-            if check:  # which finds kinks too, and names the model
-                warnings.filterwarnings("ignore", "lengths converge only as", RuntimeWarning)
-            found = geodesic(model.decoder, a, b, segments=segments, tol=tol, max_iter=max_iter)
-        columns = _exact(model.decoder, a, b) | {"geodesic": (found.length, found.converged, found.error)}
-        tables.append(_tidy(model.name, columns))
-        gaps.append(_gap(model.decoder, z, np.union1d(first, second), found.points, seed))
+        f = as_decoder(model.decoder, z)
+        table, found = measure_pairs(f, z[first], z[second], segments=segments, tol=tol, max_iter=max_iter)
+        table.insert(0, "model", model.name)
+        tables.append(table)
+        gaps.append(_gap(f, z, np.union1d(first, second), found.points, seed))
+        if check:
+            checked.append(_checked(model.name, f, z, seed))
     distances = pd.concat(tables, ignore_index=True)
-    checked = [_checked(model, codes[model.name], seed) for model in named] if check else []
     assumptions = pd.concat(checked, ignore_index=True) if check else pd.DataFrame(columns=_COLUMNS)
     ends = {"first": first, "second": second}
     if names_of is not None:
@@ -354,50 +347,11 @@ def _warn_of_copies(codes: Mapping[str, Tensor]) -> None:
             )
 
 
-def _chunks(f: Decoder, like: Tensor, rows: int) -> int:
-    """How many pairs to decode at a time if each takes so many rows."""
-    with torch.no_grad():
-        D = f(like[:1]).shape[1]
-    return max(1, _ENTRIES // (D * rows))
-
-
-def _exact(decoder: Decoder, a: Tensor, b: Tensor) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Value, convergence and relative error of every method that needs no solver, (P, d) each -> (P,) each."""
-    f = as_decoder(decoder, a)
-    parts = []
-    with torch.no_grad():
-        size = _chunks(f, a, _LINE_SEGMENTS + 1)
-        for p, q in zip(a.split(size), b.split(size), strict=True):
-            coarse, fine = (
-                chord_length(decoder, straight_line(p, q, N)) for N in (_LINE_SEGMENTS // 2, _LINE_SEGMENTS)
-            )
-            parts.append(torch.stack([coarse, fine, (f(p) - f(q)).norm(dim=1)]))
-    coarse, fine, chord = torch.cat(parts, 1)
-    tiny = torch.finfo(fine.dtype).tiny
-    exact = torch.zeros_like(fine)
-    values = {
-        "euclidean": ((a - b).norm(dim=1), exact),
-        "straight_line": (richardson(coarse, fine), (fine - coarse).abs() / (3.0 * fine).clamp_min(tiny)),
-        "ambient_chord": (chord, exact),
-    }
-    return {method: (value, torch.isfinite(value), error) for method, (value, error) in values.items()}
-
-
-def _tidy(name: str, columns: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> pd.DataFrame:
-    """Rows of :attr:`Agreement.distances` for one model."""
-    parts = []
-    for method in METHODS:
-        value, converged, error = (column.detach().cpu().numpy() for column in columns[method])
-        part = {"model": name, "pair": np.arange(len(value)), "method": method, "value": value.astype(float)}
-        parts.append(pd.DataFrame(part | {"converged": converged, "error": error.astype(float)}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _gap(decoder: Decoder, z: Tensor, ends: np.ndarray, points: Tensor, seed: int) -> np.ndarray:
+def _gap(f: Decoder, z: Tensor, ends: np.ndarray, points: Tensor, seed: int) -> np.ndarray:
     """How far each curve's inner points get from the codes' images, in units of neighbouring codes' distance.
 
     Args:
-        decoder: f.
+        f: the decoder.
         z: codes, shape (n, d).
         ends: rows that are ends of curves, which count among the landmarks in any case.
         points: curves, shape (P, N + 1, d).
@@ -406,25 +360,21 @@ def _gap(decoder: Decoder, z: Tensor, ends: np.ndarray, points: Tensor, seed: in
     Returns:
         Shape (P,); infinite where the decoder is not finite along the curve.
     """
-    f = as_decoder(decoder, z)
     others = np.setdiff1d(np.arange(len(z)), ends)
     random = np.random.default_rng(seed)
     chosen = np.concatenate([ends, random.permutation(others)[: max(0, _SUPPORT - len(ends))]])
     with torch.no_grad():
-        size = _chunks(f, z, 1)
-        chosen = chosen[: max(3, size)]
-        landmarks = torch.cat([f(part) for part in z[chosen].split(size)])
-        centre = landmarks.mean(0)  # products of centred rows lose fewer digits
-        landmarks = landmarks - centre
-        apart = torch.cdist(landmarks, landmarks).fill_diagonal_(torch.inf).amin(1)
+        chords, size = energy_of(f, z).chords, rows_at_once(f, z)
+        landmarks = torch.cat([f(part) for part in z[chosen[: max(3, size)]].split(size)])
+        apart = chords(landmarks, landmarks).fill_diagonal_(torch.inf).amin(1)
         unit = apart.double().nan_to_num(torch.inf).quantile(_COMMON).clamp_min(torch.finfo(z.dtype).tiny)
         inner = points[:, 1:-1].flatten(0, 1)
-        nearest = torch.cat([torch.cdist(f(part) - centre, landmarks).amin(1) for part in inner.split(size)])
+        nearest = torch.cat([chords(f(part), landmarks).amin(1) for part in inner.split(size)])
         farthest = nearest.double().nan_to_num(torch.inf).unflatten(0, (len(points), -1)).amax(1)
     return (farthest / unit).nan_to_num(torch.inf).cpu().numpy()
 
 
-def _checked(model: LatentModel, z: Tensor, seed: int) -> pd.DataFrame:
+def _checked(name: str, f: Decoder, z: Tensor, seed: int) -> pd.DataFrame:
     """The assumptions of one model, at its codes."""
     different = len(z.unique(dim=0))
     if different < 3:
@@ -432,8 +382,8 @@ def _checked(model: LatentModel, z: Tensor, seed: int) -> pd.DataFrame:
         row = {"assumption": "different codes", "quantity": "different codes", "value": float(different)}
         table = pd.DataFrame([row | {"threshold": 3.0, "verdict": "fails", "detail": detail}])
     else:
-        table = check_assumptions(model.decoder, z, seed=seed, **_SEARCHES)
-    table.insert(0, "model", model.name)
+        table = check_assumptions(f, z, seed=seed, **_SEARCHES)
+    table.insert(0, "model", name)
     return table
 
 

@@ -2,5 +2,3 @@
 
 from latentgeo.explorer.explorer import Explorer, explore
 from latentgeo.explorer.selection import Selection
-
-__all__ = ["Explorer", "Selection", "explore"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from latentgeo.adapters.arrays import as_images
 from latentgeo.geometry.decoder import Decoder, Ensemble
@@ -93,6 +94,7 @@ class Pictures:
 
     def _mean(self, z: Tensor) -> Tensor:
         x = self._decoder(z)
+        x = x.mean if isinstance(x, Distribution) else x
         if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(z):
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"show: expected a tensor (B, *event) with B = {len(z)}, got {got}")

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from latentgeo.adapters.model import latent_model
+from latentgeo.agreement.pairs import measure_pairs
 from latentgeo.explorer.decoded import Pictures
 from latentgeo.explorer.labels import classes
 from latentgeo.explorer.plane import latent_plane
-from latentgeo.explorer.selection import Selection, measure
+from latentgeo.explorer.selection import Selection
+from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
+from latentgeo.geometry.geodesic.energy import energy_of
 from latentgeo.geometry.metric import volume_element
 
 if TYPE_CHECKING:
@@ -36,14 +39,36 @@ _CANDIDATES = 500  # points of a class among which its medoid is looked for
 
 
 class Explorer:
-    r"""A model's latent space with the geodesic between any two data points; made by :func:`explore`.
+    r"""Look around in a model's latent space: click two points, see the geodesic between them and what it decodes to.
 
-    As the value of a notebook's cell it is shown as a widget; also as a picture of two chosen points, which is all that
-    is left where no kernel runs (on a web page) or nobody is there to click (notebooks run in batch). In a script
-    :meth:`select` measures a pair, and :meth:`figure` draws it. Nothing is written to the model.
+    Shown are the codes of the data over the log volume element :math:`\log \sqrt{\det G(z)}`; of two points that are
+    clicked the geodesic (solid) and the straight line (dashed), both decoded, and the distances with their
+    certificates. A third click starts again. In a notebook that is run in batch, exported or shown on a web page it is
+    a picture of two points chosen beforehand. Nothing is written to the model. From a script, save the picture of rows
+    0 and 5 by
+
+    ``lg.explore(model, x).figure(0, 5).savefig("pair.png")``
+
+    Flat vectors of pixels, where the data are flat too, are drawn as curves of features. To see images, say their
+    shape, such as one channel of 8 by 8 pixels: ``show=lambda z: model.decode(z).view(-1, 1, 8, 8)``.
 
     Args:
-        model, data, labels, class_names, axes, kind, feature_names, show, segments, tol: as for :func:`explore`.
+        model: what :func:`latentgeo.latent_model` takes: a VAE, a :class:`latentgeo.LatentModel`, a pair
+            ``(encode, decoder)``, or an object with the methods ``encode`` and ``decode``.
+        data: what the encoder takes, shape (n, *event); at most 3,000 rows of it, evenly spaced, are drawn.
+        labels: class of each row, integers or names, at most 30 different ones.
+        class_names: names of the classes 0, 1, …, for integer labels.
+        axes: the two latent coordinates that are shown, or ``"pca"`` for the first two principal axes of the codes; by
+            default the coordinates for d = 2, else the principal axes. The background is then that of the plane of
+            these axes through the mean of the codes: the log area element.
+        kind: how decoded points are drawn: ``"images"`` (film strips), ``"features"`` (lines of the six that change
+            most along the curves), or ``"auto"`` to tell by their shape.
+        feature_names: names of the features, as many as the decoder gives.
+        show: latent points (B, d) -> what is drawn instead of the decoder's output, for instance images from a flat
+            vector, or expression where the decoder gives what distances are measured in. Of an ensemble the mean of its
+            decoders is drawn by default.
+        segments: N of the curves, even and at least 4.
+        tol: tolerance of the geodesics, see :func:`latentgeo.geodesic`.
 
     Attributes:
         model: the model, a :class:`latentgeo.LatentModel`.
@@ -54,6 +79,18 @@ class Explorer:
         shown: rows of the data that are drawn.
         segments: N of the curves.
         tol: tolerance of the geodesics.
+
+    Raises:
+        TypeError, ValueError: the model is none, or data, labels or what is decoded do not fit; the message says what
+            was expected.
+
+    Example:
+        >>> paraboloid = lambda z: torch.cat([z, z.square().sum(1, keepdim=True)], 1)
+        >>> view = explore((lambda x: x[:, :2], paraboloid), torch.tensor([[0.0, 0, 0], [1, 0, 1], [0, 1, 1]]).double())
+        >>> view
+        Explorer('model', 3 points, d = 2)
+        >>> round(view.select(0, 1).length, 3)  # an arc of a parabola
+        1.479
     """
 
     def __init__(
@@ -84,8 +121,9 @@ class Explorer:
         self.codes = self.model.codes(data)
         self.classes = classes(labels, len(data), class_names)
         self.plane = latent_plane(self.codes, axes)
+        self._decoder = as_decoder(self.model.decoder, self.codes)
         with torch.no_grad():  # refuses what the geometry cannot take, before anything is shown
-            as_decoder(self.model.decoder, self.codes)(self.codes[:2])
+            self._decoder(self.codes[:2])
         self.pictures = Pictures(self.model.decoder, data, self.codes[:2], show, kind, feature_names)
         self.shown = np.unique(np.linspace(0, len(data) - 1, min(_SHOWN, len(data))).round().astype(int))
         self.segments, self.tol = segments, tol
@@ -103,9 +141,8 @@ class Explorer:
 
         Returns:
             The geodesic, equal to that of :func:`latentgeo.geodesic`, as ``geodesic``; its ``length`` (data units),
-            ``error`` (estimated, relative) and ``converged``; the straight line and its length, the distance of the
-            reconstructions (``chord``) and of the codes (``euclidean``); and both curves decoded. A geodesic that did
-            not converge is no error, and is not warned of.
+            ``error`` (estimated, relative) and ``converged``; this and the other ``distances`` as a table; and the
+            geodesic and the straight line decoded. A geodesic that did not converge is no error, and is not warned of.
 
         Raises:
             IndexError: there is no such row.
@@ -116,7 +153,7 @@ class Explorer:
             >>> found = view.select(0, 1)
             >>> found
             Selection(rows 0 and 1, geodesic 10.00 ± 0 %, converged)
-            >>> found.length, found.euclidean
+            >>> found.length, float(found.distances["value"]["euclidean"])
             (10.0, 5.0)
         """
         i, j = int(i), int(j)
@@ -124,9 +161,11 @@ class Explorer:
             raise IndexError(f"select: expected rows of the data from 0 to {len(self.codes) - 1}, got {i} and {j}")
         if i == j:
             raise ValueError(f"select: expected two different points, got row {i} twice")
-        found, straight, distances = measure(self.model.decoder, self.codes[[i, j]], self.segments, self.tol)
+        ends = self.codes[[i]], self.codes[[j]]
+        table, found = measure_pairs(self._decoder, *ends, segments=self.segments, tol=self.tol)
+        straight = straight_line(*ends, self.segments)[0]
         decoded = self.pictures(torch.cat([found.points[0], straight])).split(self.segments + 1)
-        return Selection((i, j), found, straight, **distances, decoded=decoded[0], decoded_straight=decoded[1])
+        return Selection((i, j), table.set_index("method"), found, straight, *decoded)
 
     @functools.cached_property
     def places(self) -> np.ndarray:
@@ -148,7 +187,7 @@ class Explorer:
         batch and kept; NaN where the element is zero or not finite.
         """
         with torch.no_grad():
-            D = as_decoder(self.model.decoder, self.codes)(self.codes[:1]).shape[1]
+            D = self._decoder(self.codes[:1]).shape[1]
         side = int(np.clip((_NUMBERS / (2 * D)) ** 0.5, *_SIDES))
         # Each value stands for the middle of its cell.
         middles = (np.arange(side) + 0.5) / side
@@ -181,8 +220,9 @@ class Explorer:
             twentieth = len(along) // 20
             return int(along[twentieth]), int(along[-1 - twentieth])
         with torch.no_grad():
-            x = as_decoder(self.model.decoder, self.codes)(self.codes[medoids])
-        first, second = divmod(int(torch.cdist(x, x).argmax()), len(medoids))
+            energy = energy_of(self._decoder, self.codes)
+            x = self._decoder(self.codes[medoids])
+        first, second = divmod(int(energy.chords(x, x).argmax()), len(medoids))
         pair = sorted((medoids[first], medoids[second]))
         return pair[0], pair[1]
 
@@ -274,73 +314,4 @@ def _clickable() -> bool:
     return bool(asked.get("content", {}).get("allow_stdin", True))
 
 
-def explore(
-    model: object,
-    data: Tensor | np.ndarray,
-    *,
-    labels: Sequence[object] | np.ndarray | Tensor | None = None,
-    class_names: Sequence[str] | None = None,
-    axes: Sequence[int] | str | None = None,
-    kind: str = "auto",
-    feature_names: Sequence[str] | None = None,
-    show: Decoder | None = None,
-    segments: int = 16,
-    tol: float = 1e-4,
-) -> Explorer:
-    r"""Look around in a model's latent space: click two points, see the geodesic between them and what it decodes to.
-
-    Shown are the codes of the data over the log volume element :math:`\log \sqrt{\det G(z)}`; of two points that are
-    clicked the geodesic (solid) and the straight line (dashed), both decoded, and the distances with their
-    certificates. A third click starts again. In a notebook that is run in batch, exported or shown on a web page it is
-    a picture of two points chosen beforehand. From a script, save the picture of rows 0 and 5 by
-
-    ``lg.explore(model, x).figure(0, 5).savefig("pair.png")``
-
-    Flat vectors of pixels, where the data are flat too, are drawn as curves of features. To see images, say their
-    shape, such as one channel of 8 by 8 pixels: ``show=lambda z: model.decode(z).view(-1, 1, 8, 8)``.
-
-    Args:
-        model: what :func:`latentgeo.latent_model` takes: a VAE, a :class:`latentgeo.LatentModel`, a pair
-            ``(encode, decoder)``, or an object with the methods ``encode`` and ``decode``.
-        data: what the encoder takes, shape (n, *event); at most 3,000 rows of it, evenly spaced, are drawn.
-        labels: class of each row, integers or names, at most 30 different ones.
-        class_names: names of the classes 0, 1, …, for integer labels.
-        axes: the two latent coordinates that are shown, or ``"pca"`` for the first two principal axes of the codes; by
-            default the coordinates for d = 2, else the principal axes. The background is then that of the plane of
-            these axes through the mean of the codes: the log area element.
-        kind: how decoded points are drawn: ``"images"`` (film strips), ``"features"`` (lines of the six that change
-            most along the curves), or ``"auto"`` to tell by their shape.
-        feature_names: names of the features, as many as the decoder gives.
-        show: latent points (B, d) -> what is drawn instead of the decoder's output, for instance images from a flat
-            vector, or expression where the decoder gives what distances are measured in. Of an ensemble the mean of its
-            decoders is drawn by default.
-        segments: N of the curves, even and at least 4.
-        tol: tolerance of the geodesics, see :func:`latentgeo.geodesic`.
-
-    Returns:
-        The view, an :class:`Explorer`; its ``select(i, j)`` answers as the widget does, its ``figure(i, j)`` draws it.
-
-    Raises:
-        TypeError, ValueError: the model is none, or data, labels or what is decoded do not fit; the message says what
-            was expected.
-
-    Example:
-        >>> paraboloid = lambda z: torch.cat([z, z.square().sum(1, keepdim=True)], 1)
-        >>> view = explore((lambda x: x[:, :2], paraboloid), torch.tensor([[0.0, 0, 0], [1, 0, 1], [0, 1, 1]]).double())
-        >>> view
-        Explorer('model', 3 points, d = 2)
-        >>> round(view.select(0, 1).length, 3)  # an arc of a parabola
-        1.479
-    """
-    return Explorer(
-        model,
-        data,
-        labels=labels,
-        class_names=class_names,
-        axes=axes,
-        kind=kind,
-        feature_names=feature_names,
-        show=show,
-        segments=segments,
-        tol=tol,
-    )
+explore = Explorer  # what is done with it

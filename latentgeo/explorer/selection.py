@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 
-import torch
+import pandas as pd
 from torch import Tensor
 
-from latentgeo.geometry.curve import chord_length, richardson, straight_line
-from latentgeo.geometry.decoder import Decoder, as_decoder
-from latentgeo.geometry.geodesic.solve import Geodesic, geodesic
+from latentgeo.agreement.pairs import IDENTIFIED, METHOD_NAMES
+from latentgeo.geometry.geodesic.result import Geodesic
+
+_SHOWN = {"geodesic": "", "straight_line": "", "ambient_chord": "of the reconstructions", "euclidean": "latent units"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,24 +20,19 @@ class Selection:
 
     Attributes:
         pair: rows (i, j) of the data.
+        distances: one row for each method (index ``method``): ``value`` (data units; latent units for ``euclidean``),
+            ``converged`` and ``error``, see :func:`latentgeo.agreement.pairs.measure_pairs`.
         geodesic: the geodesic between their codes with its certificates, P = 1.
         straight: the straight latent line, shape (N + 1, d).
-        straight_length: its length under the metric, in data units.
-        straight_error: estimated relative error of that length.
-        chord: distance of the two reconstructions, in data units.
-        euclidean: distance of the codes, in latent units; not identified.
         decoded: the geodesic decoded as it is drawn: images (N + 1, height, width, channels) with values in [0, 1], or
             features (N + 1, F).
         decoded_straight: the straight line likewise.
     """
 
     pair: tuple[int, int]
+    distances: pd.DataFrame
     geodesic: Geodesic
     straight: Tensor
-    straight_length: float
-    straight_error: float
-    chord: float
-    euclidean: float
     decoded: Tensor
     decoded_straight: Tensor
 
@@ -64,13 +59,15 @@ class Selection:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, value and certificate of each distance, as text."""
-        converged = "converged" if self.converged else "not converged: do not trust it, raise segments"
-        return [
-            ("geodesic", _number(self.length), f"± {_percent(self.error)}, {converged}"),
-            ("straight line", _number(self.straight_length), f"± {_percent(self.straight_error)}"),
-            ("chord in data space", _number(self.chord), "of the reconstructions"),
-            ("codes apart", _number(self.euclidean), "latent units; not identified"),
-        ]
+        rows = []
+        for row in self.distances.loc[list(_SHOWN)].itertuples():
+            note = _SHOWN[row.Index] or f"± {_percent(row.error)}"
+            if row.Index == "geodesic":
+                note += ", converged" if row.converged else ", not converged: do not trust it, raise segments"
+            if row.Index not in IDENTIFIED:
+                note += "; not identified"
+            rows.append((METHOD_NAMES[row.Index], _number(row.value), note))
+        return rows
 
 
 def _number(value: float) -> str:
@@ -81,34 +78,3 @@ def _percent(share: float) -> str:
     if not share <= 1.0:
         return "more than 100 %"
     return f"{100 * share:.2g} %"
-
-
-def measure(decoder: Decoder, ends: Tensor, segments: int, tol: float) -> tuple[Geodesic, Tensor, dict[str, float]]:
-    """Geodesic, straight line and distances between two latent points.
-
-    Args:
-        decoder: f, a callable (B, d) -> (B, *event).
-        ends: the two points, shape (2, d).
-        segments: N of the geodesic and of the straight line.
-        tol: tolerance of the geodesic.
-
-    Returns:
-        The geodesic (P = 1), the straight line (N + 1, d), and the other fields of :class:`Selection` by name. The
-        error of the straight line's length is all that the last doubling of its segments changed, which holds for
-        decoders with kinks too.
-    """
-    start, end = ends[:1], ends[1:]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the certificates are shown beside the length
-        found = geodesic(decoder, start, end, segments=segments, tol=tol)
-    with torch.no_grad():
-        fine = straight_line(start, end, 2 * segments)
-        lengths = chord_length(decoder, fine[:, ::2]), chord_length(decoder, fine)
-        chord = as_decoder(decoder, ends)(ends).diff(dim=0).norm()
-    distances = {
-        "straight_length": richardson(*lengths).item(),
-        "straight_error": ((lengths[1] - lengths[0]).abs() / lengths[1]).item(),
-        "chord": chord.item(),
-        "euclidean": (end - start).norm().item(),
-    }
-    return found, fine[0, ::2], distances

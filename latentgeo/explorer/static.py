@@ -181,12 +181,11 @@ def _trends(ax: Axes, view: Explorer, selection: Selection) -> None:
 def _words(view: Explorer, selection: Selection) -> tuple[list[tuple[float, str, dict[str, object]]], float]:
     """Blocks of wrapped words with their distances from the top and styles, and the height of all, in points."""
     caption = view.caption if _installed() else f"{view.caption} {REMEDY[0].upper()}{REMEDY[1:]}"
-    ends = " to ".join(view.classes.name(row) for row in selection.pair)
     width = _INSIDE * _RIGHT
-    rows = [f"{name}: {value} ({note})" for name, value, note in selection.rows()]
+    heading, *rows = view.describe(selection).splitlines()
     lines = [line for row in rows for line in _wrapped(row, width, 7.5, indent="    ")]
     blocks = (
-        (_wrapped(f"from {ends}", width, 8.0, "bold"), 1.2, {"fontsize": 8.0, "weight": "bold"}),
+        (_wrapped(heading, width, 8.0, "bold"), 1.2, {"fontsize": 8.0, "weight": "bold"}),
         (lines, 1.4, {"fontsize": 7.5}),
         (_wrapped(caption, width, 6.5), 1.2, {"fontsize": 6.5, "color": "0.3"}),
     )

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from latentgeo.geometry.curve import chord_length, straight_line
 from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder, check_points
+from latentgeo.geometry.geodesic.energy import energy_of
 from latentgeo.geometry.geodesic.lbfgs import minimise
 from latentgeo.geometry.geodesic.solve import solve
 from latentgeo.geometry.metric import jacobian
@@ -337,12 +339,8 @@ def _posterior(z: Tensor, prior_variance: float) -> _Row:
 
 def _straight(f: Decoder, a: Tensor, b: Tensor, chords: int) -> Tensor:
     """Length of the straight line's image by chords, (P, d) -> (P,)."""
-    t = torch.linspace(0.0, 1.0, chords + 1, dtype=a.dtype, device=a.device)
-    lengths = []
-    for first, last in zip(a.split(_ROWS), b.split(_ROWS), strict=True):
-        x = f(torch.lerp(first[:, None], last[:, None], t[:, None]).flatten(0, 1)).unflatten(0, (len(first), -1))
-        lengths.append(x.diff(dim=1).norm(dim=2).sum(1))
-    return torch.cat(lengths)
+    ends = zip(a.split(_ROWS), b.split(_ROWS), strict=True)
+    return torch.cat([chord_length(f, straight_line(first, last, chords)) for first, last in ends])
 
 
 def _injective(
@@ -367,9 +365,9 @@ def _injective(
         return _Row(name, quantity, 0.0, _RATIO[0], "fails", "the decoder is constant: all codes have the same image")
     mean = mean + 1e-6 * scale * torch.eye(d, dtype=z.dtype, device=z.device)
     w = z @ torch.linalg.cholesky(mean.double()).to(z)
-    exact = "donot_use_mm_for_euclid_dist"
-    proxy = torch.cdist(w, w, compute_mode=exact)
-    chord = torch.cdist(x, x, compute_mode=exact)
+    energy = energy_of(f, z)
+    proxy = torch.cdist(w, w, compute_mode="donot_use_mm_for_euclid_dist")
+    chord = torch.stack([energy.chord(image, x) for image in x])
     near = proxy <= _NEAR * proxy[~torch.eye(n, dtype=torch.bool, device=z.device)].median()
     ratio = (chord / proxy).masked_fill(near, torch.inf)
 
@@ -382,7 +380,7 @@ def _injective(
 
     def measured(a: Tensor, b: Tensor) -> Tensor:
         length = _straight(f, a, b, _CHORDS[0])
-        quotient = (f(a) - f(b)).norm(dim=1) / length
+        quotient = energy.chord(f(a), f(b)) / length
         return quotient.where((length >= floor) & torch.isfinite(quotient), torch.inf)
 
     worth = measured(z[ends[:, 0]], z[ends[:, 1]])
@@ -393,7 +391,7 @@ def _injective(
             y = y.detach().requires_grad_()
             a, b = around(y[:, :d], ends[rows, 0]), around(y[:, d:], ends[rows, 1])
             apart = ((a - b) @ mean * (a - b)).sum(1)
-            value = (f(a) - f(b)).square().sum(1) / apart
+            value = energy.squared(f(a), f(b)).sum(1) / apart
             (gradient,) = torch.autograd.grad(value.sum(), y)
         return value.detach(), gradient
 
@@ -410,7 +408,7 @@ def _injective(
     solved = solve(f, a, b, tol=1e-3, max_iter=30)
     # Any curve is at least as long as a geodesic; the straight line is one that needs no solver. A curve that jumps
     # may be extrapolated to less than its chord, which no curve is shorter than.
-    straight, chord = _straight(f, a, b, _CHORDS[1]), (f(a) - f(b)).norm(dim=1)
+    straight, chord = _straight(f, a, b, _CHORDS[1]), energy.chord(f(a), f(b))
     possible = solved.length.where(solved.length >= chord, torch.nan)
     length = solved.length.where(solved.converged, torch.fmin(possible, straight))
     least = (chord / length).argmin()

@@ -9,7 +9,6 @@ a class's medoid is chosen by distances, so that it could be another under each 
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,15 +17,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from latentgeo.agreement.pairs import METHODS, PAIR_SEED, pair_distances
-from latentgeo.paper.data import load_dataset
-from latentgeo.paper.data.cells import all_cells
-from latentgeo.paper.jobs import Job, run_jobs
-from latentgeo.paper.profiles import digest
-from latentgeo.paper.store import RunStore
+from latentgeo.agreement.pairs import PAIR_SEED, pair_distances
 from latentgeo.paper.study import Study
-
-_SCHEMA = 1  # raise it whenever the same model would give other distances
 
 
 def draw_class_pairs(
@@ -166,8 +158,7 @@ def class_distances(
 
     Args:
         study: the models; those not trained yet are trained.
-        pairs: from :func:`draw_class_pairs`, with the data set's parts in the order of
-            :func:`latentgeo.paper.data.cells.all_cells`.
+        pairs: from :func:`draw_class_pairs`, for the labels of :func:`latentgeo.paper.data.cells.all_cells`.
         segments: N of the geodesics; straight lines have four times as many, or 64.
         workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
         progress: whether to show a progress bar.
@@ -182,13 +173,8 @@ def class_distances(
         MissingDataError: the data set is not on this machine.
         JobsFailedError: a model failed; the others are finished and stored.
     """
-    name = f"classes-{digest([_SCHEMA, METHODS, segments, pairs[['start', 'end']].to_numpy().tolist()])}"
-    missing = [seed for seed in study.seeds if _stored(study, seed, name) is None]
-    jobs = [Job(f"seed {seed}", _measure, (study, seed, pairs, segments, name)) for seed in missing]
-    if jobs:
-        run_jobs(jobs, workers=workers, label="models", progress=progress)
-    tables = [_stored(study, seed, name).assign(seed=seed) for seed in study.seeds]
-    rows = pd.concat(tables, ignore_index=True)
+    options = {"segments": segments, "line_segments": min(64, 4 * segments), "workers": workers, "progress": progress}
+    rows = study.measure("classes", pair_distances, (pairs["start"], pairs["end"]), part="everything", **options)
     number = pairs.groupby(["first", "second"], sort=False).ngroup().to_numpy()
     rows = rows.assign(
         first=pairs["first"].to_numpy()[rows["pair"]],
@@ -201,25 +187,6 @@ def class_distances(
     )
     means["error"] /= means["value"]
     return means[["seed", "pair", "first", "second", "method", "value", "converged", "error"]]
-
-
-def _stored(study: Study, seed: int, name: str) -> pd.DataFrame | None:
-    store = RunStore(study.store)
-    run = store.find(study.config(seed), load_dataset(study.dataset))
-    tables = [] if run is None else store.read_tables(run, name)
-    return tables[0] if tables else None
-
-
-def _measure(study: Study, seed: int, pairs: pd.DataFrame, segments: int, name: str) -> None:
-    """Distances of the pairs of members under one model, into the store."""
-    dataset, store = load_dataset(study.dataset), RunStore(study.store)
-    model = store.train(study.config(seed), dataset)
-    cells, _ = all_cells(dataset)
-    ends = (cells[pairs[side].tolist()] for side in ("start", "end"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # what did not converge is said by the table
-        table = pair_distances(model, *ends, segments=segments, line_segments=min(64, 4 * segments))
-    store.write_table(store.find(study.config(seed), dataset), name, table)
 
 
 def distance_matrix_of(table: pd.DataFrame, seed: int, method: str, class_names: Sequence[str]) -> np.ndarray:

@@ -13,22 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from latentgeo.agreement.pairs import draw_pairs
+from latentgeo.agreement.pairs import draw_pairs, tidy
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import Ensemble
 from latentgeo.geometry.geodesic.solve import geodesic
-from latentgeo.paper.data import load_dataset
-from latentgeo.paper.jobs import Job, run_jobs
-from latentgeo.paper.profiles import digest
-from latentgeo.paper.store import RunStore
+from latentgeo.paper.models.vae import VAE
 from latentgeo.paper.study import Study
 
-_SCHEMA = 1  # raise it whenever the same model would give other numbers
 _CHUNK = 10  # curves decoded at once
 
 
@@ -139,45 +134,30 @@ def ensemble_distances(
         raise ValueError(f"expected models of two decoders or more, and N ≥ 1, got {study.decoders} and {list(points)}")
     if not 1 <= audited <= study.pairs:
         raise ValueError(f"audited: expected between 1 and the {study.pairs} pairs of the study, got {audited}")
-    name = f"ensembles-{digest([_SCHEMA, study.pairs, list(sizes), list(points), audited])}"
-    store, dataset = RunStore(study.store), load_dataset(study.dataset)
-
-    def found(seed: int) -> pd.DataFrame | None:
-        run = store.find(study.config(seed), dataset)
-        tables = [] if run is None else store.read_tables(run, name)
-        return tables[0] if tables else None
-
-    missing = [seed for seed in study.seeds if found(seed) is None]
-    jobs = [
-        Job(f"ensembles of seed {s}", _measure, (study, s, tuple(sizes), tuple(points), audited, name)) for s in missing
-    ]
-    if jobs:
-        run_jobs(jobs, workers=workers, label="jobs", progress=False)
-    return pd.concat([found(seed).assign(seed=seed) for seed in study.seeds], ignore_index=True)[
-        ["seed", "pair", "method", "value", "converged"]
-    ]
+    pairs = draw_pairs(len(study.data().test), study.pairs)
+    options = {"workers": workers, "progress": False}
+    geodesics = study.measure("ensembles", ensemble_geodesics, pairs, sizes=list(sizes), **options)
+    first = pairs[0][:audited], pairs[1][:audited]
+    draws = study.measure("draws", independent_draws, first, points=list(points), **options)
+    return pd.concat([geodesics, draws]).sort_values("seed", kind="stable", ignore_index=True)
 
 
-def _measure(study: Study, seed: int, sizes: tuple[int, ...], points: tuple[int, ...], audited: int, name: str) -> None:
-    """Distances under one model, into the store."""
-    dataset, store = load_dataset(study.dataset), RunStore(study.store)
-    model = store.train(study.config(seed), dataset)
-    ends = [model.encode(dataset.test[indices]) for indices in draw_pairs(len(dataset.test), study.pairs)]
-    columns = {}
-    for size in sizes:
-        result = geodesic(Ensemble(list(model.decoders)[:size]), *ends)
-        columns[f"geodesic_{size}"] = (result.length, result.converged)
-    result = geodesic(model.decode, *(end[:audited] for end in ends))
-    draws = IndependentDraws(list(model.decoders))
+def ensemble_geodesics(model: VAE, start: Tensor, end: Tensor, sizes: Sequence[int]) -> pd.DataFrame:
+    """Geodesic distances ``geodesic_K`` between images under the first K decoders, for each K of the sizes."""
+    ends = model.encode(start), model.encode(end)
+    found = {f"geodesic_{K}": geodesic(Ensemble(list(model.decoders)[:K]), *ends) for K in sizes}
+    return tidy({method: (result.length, result.converged) for method, result in found.items()})
+
+
+def independent_draws(model: VAE, start: Tensor, end: Tensor, points: Sequence[int]) -> pd.DataFrame:
+    """``draws_N``, ``draws_N_chords`` and ``draws_N_disagreement`` between images, for each N of the points."""
+    result = geodesic(model.decode, model.encode(start), model.encode(end))
+    draws, columns = IndependentDraws(model.decode), {}
     for N in points:
         parts = [_draws(draws, resample(curves, N)) for curves in result.points.split(_CHUNK)]
         for part, values in zip(("", "_chords", "_disagreement"), zip(*parts, strict=True), strict=True):
             columns[f"draws_{N}{part}"] = (torch.cat(values), result.converged)
-    tables = [
-        pd.DataFrame({"pair": np.arange(len(value)), "method": method, "value": value.double(), "converged": converged})
-        for method, (value, converged) in columns.items()
-    ]
-    store.write_table(store.find(study.config(seed), dataset), name, pd.concat(tables, ignore_index=True))
+    return tidy(columns)
 
 
 @torch.no_grad()

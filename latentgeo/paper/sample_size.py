@@ -12,7 +12,6 @@ Each model gets training data of its own, and every n the same number of optimis
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,22 +20,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentgeo.agreement.pairs import METHODS, draw_pairs, pair_distances
+from latentgeo.agreement.pairs import draw_pairs, pair_distances
 from latentgeo.identifiability.coordinates import RadialTwist
 from latentgeo.paper.data import Dataset, load_dataset
-from latentgeo.paper.jobs import Job, run_jobs, single_thread
 from latentgeo.paper.models.training import TrainingConfig
 from latentgeo.paper.models.vae import VAE
 from latentgeo.paper.paths import runs_dir
-from latentgeo.paper.profiles import NOISE, RunConfig, digest
+from latentgeo.paper.profiles import NOISE, RunConfig
 from latentgeo.paper.store import RunStore
+from latentgeo.paper.study import Sweep, checked_seeds
 from latentgeo.paper.torus import NOISE as TORUS_NOISE
 from latentgeo.paper.torus import torus_dataset
 
 TWISTED = "euclidean_twisted"
 SERIES = ("independent", "shared", "halves")
-_SCHEMA = 1  # raise it whenever the same model would give other distances
-_TABLE = f"sample-size-{digest([_SCHEMA, METHODS, TWISTED])}"
 _NETWORK = {
     "torus": {"latent_dim": 2, "decoders": 1, "noise": TORUS_NOISE, "activation": "silu"},
     "fashion_mnist": {"latent_dim": 8, "decoders": 8, "noise": NOISE["fashion_mnist"], "activation": "elu"},
@@ -123,7 +120,7 @@ def expected_overlap(total: int, n: int, seeds: Sequence[int]) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleSizeStudy:
+class SampleSizeStudy(Sweep):
     """Models of samples that grow, and the distances of the same test pairs under each.
 
     Attributes:
@@ -148,6 +145,7 @@ class SampleSizeStudy:
         store: folder of the run store.
     """
 
+    numbers = ("n", "seed")
     dataset: str
     sizes: Sequence[int]
     seeds: int | Sequence[int]
@@ -172,10 +170,7 @@ class SampleSizeStudy:
                 f"series: expected one of {', '.join(SERIES)}, and halves for the torus only, got {self.series!r} for "
                 f"{self.dataset}"
             )
-        seeds = tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(int(seed) for seed in self.seeds)
-        sizes = tuple(int(n) for n in self.sizes)
-        if len(set(seeds)) < max(2, len(seeds)) or min(seeds) < 0:
-            raise ValueError(f"seeds: expected at least two, all different and at least 0, got {self.seeds!r}")
+        seeds, sizes = checked_seeds(self.seeds, least=2), tuple(int(n) for n in self.sizes)
         if not sizes or sorted(set(sizes)) != list(sizes) or sizes[0] < 1:
             raise ValueError(f"sizes: expected increasing numbers of at least 1, got {self.sizes!r}")
         if not 1 <= self.epochs <= self.steps:
@@ -202,17 +197,15 @@ class SampleSizeStudy:
             )
         return repeats, epochs
 
+    def models(self) -> list[tuple[int, int]]:
+        """Size and seed of each model; all sizes of a seed first."""
+        return [(n, seed) for seed in self.seeds for n in self.sizes]
+
     def config(self, n: int, seed: int) -> RunConfig:
         """Configuration of one model."""
         _, epochs = self.schedule(n)
-        training = TrainingConfig(
-            epochs=epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            warmup_steps=self.warmup_steps,
-            half_life=self.half_life,
-            patience=epochs,
-        )
+        own = ("batch_size", "learning_rate", "warmup_steps", "half_life")
+        training = TrainingConfig(epochs, patience=epochs, **{name: getattr(self, name) for name in own})
         return RunConfig(
             dataset=self.dataset, architecture="mlp", seed=seed, training=training, **_NETWORK[self.dataset]
         )
@@ -233,21 +226,11 @@ class SampleSizeStudy:
             sha256={**sample.sha256, "repeated": str(repeats)},
         )
 
-    @functools.cached_property
-    def runs(self) -> dict[str, float]:
-        """Seconds of training of its models by their names in the run store, which take all of their data to tell.
-
-        Raises:
-            ValueError: a model is not trained yet.
-        """
-        models = ((self.config(n, seed), self.data(n, seed)) for seed in self.seeds for n in self.sizes)
-        return RunStore(self.store).training_seconds(models)
-
-    def ends(self, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the test pairs' starts and ends in ``data.test``, each of shape (P,)."""
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the pairs' starts and ends among the test data, each of shape (P,)."""
         if self.dataset == "torus":
             return np.arange(self.pairs), np.arange(self.pairs) + self.pairs
-        return draw_pairs(len(data.test), self.pairs)
+        return draw_pairs(len(load_dataset(self.dataset).test), self.pairs)
 
     def run(self, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
         """Train and measure what is not in the store yet, and gather everything.
@@ -265,16 +248,8 @@ class SampleSizeStudy:
             MissingDataError: the data set is not on this machine.
             JobsFailedError: a model failed; the others are finished and stored.
         """
-        models = [(n, seed) for seed in self.seeds for n in self.sizes]
-        measured = {model: _measured(self, *model) for model in models}
-        jobs = {model: Job(f"n = {model[0]}, seed {model[1]}", _measure, (self, *model)) for model in models}
-        missing = {model: job for model, job in jobs.items() if measured[model] is None}
-        if missing:
-            results = run_jobs(list(missing.values()), workers=workers, label="models", progress=progress)
-            measured |= {model: results[job.name] for model, job in missing.items()}
-        tables = [table.assign(n=n, seed=seed) for (n, seed), table in measured.items()]
-        order = ["n", "seed", "pair", "method", "value", "converged", "error"]
-        return pd.concat(tables, ignore_index=True)[order].sort_values(["n", "seed"], kind="stable", ignore_index=True)
+        tables = self.measure("sample-size", sample_distances, self.ends(), workers=workers, progress=progress)
+        return tables.sort_values(["n", "seed"], kind="stable", ignore_index=True)
 
     def curves(self) -> pd.DataFrame:
         """Training curves of the finished models.
@@ -328,60 +303,31 @@ def profile_studies(
     return studies
 
 
-def twisted(model: VAE, start: torch.Tensor, end: torch.Tensor, seed: int) -> torch.Tensor:
+def twisted(model: VAE, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
     r"""Euclidean distances in other coordinates in which the model is exactly as good.
 
     The codes are moved by a prior-preserving twist :math:`A_s(z) = R(\omega_s \|z\|^2 / d)\, z` with
-    :math:`\omega_s \sim U(-1, 1)` drawn for each seed; the decoder :math:`f \circ A_s^{-1}` then gives the data the
-    same distribution. What remains of their variation over models as n grows is what the theorem leaves open.
+    :math:`\omega_s \sim U(-1, 1)` drawn for each seed s of a model; the decoder :math:`f \circ A_s^{-1}` then gives the
+    data the same distribution. What remains of their variation over models as n grows is what the theorem leaves open.
 
     Args:
-        model: the trained model.
+        model: the trained model, from :func:`latentgeo.paper.build_vae`, which knows its seed.
         start: images, shape (P, *event).
         end: images, shape (P, *event).
-        seed: s.
 
     Returns:
         Distances in latent units, shape (P,).
     """
     a, b = model.encode(start), model.encode(end)
-    rate = np.random.default_rng((seed, 7)).uniform(-1.0, 1.0) / a.shape[1]
+    rate = np.random.default_rng((model.seed, 7)).uniform(-1.0, 1.0) / a.shape[1]
     A = RadialTwist(rate=float(rate))
     return (A(a) - A(b)).norm(dim=1)
 
 
-def _table_name(study: SampleSizeStudy, data: Dataset) -> str:
-    return f"{_TABLE}-{digest([ends.tolist() for ends in study.ends(data)])}"
-
-
-def _measured(study: SampleSizeStudy, n: int, seed: int) -> pd.DataFrame | None:
-    """Distances of the pairs under one model, if they are in the store."""
-    data, store = study.data(n, seed), RunStore(study.store)
-    run = store.find(study.config(n, seed), data)
-    found = [] if run is None else store.read_tables(run, _table_name(study, data))
-    return found[0] if found else None
-
-
-def _measure(study: SampleSizeStudy, n: int, seed: int) -> pd.DataFrame:
-    """Distances of the pairs under one model, trained and measured if it is not yet; kept in the store."""
-    found = _measured(study, n, seed)
-    if found is not None:
-        return found
-    data, config, store = study.data(n, seed), study.config(n, seed), RunStore(study.store)
-    model = store.train(config, data)
-    start, end = (data.test[ends] for ends in study.ends(data))
+def sample_distances(model: VAE, start: torch.Tensor, end: torch.Tensor) -> pd.DataFrame:
+    """The distances of :func:`latentgeo.agreement.pairs.pair_distances`, and :func:`twisted` ones."""
     table = pair_distances(model, start, end)
     moved = table[table["method"] == "euclidean"].assign(
-        method=TWISTED, value=twisted(model, start, end, seed).double().numpy()
+        method=TWISTED, value=twisted(model, start, end).double().numpy()
     )
-    whole = pd.concat([table, moved], ignore_index=True)
-    store.write_table(store.find(config, data), _table_name(study, data), whole)
-    return _measured(study, n, seed)
-
-
-def train_all(study: SampleSizeStudy) -> None:
-    """Train and measure all models of a study in this process, one after another, on one thread."""
-    with single_thread():
-        for seed in study.seeds:
-            for n in study.sizes:
-                _measure(study, n, seed)
+    return pd.concat([table, moved], ignore_index=True)

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from latentgeo.agreement.reliability import cubes, cv_over_models, student_reach
+from latentgeo.agreement.reliability import cubes, cv_over_models, resampled, with_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,28 +128,27 @@ def scaling(
             f"expected at least two sizes with the same seeds each, at least three for intervals, got {seeds}"
         )
     n, S = np.array(sorted(seeds), dtype=float), len(next(iter(seeds.values())))
-    weights = np.random.default_rng(seed).multinomial(S, np.full(S, 1 / S), size=resamples)
+    weights = resampled(S, resamples, np.random.default_rng(seed))
     by_size = [_mean_cv(table[table["n"] == size], weights, scale_free) for size in sorted(seeds)]
     draws = {method: np.stack([curve[method] for curve in by_size], -1) for method in by_size[0]}  # [1 + B, sizes]
     if baseline not in draws:
         raise ValueError(f"baseline: expected a method among {', '.join(draws)}, got {baseline!r}")
 
-    def with_interval(name: str, values: np.ndarray) -> dict[str, float]:
-        reach = student_reach(values[1:], level, S)
-        return {name: values[0], f"{name}_low": values[0] - reach, f"{name}_high": values[0] + reach}
+    def interval(name: str, values: np.ndarray) -> dict[str, float]:
+        return with_interval(name, values[0], values[1:], level, S)
 
     curves, fits = [], {}
     half = len(n) // 2
     for method, curve in draws.items():
         # A resample may hold one model only, whose CV is zero.
         curve = np.where(curve > 0, curve, np.nan)
-        curves += [{"method": method, "n": int(size)} | with_interval("cv", curve[:, i]) for i, size in enumerate(n)]
+        curves += [{"method": method, "n": int(size)} | interval("cv", curve[:, i]) for i, size in enumerate(n)]
         exponent, (rate, level_off) = power_law(n, curve), root_n_law(n, curve)
-        row = with_interval("exponent", exponent)
-        row |= with_interval("less_baseline", exponent - power_law(n, draws[baseline].clip(min=1e-300)))
-        row |= with_interval("first_half", power_law(n[: half + 1], curve[:, : half + 1]))
-        row |= with_interval("last_half", power_law(n[-half - 1 :], curve[:, -half - 1 :]))
-        row |= {"rate": rate[0]} | with_interval("floor", level_off)
+        row = interval("exponent", exponent)
+        row |= interval("less_baseline", exponent - power_law(n, draws[baseline].clip(min=1e-300)))
+        row |= interval("first_half", power_law(n[: half + 1], curve[:, : half + 1]))
+        row |= interval("last_half", power_law(n[-half - 1 :], curve[:, -half - 1 :]))
+        row |= {"rate": rate[0]} | interval("floor", level_off)
         row["floor_low"] = max(row["floor_low"], 0.0)
         fits[method] = row | {"floor_share": level_off[0] / curve[0, -1]}
     return Scaling(pd.DataFrame(curves), pd.DataFrame.from_dict(fits, orient="index").rename_axis("method"))
@@ -188,16 +187,15 @@ def bias_and_spread(
             wide = part.pivot(index="seed", columns="pair", values="value")
             ratio = np.log(wide.to_numpy() / truth.set_index("pair").loc[wide.columns, method].to_numpy())  # [S, P]
             S = len(ratio)
-            counts = np.random.default_rng(seed).multinomial(S, np.full(S, 1 / S), size=resamples)
-            counts = np.concatenate([np.ones((1, S)), counts])
+            counts = np.concatenate([np.ones((1, S)), resampled(S, resamples, np.random.default_rng(seed))])
             mean = counts @ ratio / S
             variance = (counts @ ratio**2 / S - mean**2).clip(min=0.0).mean(1) * S / (S - 1)
             variance[1:] *= S / (S - 1)  # a resample repeats models
             bias = np.sqrt(((mean**2).mean(1) - variance / S).clip(min=0.0))
             row = {"method": method, "n": n, "mean_error": ratio.mean()}
             for name, values in (("bias", bias), ("spread", np.sqrt(variance))):
-                reach = student_reach(values[1:], level, S)
-                row |= {name: values[0], f"{name}_low": max(values[0] - reach, 0.0), f"{name}_high": values[0] + reach}
+                row |= with_interval(name, values[0], values[1:], level, S)
+                row[f"{name}_low"] = max(row[f"{name}_low"], 0.0)
             rows.append(row)
     return pd.DataFrame(rows)
 

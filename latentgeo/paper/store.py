@@ -215,10 +215,7 @@ class RunStore:
     def _train(self, folder: Path, config: RunConfig, dataset: Dataset) -> VAE:
         log = logging.getLogger(__name__)
         state, rows = _last_checkpoint(folder)
-        try:
-            begun = (folder / _METRICS).read_bytes().count(b"\n")
-        except OSError:
-            begun = 0
+        begun = epochs_done(folder) or 0
         if begun or state:
             log.info("going on after %s epochs, lost %s epochs", len(rows), max(begun - len(rows), 0))
         else:
@@ -281,6 +278,14 @@ class RunStore:
                 continue
             tables.append(pd.read_csv(path, comment="#"))
         return tables
+
+
+def epochs_done(folder: Path) -> int | None:
+    """Epochs that a training has done; None where it has not begun, or is finished."""
+    try:
+        return None if (folder / _MARKER).exists() else (folder / _METRICS).read_bytes().count(b"\n")
+    except OSError:
+        return None
 
 
 def _fresh_model(config: RunConfig, dataset: Dataset) -> VAE:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -28,15 +30,155 @@ from latentgeo.paper.profiles import (
     digest,
     training_preset,
 )
-from latentgeo.paper.store import RunStore
+from latentgeo.paper.store import RunStore, epochs_done
 
-_SCHEMA = 3  # raise it whenever the same model would give other distances
-_TABLE = f"distances-{digest([_SCHEMA, METHODS])}"
+_SCHEMA = 4  # raise it whenever the same model would give other distances
 _BLOCK = 50  # pairs that one job measures
 
 
+def checked_seeds(seeds: int | Sequence[int], least: int) -> tuple[int, ...]:
+    """The seeds themselves, or as many as are asked for, from 0.
+
+    Raises:
+        ValueError: they are too few, or not different, or negative.
+    """
+    found = tuple(range(seeds)) if isinstance(seeds, int | np.integer) else tuple(int(seed) for seed in seeds)
+    if len(set(found)) < max(least, len(found)) or min(found) < 0:
+        raise ValueError(f"seeds: expected at least {least}, all different and at least 0, got {seeds!r}")
+    return found
+
+
+class Sweep:
+    """Models that differ in a few numbers, such as their seed, and what is measured under each; kept in a run store.
+
+    A subclass has the fields ``dataset``, ``seeds`` and ``store``, and a method ``config`` that gives the
+    :class:`~latentgeo.paper.profiles.RunConfig` of a model by its numbers.
+    """
+
+    numbers: ClassVar[tuple[str, ...]] = ("seed",)
+    """Names of the numbers by which a model is known."""
+
+    def models(self) -> list[tuple[int, ...]]:
+        """Numbers of each model, in the order in which they are trained."""
+        return [(seed,) for seed in self.seeds]
+
+    def data(self, *_: int) -> Dataset:
+        """Data of a model by its numbers; the same for all of them."""
+        return load_dataset(self.dataset)
+
+    @functools.cached_property
+    def runs(self) -> dict[str, float]:
+        """Seconds of training of the models by their names in the run store, for records of figures and tables.
+
+        Raises:
+            ValueError: a model is not trained yet.
+        """
+        models = ((self.config(*model), self.data(*model)) for model in self.models())
+        return RunStore(self.store).training_seconds(models)
+
+    def measure(
+        self,
+        name: str,
+        function: Callable[..., pd.DataFrame],
+        pairs: tuple[Sequence[int], Sequence[int]],
+        *,
+        part: str = "test",
+        workers: int | None = None,
+        progress: bool = True,
+        **options: object,
+    ) -> pd.DataFrame:
+        """Measure pairs under every model: train what is not trained yet, measure what is not measured yet.
+
+        Worker processes import the script they were started from: a script calls this under
+        ``if __name__ == "__main__":``, a notebook needs nothing.
+
+        Args:
+            name: of the tables in the store, different from that of all other functions.
+            function: ``function(model, start, end, **options)`` of a module, of a model and the data of both ends; it
+                returns one row for each pair and method, with the columns ``pair`` (counted from 0) and ``method``.
+            pairs: indices of the starts and of the ends, P each.
+            part: of the data set that they are indices of: ``"test"``, or ``"everything"``.
+            workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
+            progress: whether to show a progress bar.
+            **options: of the function; JSON must have words for them.
+
+        Returns:
+            One row for each model, method and pair: the model's numbers, ``pair``, ``method``, and what the function
+            measures.
+
+        Raises:
+            MissingDataError: the data set is not on this machine.
+            JobsFailedError: a model failed; the others are finished and stored.
+        """
+        ends = pd.DataFrame(dict(zip(("start", "end"), map(np.asarray, pairs), strict=True)))
+        ends["pair"] = np.arange(len(ends))
+        table = f"{name}-{digest([_SCHEMA, METHODS, part, options])}"
+        found, jobs, trainings = {}, [], {}
+        for model in self.models():
+            folder, found[model] = self._measured(model, table, ends)
+            missing = ends[~ends["pair"].isin(found[model]["pair"])]
+            if missing.empty:
+                continue
+            of = ", ".join(f"{number} {value}" for number, value in zip(self.numbers, model, strict=True))
+            train = Job(f"training of {of}", _train, (self, model))
+            trainings[model] = (of, folder, self.config(*model).training.epochs)
+            jobs.append(train)
+            for first in range(0, len(missing), _BLOCK):
+                block = missing.iloc[first : first + _BLOCK]
+                numbers = f"{block['pair'].iloc[0]} to {block['pair'].iloc[-1]}"
+                task = (self, model, table, function, block[["start", "end"]], part, options)
+                jobs.append(Job(f"pairs {numbers} of {of}", _measure, task, after=(train.name,)))
+        if jobs:
+            run_jobs(jobs, workers=workers, label="jobs", progress=progress, status=lambda: _status(trainings.values()))
+            found |= {model: self._measured(model, table, ends)[1] for model in trainings}
+        tables = [rows.assign(**dict(zip(self.numbers, model, strict=True))) for model, rows in found.items()]
+        whole = pd.concat(tables, ignore_index=True).drop(columns=["start", "end"])
+        return whole[list(dict.fromkeys([*self.numbers, "pair", *whole]))]
+
+    def _measured(self, model: tuple[int, ...], table: str, ends: pd.DataFrame) -> tuple[Path, pd.DataFrame]:
+        """A model's folder, and what is in it of the pairs already, in the order of methods and pairs."""
+        store, config, data = RunStore(self.store), self.config(*model), self.data(*model)
+        run = store.find(config, data)
+        stored = [] if run is None else store.read_tables(run, f"{table}-*")
+        if not stored:
+            return store.folder(config, data), ends[:0]
+        rows = pd.concat(stored, ignore_index=True) if len(stored) > 1 else stored[0]
+        order = {method: number for number, method in enumerate(rows["method"].unique())}
+        rows = rows.merge(ends, on=["start", "end"]).drop_duplicates(["pair", "method"])
+        rows = rows.assign(order=rows["method"].map(order)).sort_values(["order", "pair"], ignore_index=True)
+        return run.folder, rows.drop(columns="order")
+
+
+def _train(sweep: Sweep, model: tuple[int, ...]) -> None:
+    RunStore(sweep.store).train(sweep.config(*model), sweep.data(*model))
+
+
+def _measure(
+    sweep: Sweep,
+    model: tuple[int, ...],
+    table: str,
+    function: Callable[..., pd.DataFrame],
+    ends: pd.DataFrame,
+    part: str,
+    options: dict[str, object],
+) -> None:
+    """What a function says of some pairs under one model, into the store."""
+    store, config, data = RunStore(sweep.store), sweep.config(*model), sweep.data(*model)
+    trained, images = store.train(config, data), getattr(data, part)
+    found = function(trained, *(images[ends[side].tolist()] for side in ("start", "end")), **options)
+    of = ends.iloc[found["pair"]].reset_index(drop=True)
+    whole = pd.concat([of, found.drop(columns="pair")], axis=1)
+    store.write_table(store.find(config, data), f"{table}-{digest(ends.to_numpy().tolist())}", whole)
+
+
+def _status(trainings: Iterable[tuple[str, Path, int]]) -> str:
+    """Epochs that each training under way has done, of those at most."""
+    done = [(of, epochs_done(folder), epochs) for of, folder, epochs in trainings]
+    return ", ".join(f"{of}: epoch {n}/{epochs}" for of, n, epochs in done if n is not None)
+
+
 @dataclasses.dataclass(frozen=True)
-class Study:
+class Study(Sweep):
     """S models that differ only in their seed, and the distances of the same P test pairs under each.
 
     Attributes:
@@ -77,9 +219,6 @@ class Study:
         if self.profile not in PROFILES:
             raise ValueError(f"profile: expected one of {', '.join(PROFILES)}, got {self.profile!r}")
         seeds = SEEDS[self.profile] if self.seeds is None else self.seeds
-        seeds = tuple(range(seeds)) if isinstance(seeds, int | np.integer) else tuple(int(seed) for seed in seeds)
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError(f"seeds: expected a positive number, or different seeds of at least 0, got {self.seeds!r}")
         if self.pairs < 1 or self.decoders < 1 or (self.latent_dim is not None and self.latent_dim < 1):
             raise ValueError(
                 "pairs, decoders and latent_dim: expected at least 1, got "
@@ -91,7 +230,7 @@ class Study:
             raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         fill = {
             "model": model,
-            "seeds": seeds,
+            "seeds": checked_seeds(seeds, least=1),
             "latent_dim": self.latent_dim or LATENT_DIM[self.dataset],
             "activation": self.activation or ACTIVATION[self.dataset],
             "training": self.training or preset,
@@ -102,16 +241,6 @@ class Study:
             object.__setattr__(self, name, value)
         if self.perceptual is not None and not Path(self.perceptual).is_file():
             raise MissingDataError(f"perceptual: {self.perceptual} is not there; {VGG16_REMEDY}")
-
-    @property
-    def runs(self) -> dict[str, float]:
-        """Seconds of training of its models by their names in the run store, for records of figures and tables.
-
-        Raises:
-            ValueError: a model is not trained yet.
-        """
-        dataset = load_dataset(self.dataset)
-        return RunStore(self.store).training_seconds((self.config(seed), dataset) for seed in self.seeds)
 
     def only(self, *seeds: int) -> Study:
         """The same study of these seeds alone, such as those that a figure shows."""
@@ -132,10 +261,7 @@ class Study:
         )
 
     def run(self, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
-        """Train what is not trained yet, measure what is not measured yet, and gather everything.
-
-        Worker processes import the script they were started from: a script calls this under
-        ``if __name__ == "__main__":``, a notebook needs nothing.
+        """Every distance of the study's pairs under every model, see :meth:`measure`.
 
         Args:
             workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
@@ -149,26 +275,8 @@ class Study:
             MissingDataError: the data set is not on this machine.
             JobsFailedError: a model failed; the others are finished and stored.
         """
-        dataset = load_dataset(self.dataset)
-        drawn = draw_pairs(len(dataset.test), self.pairs)  # before anything is trained
-        pairs = pd.DataFrame({"pair": np.arange(self.pairs), "start": drawn[0], "end": drawn[1]})
-        measured = {seed: self._measured(seed, dataset, pairs) for seed in self.seeds}
-        jobs = []
-        for seed in self.seeds:
-            missing = pairs[~pairs["pair"].isin(measured[seed]["pair"])]
-            if missing.empty:
-                continue
-            train = Job(f"training of seed {seed}", _train, (self, seed))
-            jobs.append(train)
-            for first in range(0, len(missing), _BLOCK):
-                block = missing.iloc[first : first + _BLOCK]
-                numbers = f"{block['pair'].iloc[0]} to {block['pair'].iloc[-1]}"
-                jobs.append(Job(f"pairs {numbers} of seed {seed}", _measure, (self, seed, block), after=(train.name,)))
-        if jobs:
-            run_jobs(jobs, workers=workers, label="jobs", progress=progress, status=lambda: self._status(dataset))
-            measured = {seed: self._measured(seed, dataset, pairs) for seed in self.seeds}
-        tables = [measured[seed].assign(seed=seed) for seed in self.seeds]
-        return pd.concat(tables, ignore_index=True)[["seed", "pair", "method", "value", "converged", "error"]]
+        pairs = draw_pairs(len(self.data().test), self.pairs)  # before anything is trained
+        return self.measure("distances", pair_distances, pairs, workers=workers, progress=progress)
 
     def trained(self, seed: int) -> VAE:
         """One of the models, trained if it is not yet.
@@ -180,46 +288,4 @@ class Study:
         if seed not in self.seeds:
             raise ValueError(f"expected a seed among {self.seeds}, got {seed!r}")
         with single_thread():
-            return RunStore(self.store).train(self.config(seed), load_dataset(self.dataset))
-
-    def _measured(self, seed: int, dataset: Dataset, pairs: pd.DataFrame) -> pd.DataFrame:
-        """Distances of a model that are in the store already, those of whole pairs only, in the order of the pairs."""
-        store = RunStore(self.store)
-        run = store.find(self.config(seed), dataset)
-        found = [] if run is None else store.read_tables(run, f"{_TABLE}-*")
-        if not found:
-            return pd.DataFrame({"pair": pd.Series(dtype=int)})
-        rows = pd.concat(found, ignore_index=True) if len(found) > 1 else found[0]
-        rows = rows.merge(pairs, on=["start", "end"]).drop_duplicates(["pair", "method"])
-        rows = rows[rows.groupby("pair")["method"].transform("size") == len(METHODS)]
-        order = rows["method"].map({method: number for number, method in enumerate(METHODS)})
-        return rows.assign(order=order).sort_values(["order", "pair"], ignore_index=True).drop(columns="order")
-
-    def _status(self, dataset: Dataset) -> str:
-        """Epochs that each training has done, of those at most."""
-        store, parts = RunStore(self.store), []
-        for seed in self.seeds:
-            try:
-                epochs = (store.folder(self.config(seed), dataset) / "metrics.jsonl").read_bytes().count(b"\n")
-            except OSError:
-                continue
-            if store.find(self.config(seed), dataset) is None:
-                parts.append(f"seed {seed}: epoch {epochs}/{self.training.epochs}")
-        return ", ".join(parts)
-
-
-def _train(study: Study, seed: int) -> None:
-    RunStore(study.store).train(study.config(seed), load_dataset(study.dataset))
-
-
-def _measure(study: Study, seed: int, pairs: pd.DataFrame) -> None:
-    """Distances of some pairs under one model, into the store."""
-    dataset, store = load_dataset(study.dataset), RunStore(study.store)
-    model = store.train(study.config(seed), dataset)
-    table = pair_distances(model, dataset.test[pairs["start"].tolist()], dataset.test[pairs["end"].tolist()])
-    ends = pairs[["start", "end"]].iloc[table["pair"]].reset_index(drop=True)
-    store.write_table(
-        store.find(study.config(seed), dataset),
-        f"{_TABLE}-{digest(pairs[['start', 'end']].to_numpy().tolist())}",
-        pd.concat([ends, table.drop(columns="pair")], axis=1),
-    )
+            return RunStore(self.store).train(self.config(seed), self.data())

@@ -1,9 +1,16 @@
+import warnings
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import latentgeo as lg
-from latentgeo.agreement.pairs import METHODS, draw_pairs, pair_distances
+from latentgeo.agreement import pairs
+from latentgeo.agreement.pairs import IDENTIFIED, METHODS, draw_pairs, measure_pairs, pair_distances
+from latentgeo.geometry.surfaces import sphere, sphere_distance
+from tests.conftest import mlp
 
 
 def test_the_pairs_are_the_papers():
@@ -41,3 +48,92 @@ def test_every_method_measures_what_it_says():
     assert (value["ambient_chord"] <= value["geodesic"] * 1.0001).all()
     assert (value["geodesic"] <= value["straight_line"] * 1.001).all()
     assert table["converged"].all()
+
+
+def _table(*arguments, **options):
+    table, _ = measure_pairs(*arguments, **options)
+    return table.set_index(["method", "pair"])
+
+
+def test_distances_on_the_circle_are_angles_and_chords():
+    angle = torch.tensor([[0.1], [1.0], [2.5]], dtype=torch.float64)
+    table = _table(lambda z: 3.0 * torch.cat([z.cos(), z.sin()], -1), 0 * angle, angle, segments=64)
+    expected = {"euclidean": angle, "geodesic": 3 * angle, "straight_line": 3 * angle}
+    expected["ambient_chord"] = 6 * (angle / 2).sin()
+    for method, value in expected.items():
+        off = np.abs(table.loc[method, "value"] / value[:, 0].numpy() - 1)
+        assert off.max() < 1e-6
+        assert (off <= table.loc[method, "error"] + 1e-9).all()
+    assert (table.loc["straight_line", "error"] > 0).all()
+    assert table["converged"].all()
+
+
+def test_distances_on_the_sphere_are_great_circles():
+    # Stereographic coordinates: a line through the pole is a great circle, others are not.
+    start = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    end = torch.tensor([[0.5, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    table = _table(sphere, start, end, segments=64, tol=1e-8)
+    arc = sphere_distance(start, end).numpy()
+    np.testing.assert_allclose(table.loc["geodesic", "value"], arc, rtol=1e-6)
+    np.testing.assert_allclose(table.loc["ambient_chord", "value"], 2 * np.sin(arc / 2), rtol=1e-12)
+    # The metric is 2 |dz| / (1 + |z|^2), so that the second line is longer: sqrt(2) 2 pi / 3^(3/2) instead of pi / 2.
+    lines = [arc[0], 2**0.5 * 2 * np.pi / 3**1.5]
+    np.testing.assert_allclose(table.loc["straight_line", "value"], lines, rtol=1e-6)
+
+
+def test_what_is_identified_survives_other_coordinates_and_nothing_else_does():
+    f, A = mlp(0, d=2), lg.random_flow(2, seed=0)
+    start, end = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    options = {"segments": 64, "tol": 1e-8}
+    here = _table(f, start, end, one_decoder=f, **options)["value"]
+    there = lg.reparametrise(f, A)
+    moved = _table(there, A(start), A(end), one_decoder=there, **options)["value"]
+    off = (moved / here - 1).abs().groupby("method").max()
+    assert (off[list(IDENTIFIED)] < 1e-4).all()
+    assert (off[off.index.difference(IDENTIFIED)] > 1e-2).all()
+    assert set(off.index) == set(METHODS) - {"data"}
+
+
+def test_equal_points_have_no_distance_and_no_error():
+    z = torch.ones(2, 3, dtype=torch.float64)
+    table = _table(mlp(0), z, z, data=(z, z))
+    assert (table[["value", "error"]] == 0).all(axis=None)
+
+
+def test_decoding_in_parts_changes_nothing(monkeypatch):
+    f, (start, end) = mlp(0), torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = []
+
+    def counted(z):
+        rows.append(len(z))
+        return f(z)
+
+    whole = _table(counted, start, end)
+    assert max(rows) == 7 * 65  # points of the straight lines
+    rows.clear()
+    monkeypatch.setattr(pairs, "_ENTRIES", 7 * 2 * 65)  # numbers of two lines
+    pd.testing.assert_frame_equal(_table(counted, start, end), whole, rtol=1e-12)
+    assert max(rows) == 2 * 65
+
+
+def test_failure_is_in_the_table_and_not_warned_of():
+    z = torch.rand(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = _table(mlp(0), z[:2], z[2:], tol=1e-30)
+    assert not table.loc["geodesic", "converged"].any()
+    assert table.drop("geodesic", level="method")["converged"].all()
+
+
+def test_agreement_study_and_explorer_give_the_same_numbers():
+    f, x = mlp(0, d=2), torch.randn(9, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    decoder = lg.Ensemble([f])
+    model = (lambda x: 1.5 * x, decoder)
+    other = (lambda x: 2.0 * x, decoder)
+    of_agreement = lg.agreement({"one": model, "other": other}, x, pairs=([3], [7]), check=False).distances
+    of_agreement = of_agreement[of_agreement["model"] == "one"].set_index("method")
+    of_explorer = lg.explore(model, x).select(3, 7).distances
+    of_study = pair_distances(SimpleNamespace(encode=model[0], decode=decoder), x[[3]], x[[7]]).set_index("method")
+    columns = ["value", "converged", "error"]
+    pd.testing.assert_frame_equal(of_agreement[columns], of_explorer[columns], check_exact=True)
+    pd.testing.assert_frame_equal(of_study.loc[of_explorer.index, columns], of_explorer[columns], check_exact=True)

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +9,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import latentgeo as lg
-from latentgeo.agreement.report import METHODS
 from tests.conftest import mlp
+
+METHODS = ["euclidean", "geodesic", "straight_line", "ambient_chord"]
 
 
 class _Model(nn.Module):
@@ -100,7 +103,7 @@ def test_tables_are_complete_and_match_each_other(alike):
     assert np.allclose(pairs["geodesic_low"].to_numpy(float), np.maximum(low, 0))
     assert np.allclose(pairs["geodesic_high"].to_numpy(float), high)
     assert not pairs.isna().any(axis=None)
-    assert list(alike.methods.index) == list(METHODS)
+    assert list(alike.methods.index) == METHODS
     wide = table.pivot(index=["model", "pair"], columns="method", values="value")
     assert (wide["ambient_chord"] <= wide["geodesic"] * (1 + 1e-6)).all()
     assert (wide["geodesic"] <= wide["straight_line"] * (1 + 1e-3)).all()
@@ -276,3 +279,27 @@ _TWO = [_Model(seed=seed, noise=0.02) for seed in range(2)]
 def test_what_does_not_fit_is_refused(models, data, options, error, message):
     with pytest.raises(error, match=message):
         lg.agreement(models, data, check=False, **options)
+
+
+def test_decoders_that_return_distributions_are_compared_by_fisher_rao_distances():
+    z = torch.tensor([1.0, 0.4], dtype=torch.float64) * torch.randn(
+        60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+
+    def normal(z):
+        return torch.distributions.Normal(z[:, :1], z[:, 1:].exp())
+
+    twist = lg.RadialTwist(0.7)
+    models = {"plain": (lambda x: x, normal), "twisted": (twist, lambda z: normal(twist.inv(z)))}
+    report = lg.agreement(models, z, pairs=20, segments=64, tol=1e-8)
+    first, second = (z[report.pairs[end].to_numpy()] for end in ("first", "second"))
+    s, t = first[:, 1].exp(), second[:, 1].exp()
+    u = (0.5 * (first[:, 0] - second[:, 0]).square() + (s - t).square()) / (2.0 * s * t)
+    truth = math.sqrt(2.0) * torch.acosh(1.0 + u)
+    wide = report.distances.pivot(index="method", columns=["model", "pair"], values="value")
+    for name in models:
+        geodesic, chord = (torch.from_numpy(wide.loc[m, name].to_numpy()) for m in ("geodesic", "ambient_chord"))
+        torch.testing.assert_close(geodesic, truth, rtol=1e-4, atol=0)
+        torch.testing.assert_close(chord, truth)  # the image fills the half plane, so that its chord is the distance
+    assert report.pairs["cv_geodesic"].max() < 1e-4 < report.pairs["cv_euclidean"].min()
+    assert set(report.assumptions.loc[report.assumptions["verdict"] == "fails", "assumption"]) <= {"noise dimension"}

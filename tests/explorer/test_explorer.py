@@ -51,8 +51,10 @@ def test_a_selection_is_the_geodesic_between_the_codes(d, axes):
         expected.error.item(),
         expected.converged.item(),
     )
-    assert found.chord <= found.length * (1 + found.error) <= found.straight_length * (1 + 1e-3)
-    assert found.euclidean == pytest.approx((codes[3] - codes[17]).norm().item())
+    value = found.distances["value"]
+    assert value["ambient_chord"] <= found.length * (1 + found.error) <= value["straight_line"] * (1 + 1e-3)
+    assert value["euclidean"] == pytest.approx((codes[3] - codes[17]).norm().item())
+    assert torch.equal(found.straight[[0, -1]], codes[[3, 17]])
     # The mean of the decoders, in [0, 1], from end to end.
     mean = torch.stack([decoder(codes[[3, 17]]) for decoder in model.decoders]).mean(0).clamp(0, 1)
     torch.testing.assert_close(found.decoded[[0, -1], ..., 0], mean[:, 0])
@@ -63,8 +65,10 @@ def test_a_straight_line_in_a_flat_space_is_the_geodesic():
     frame = torch.linalg.qr(torch.randn(9, 2, generator=torch.Generator().manual_seed(0)).double()).Q
     view = explore((lambda x: x[:, :2], lambda z: z @ frame.mT), torch.randn(20, 9).double())
     found = view.select(0, 1)
-    for length in (found.length, found.straight_length, found.chord):
-        assert length == pytest.approx(found.euclidean, rel=1e-9)
+    euclidean = (view.codes[0] - view.codes[1]).norm().item()
+    assert found.distances["value"].to_numpy() == pytest.approx(euclidean, rel=1e-9)
+    notes = {name: note for name, _, note in found.rows()}
+    assert [name for name in notes if "not identified" in notes[name]] == ["straight latent line", "Euclidean"]
     np.testing.assert_allclose(view.background, 0.0, atol=1e-9)
 
 
@@ -360,12 +364,12 @@ def test_in_a_script_a_pair_is_chosen_and_its_picture_saved(tmp_path):
     decoder = nn.Linear(2, 36)
     model = (lambda x: x[:, :2], decoder)
     view = lg.explore(model, x.flatten(1))
-    assert isinstance(view, lg.Explorer)
+    assert isinstance(view, lg.explore)
     assert view.pictures.kind == "features"
     view = lg.explore(model, x.flatten(1), show=lambda z: decoder(z).view(-1, 1, 6, 6))  # flat pixels as images
     assert view.pictures.kind == "images"
     view.figure(0, 5).savefig(tmp_path / "pair.png")
     assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
-    text = pydoc.plain(pydoc.render_doc(lg.Explorer))
+    text = pydoc.plain(pydoc.render_doc(lg.explore))
     assert all(each in text for each in ("select(self, i", "figure(self, i", "savefig"))
     assert 'figure(0, 5).savefig("pair.png")' in lg.explore.__doc__

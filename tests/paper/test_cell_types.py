@@ -215,7 +215,7 @@ def test_distances_of_types_come_from_the_store_the_second_time(trained, counts,
     assert one["euclidean"] == pytest.approx((z[start] - z[end]).norm(dim=1).mean().item(), rel=1e-5)
     assert one["data"] == pytest.approx((cells[start] - cells[end]).norm(dim=1).mean().item(), rel=1e-5)
     assert one["ambient_chord"] <= one["geodesic"] * 1.001
-    monkeypatch.setattr("latentgeo.paper.cell_types.run_jobs", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr("latentgeo.paper.study.run_jobs", lambda *_, **__: pytest.fail("computed again"))
     pd.testing.assert_frame_equal(
         table, class_distances(trained, pairs, segments=4, workers=0, progress=False), check_exact=True
     )

@@ -32,7 +32,7 @@ def test_tables_hold_what_they_say_and_come_from_the_store(study, monkeypatch):
         assert (audited[f"draws_{N}"] <= root * (1 + 1e-6)).all()
     assert (audited["draws_32"] > 2 * audited["draws_8"]).all()  # no limit
     np.testing.assert_allclose(audited["draws_32_chords"], audited["draws_8_chords"], rtol=0.1)  # a limit
-    monkeypatch.setattr("latentgeo.paper.ensembles._measure", None)
+    monkeypatch.setattr("latentgeo.paper.study.run_jobs", None)
     assert ensemble_distances(study, **OPTIONS).equals(table)
 
 

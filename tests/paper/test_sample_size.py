@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import latentgeo as lg
+from latentgeo.agreement.pairs import METHODS
 from latentgeo.geometry.surfaces import torus as torus_surface
 from latentgeo.paper import sample_size, torus
 from latentgeo.paper.figures.sample_size import sample_size as draw
@@ -160,7 +161,7 @@ def test_every_size_gets_the_same_number_of_steps(tmp_path):
         ({"sizes": (160, 16)}, "increasing"),
         ({"sizes": ()}, "increasing"),
         ({"sizes": (100,)}, "choose sizes that divide"),
-        ({"seeds": 1}, "at least two"),
+        ({"seeds": 1}, "at least 2"),
         ({"seeds": (0, 0)}, "all different"),
         ({"epochs": 30}, "epochs"),
         ({"series": "thirds"}, "series"),
@@ -180,7 +181,7 @@ def test_a_study_trains_measures_and_finds_everything_again(tmp_path, monkeypatc
         _ = study.runs
     table = study.run(workers=0, progress=False)
     assert study.runs.keys() == {path.name for path in tmp_path.glob("torus-*")}
-    methods = [*sample_size.METHODS, sample_size.TWISTED]
+    methods = [*METHODS, sample_size.TWISTED]
     assert len(table) == 2 * 2 * 4 * len(methods)
     assert np.isfinite(table["value"]).all()
     wide = table.pivot(index=["n", "seed", "pair"], columns="method", values="value")
@@ -191,7 +192,7 @@ def test_a_study_trains_measures_and_finds_everything_again(tmp_path, monkeypatc
     assert (curves.groupby(["n", "seed"])["step"].max() == 20).all()
     assert set(final_slope(curves)["n"]) == {16, 160}
     with monkeypatch.context() as patch:
-        patch.setattr(sample_size.RunStore, "train", lambda *_: pytest.fail("trained again"))
+        patch.setattr("latentgeo.paper.study.run_jobs", lambda *_, **__: pytest.fail("computed again"))
         assert study.run(workers=0, progress=False).equals(table)
     shared = dataclasses.replace(study, series="shared")
     assert torch.equal(shared.data(16, 0).train, shared.data(16, 1).train)

@@ -5,15 +5,17 @@ import json
 import shutil
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import latentgeo as lg
-from latentgeo.agreement.pairs import METHODS, pair_distances
+from latentgeo.agreement.pairs import METHODS, pair_distances, tidy
 from latentgeo.paper import store as store_module
 from latentgeo.paper.data import load_dataset
 from latentgeo.paper.jobs import JobsFailedError
 from latentgeo.paper.store import RunStore
+from latentgeo.paper.study import _status
 
 SHORT = lg.paper.TrainingConfig(epochs=2, batch_size=64, learning_rate=4e-3, warmup_steps=10)
 
@@ -117,6 +119,33 @@ def test_more_pairs_measure_only_those(copied, monkeypatch):
     pd.testing.assert_frame_equal(few, table, check_exact=True)
 
 
+def _between_codes(model, start, end, power=1):
+    value = (model.encode(start) - model.encode(end)).norm(dim=1)
+    return tidy({"power": (value**power, value > 0), "plain": (value, value > 0)})
+
+
+def test_any_function_of_a_model_and_pairs_is_measured_once(copied, monkeypatch):
+    study, _ = copied
+    before, pairs = _written(study), ([0, 1600, 0], [1, 3, 2])
+    options = {"part": "everything", "power": 2, "progress": False}
+    table = study.measure("codes", _between_codes, pairs, workers=0, **options)
+    assert table.columns.tolist() == ["seed", "pair", "method", "value", "converged"]
+    assert table["method"].unique().tolist() == ["power", "plain"]
+    assert _written(study) == before
+    codes = study.trained(1).encode(load_dataset("digits").everything)
+    found = table.query("seed == 1").pivot(index="pair", columns="method", values="value")
+    expected = (codes[pairs[0]] - codes[pairs[1]]).norm(dim=1)
+    np.testing.assert_allclose(found["plain"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["power"], expected**2, rtol=1e-5)
+    with pytest.raises(JobsFailedError, match="IndexError"):  # the control: other images
+        study.measure("codes", _between_codes, pairs, workers=0, **options | {"part": "test"})
+    with monkeypatch.context() as patch:
+        patch.setattr("latentgeo.paper.study.run_jobs", None)
+        pd.testing.assert_frame_equal(study.measure("codes", _between_codes, pairs, **options), table)
+        with pytest.raises(TypeError):  # another option is another table
+            study.measure("codes", _between_codes, pairs, **options | {"power": 3})
+
+
 def test_a_damaged_table_is_moved_aside_and_measured_again(copied):
     study, table = copied
     (path,) = _folder(study, 1).glob("distances-*.csv")
@@ -177,7 +206,9 @@ def test_what_is_going_on_is_told_by_epoch(tmp_path):
     study = _study(tmp_path, seeds=2)
     _folder(study, 1).mkdir()
     (_folder(study, 1) / "metrics.jsonl").write_text("{}\n")
-    assert study._status(load_dataset("digits")) == "seed 1: epoch 1/2"
+    assert _status([(f"seed {seed}", _folder(study, seed), 2) for seed in study.seeds]) == "seed 1: epoch 1/2"
+    (_folder(study, 1) / "SUCCESS.json").touch()
+    assert _status([("seed 1", _folder(study, 1), 2)]) == ""
 
 
 def test_a_trained_model_is_the_stored_one(copied):
@@ -201,9 +232,9 @@ def test_the_profile_chooses_what_is_not_said():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seeds": 0}, "seeds: expected a positive number"),
-        ({"seeds": [1, 1]}, "different seeds"),
-        ({"seeds": [-1]}, "different seeds"),
+        ({"seeds": 0}, "seeds: expected at least 1"),
+        ({"seeds": [1, 1]}, "all different"),
+        ({"seeds": [-1]}, "at least 0"),
         ({"pairs": 0}, "at least 1"),
         ({"decoders": 0}, "at least 1"),
         ({"profile": "fast"}, "profile: expected one of quick, evidence, paper"),

@@ -18,6 +18,8 @@ from torch import Tensor
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder
 from latentgeo.geometry.likelihood import StatisticalDecoder
 
+_ENTRIES = 2**24  # numbers held at a time
+
 
 class Chords:
     """Squared chords between decoded data.
@@ -47,6 +49,12 @@ class Chords:
         """Distance in the space that the image lies in, a lower bound of the geodesic one: like :meth:`step`."""
         return (b - a).norm(dim=-1)
 
+    def chords(self, x: Tensor, y: Tensor) -> Tensor:
+        """Chords from each of some points to each of others: (R, D) and (n, D) -> (R, n)."""
+        # About the mean the fast formula |a|² - 2 a·b + |b|² loses nothing that matters.
+        centre = y.mean(0)
+        return torch.cdist(x - centre, y - centre)
+
     def total(self, x: Tensor) -> Tensor:
         """Energy E of decoded curves: (P, N + 1, D) -> (P,)."""
         return (x.shape[1] - 1) * self.squared(x[:, :-1], x[:, 1:]).sum((1, 2))
@@ -69,6 +77,11 @@ class Divergences(Chords):
     def chord(self, a: Tensor, b: Tensor) -> Tensor:
         """Fisher-Rao distance in the space of all parameters: see :meth:`Chords.chord`."""
         return self.decoder.family.squared_distance(a, b).sum(-1).sqrt()
+
+    def chords(self, x: Tensor, y: Tensor) -> Tensor:
+        """See :meth:`Chords.chords`."""
+        parts = x.split(max(1, _ENTRIES // y.numel()))
+        return torch.cat([self.chord(part.unsqueeze(1), y) for part in parts])
 
 
 def energy_of(decoder: DecoderLike, like: Tensor) -> Chords:

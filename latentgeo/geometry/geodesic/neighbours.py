@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentgeo.geometry.decoder import Decoder, DecoderLike, check_points
-from latentgeo.geometry.geodesic.energy import Chords, Divergences, energy_of
+from latentgeo.geometry.geodesic.energy import Chords, energy_of
 from latentgeo.geometry.geodesic.solve import Options, solve
 
 _DECODED = 2048  # points decoded at a time
@@ -111,22 +111,15 @@ class _Chords:
                 "those rows first"
             )
         self.energy, self.x = energy, x.double()
-        if not isinstance(energy, Divergences):
-            # About the mean the fast formula |a|² - 2 a·b + |b|² loses nothing that matters.
-            self.x = self.x - self.x.mean(0)
 
     def shortest(self, points: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Chords from some points (R,) to the nearest others, and which these are: (R, width) each, ascending."""
-        wide = self.x.shape[1] if isinstance(self.energy, Divergences) else 1
-        parts = torch.from_numpy(points).to(self.x.device).split(max(1, _BLOCK // (8 * len(self.x) * wide)))
+        parts = torch.from_numpy(points).to(self.x.device).split(max(1, _BLOCK // (8 * len(self.x))))
         found = [self._block(part, width) for part in parts]
         return tuple(torch.cat(each).cpu().numpy() for each in zip(*found, strict=True))
 
     def _block(self, points: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        if isinstance(self.energy, Divergences):
-            chords = self.energy.chord(self.x[points, None], self.x)
-        else:
-            chords = torch.cdist(self.x[points], self.x, compute_mode="use_mm_for_euclid_dist")
+        chords = self.energy.chords(self.x[points], self.x)
         chords[torch.arange(len(points), device=points.device), points] = torch.inf
         return chords.topk(width, largest=False)
 

@@ -19,9 +19,7 @@ from latentgeo.paper.data import (
 )
 from latentgeo.paper.data.base import DataError, Dataset, MissingDataError
 
-__all__ = ["DATASETS", "DataError", "Dataset", "MissingDataError", "fetch_dataset", "load_dataset"]
-
-# Each module has load() -> Dataset, which never downloads, and fetch(report).
+# Each module has load() -> Dataset, which never downloads, and where files are to be got fetch(report).
 _MODULES: dict[str, ModuleType] = {
     "celeba": celeba,
     "cifar10": cifar10,
@@ -84,7 +82,7 @@ def fetch_dataset(name: str, report: Callable[[str], None] = print) -> Dataset:
         MissingDataError: none of the ways worked.
         DataError: a file outside our own cache is damaged.
     """
-    if name in _MODULES:
+    if hasattr(_MODULES.get(name), "fetch"):
         _MODULES[name].fetch(report)
     dataset = load_dataset(name)
     report(f"{dataset!r} is here")

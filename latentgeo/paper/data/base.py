@@ -62,6 +62,11 @@ class Dataset:
         """Shape of one image (channels, height, width), or of one cell (genes,)."""
         return tuple(self.train.shape[1:])
 
+    @property
+    def everything(self) -> Tensor:
+        """Images of all parts, one part after another: training, validation, test."""
+        return torch.cat([self.train, self.validation, self.test])
+
     def __repr__(self) -> str:
         """Name, sizes and image shape, not the pixels."""
         sizes = f"train={len(self.train)}, validation={len(self.validation)}, test={len(self.test)}"
@@ -77,6 +82,34 @@ def folders(name: str, *further: Path) -> list[Path]:
     """
     own = os.environ.get("LATENTGEO_DATA")
     return [*([Path(own) / name] if own else []), data_dir() / name, *further]
+
+
+def download(url: str, known_hash: str, folder: Path, ways: str) -> Path:
+    """Fetch one file with a progress bar, and check it.
+
+    Args:
+        url: of the file.
+        known_hash: its checksum, as ``"sha256:…"`` or ``"md5:…"``.
+        folder: where it goes.
+        ways: to get the data, the end of the message.
+
+    Raises:
+        MissingDataError: it could not be downloaded, or is not the file that was published.
+    """
+    import pooch
+
+    name = url.rpartition("/")[2]
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=60)
+    try:
+        return Path(pooch.retrieve(url, known_hash, fname=name, path=folder, downloader=downloader))
+    except (OSError, ValueError) as error:
+        raise MissingDataError(f"{name} could not be downloaded ({error}). {ways}") from error
+
+
+def dealt(x: Tensor, labels: Tensor, **parts: Tensor | slice) -> dict[str, Tensor]:
+    """Fields of :class:`Dataset`: images and labels of each part, by the indices of its images."""
+    fields = {part: x[index] for part, index in parts.items()}
+    return fields | {f"{part}_labels": labels[index] for part, index in parts.items()}
 
 
 def images(pixels: np.ndarray, brightest: float = 255.0) -> Tensor:

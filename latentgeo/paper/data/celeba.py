@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from torch import Tensor
 from tqdm import tqdm
 
-from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, folders
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, dealt, folders
 from latentgeo.paper.paths import data_dir
 
 _SITE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -160,16 +159,11 @@ def load() -> Dataset:
         made = _cached(cache, record) or _make(cache, folder / _IMAGES, names, record)
     # Mapped copy-on-write, as PyTorch has no tensors that cannot be written to.
     pixels = torch.from_numpy(np.load(cache, mmap_mode="c"))
-    train, validation, test = (_part(pixels, parts, part) for part in range(3))
-    labels = [torch.zeros(len(part), dtype=torch.int64) for part in (train, validation, test)]
+    first, last = np.searchsorted(parts, [1, 2]).tolist()
+    slices = {"train": slice(first), "validation": slice(first, last), "test": slice(last, None)}
     return Dataset(
         name="celeba",
-        train=train,
-        train_labels=labels[0],
-        validation=validation,
-        validation_labels=labels[1],
-        test=test,
-        test_labels=labels[2],
+        **dealt(pixels, torch.zeros(len(parts), dtype=torch.int64), **slices),
         class_names=("face",),
         source=f"{_SITE}, aligned images ({len(names):,}), {_PROCESSING}",
         licence="non-commercial research only, under the terms of its site",
@@ -179,11 +173,6 @@ def load() -> Dataset:
             "pixels": str(made["pixels_sha256"]),
         },
     )
-
-
-def _part(pixels: Tensor, parts: np.ndarray, part: int) -> Tensor:
-    first, last = np.searchsorted(parts, [part, part + 1])
-    return pixels[first:last]
 
 
 def fetch(report: Callable[[str], None]) -> None:

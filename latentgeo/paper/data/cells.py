@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from latentgeo.paper.data.base import Dataset, shuffled
+from latentgeo.paper.data.base import Dataset, dealt, shuffled
 
 
-def dealt(
+def deal_cells(
     name: str,
     x: np.ndarray,
     types: Sequence[str],
@@ -36,15 +36,10 @@ def dealt(
     numbers = {each: number for number, each in enumerate(names)}
     labels = torch.tensor([numbers[each] for each in types])
     cells, order = torch.from_numpy(x.astype(np.float32)), shuffled(len(x))
-    test, validation, train = order[:held_out], order[held_out : 2 * held_out], order[2 * held_out :]
+    parts = {"test": order[:held_out], "validation": order[held_out : 2 * held_out], "train": order[2 * held_out :]}
     return Dataset(
         name=name,
-        train=cells[train],
-        train_labels=labels[train],
-        validation=cells[validation],
-        validation_labels=labels[validation],
-        test=cells[test],
-        test_labels=labels[test],
+        **dealt(cells, labels, **parts),
         class_names=names,
         source=source,
         licence=licence,
@@ -58,5 +53,4 @@ def all_cells(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
 
     They stand in the order of the parts, not in that of the atlas: do not put them beside an AnnData's own columns.
     """
-    cells = torch.cat([dataset.train, dataset.validation, dataset.test])
-    return cells, torch.cat([dataset.train_labels, dataset.validation_labels, dataset.test_labels])
+    return dataset.everything, torch.cat([dataset.train_labels, dataset.validation_labels, dataset.test_labels])

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 
 from latentgeo.adapters.arrays import as_images
-from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, folders, shuffled
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, dealt, download, folders, shuffled
 from latentgeo.paper.paths import data_dir
 
 _FOLDER = "cifar-10-batches-bin"
-_ARCHIVE = "cifar-10-binary.tar.gz"
-_URL = f"https://www.cs.toronto.edu/~kriz/{_ARCHIVE}"
+_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 _SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 _TRAINING = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _TEST, _META = "test_batch.bin", "batches.meta.txt"
@@ -112,13 +111,11 @@ def load() -> Dataset:
     labels = torch.from_numpy(np.concatenate([part[1] for part in parts.values()]))
     source = _origin(folder, sha256, (len(pixels), len(test)))
     order = shuffled(len(pixels))
-    validation, train = order[: len(pixels) // 10], order[len(pixels) // 10 :]
+    tenth = len(pixels) // 10
+    learnt = dealt(pixels, labels, validation=order[:tenth], train=order[tenth:])
     return Dataset(
         name="cifar10",
-        train=as_images(pixels[train]),
-        train_labels=labels[train],
-        validation=as_images(pixels[validation]),
-        validation_labels=labels[validation],
+        **{name: as_images(of) for name, of in learnt.items()},
         test=as_images(torch.from_numpy(test.copy())),
         test_labels=torch.from_numpy(test_labels),
         class_names=class_names,
@@ -162,27 +159,12 @@ def fetch(report: Callable[[str], None]) -> None:
     """Download and unpack the official archive, unless the files are here already.
 
     Raises:
-        MissingDataError: the download failed.
-        DataError: the files that are here are damaged, or what was downloaded is not the official archive.
+        MissingDataError: the download failed, or what was downloaded is not the official archive.
+        DataError: the files that are here are damaged.
     """
-    import pooch
-
     try:
         load()
     except MissingDataError:
         report(f"downloading {_URL}")
-    else:
-        return
-    try:
-        archive = pooch.retrieve(
-            _URL,
-            known_hash=f"sha256:{_SHA256}",
-            fname=_ARCHIVE,
-            path=data_dir(),
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
-        )
-    except OSError as error:
-        raise MissingDataError(f"{_ARCHIVE} could not be downloaded ({error}). {_ways_to_get_cifar10()}") from error
-    except ValueError as error:
-        raise DataError(f"{_URL} is not the official archive ({error}). {_ways_to_get_cifar10()}") from error
-    _unpack(Path(archive), data_dir() / _FOLDER)
+        archive = download(_URL, f"sha256:{_SHA256}", data_dir(), _ways_to_get_cifar10())
+        _unpack(archive, data_dir() / _FOLDER)

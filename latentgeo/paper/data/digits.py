@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from latentgeo.paper.data.base import Dataset, images, shuffled
+from latentgeo.paper.data.base import Dataset, dealt, images, shuffled
 
 
 def load() -> Dataset:
@@ -18,15 +17,9 @@ def load() -> Dataset:
     bunch = load_digits()
     pixels, labels = images(bunch.images, 16.0), torch.from_numpy(bunch.target.astype(np.int64))
     order = shuffled(len(pixels))
-    test, validation, train = order[:360], order[360:540], order[540:]
     return Dataset(
         name="digits",
-        train=pixels[train],
-        train_labels=labels[train],
-        validation=pixels[validation],
-        validation_labels=labels[validation],
-        test=pixels[test],
-        test_labels=labels[test],
+        **dealt(pixels, labels, test=order[:360], validation=order[360:540], train=order[540:]),
         class_names=tuple(str(digit) for digit in range(10)),
         source="scikit-learn's copy of https://archive.ics.uci.edu/dataset/80",
         licence="CC BY 4.0",
@@ -35,7 +28,3 @@ def load() -> Dataset:
             "labels": hashlib.sha256(bunch.target.astype("<i8").tobytes()).hexdigest(),
         },
     )
-
-
-def fetch(report: Callable[[str], None]) -> None:
-    """Nothing is to be fetched."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, folders, images, shuffled
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, dealt, download, folders, images, shuffled
 from latentgeo.paper.paths import data_dir
 
 _DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -118,13 +118,9 @@ def load() -> Dataset:
     pixels = images(arrays["train-images-idx3-ubyte"])
     labels = torch.from_numpy(arrays["train-labels-idx1-ubyte"].astype(np.int64))
     order = shuffled(len(pixels))
-    train, validation = order[5000:], order[:5000]
     return Dataset(
         name="fashion_mnist",
-        train=pixels[train],
-        train_labels=labels[train],
-        validation=pixels[validation],
-        validation_labels=labels[validation],
+        **dealt(pixels, labels, validation=order[:5000], train=order[5000:]),
         test=images(arrays["t10k-images-idx3-ubyte"]),
         test_labels=torch.from_numpy(arrays["t10k-labels-idx1-ubyte"].astype(np.int64)),
         class_names=(
@@ -174,24 +170,6 @@ def _install_debian_package(report: Callable[[str], None]) -> None:
             report(f"apt-get {arguments[0]} failed: {done.stderr.strip()[-300:]}")
 
 
-def _download_fashion_mnist() -> None:
-    import pooch
-
-    for name, expected in _FASHION_FILES.items():
-        try:
-            pooch.retrieve(
-                f"{_FASHION_URL}{name}.gz",
-                known_hash=f"md5:{expected.md5}",
-                fname=f"{name}.gz",
-                path=data_dir() / "fashion-mnist",
-                downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
-            )
-        except (OSError, ValueError) as error:
-            raise MissingDataError(
-                f"{name}.gz could not be downloaded ({error}). {_ways_to_get_fashion_mnist()}"
-            ) from error
-
-
 def fetch(report: Callable[[str], None]) -> None:
     """Get the files: those that are here, else Debian's package where it may be installed, else by download.
 
@@ -202,4 +180,6 @@ def fetch(report: Callable[[str], None]) -> None:
     if not _have_fashion_mnist(report):
         _install_debian_package(report)
         if not _have_fashion_mnist(report):
-            _download_fashion_mnist()
+            for name, expected in _FASHION_FILES.items():
+                url, known = f"{_FASHION_URL}{name}.gz", f"md5:{expected.md5}"
+                download(url, known, data_dir() / "fashion-mnist", _ways_to_get_fashion_mnist())

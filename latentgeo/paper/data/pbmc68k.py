@@ -6,12 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 
 from latentgeo.paper.data.base import Dataset, MissingDataError
-from latentgeo.paper.data.cells import dealt
+from latentgeo.paper.data.cells import deal_cells
 
 _HELD_OUT = 100
 _CLIP = 10.0  # standard deviations, as is usual: a gene found in one cell of 700 is not to outweigh all others
@@ -49,7 +48,7 @@ def read() -> tuple[np.ndarray, tuple[str, ...], dict[str, str], dict[str, str]]
 def deal(name: str, x: np.ndarray) -> Dataset:
     """The data set of this name, from one row for each of scanpy's cells: 500 for training, 100 and 100 held out."""
     _, types, colours, sha256 = read()
-    return dealt(
+    return deal_cells(
         name,
         x,
         types,
@@ -78,7 +77,3 @@ def load() -> Dataset:
         for part in ("train", "validation", "test")
     }
     return dataclasses.replace(dataset, **parts)
-
-
-def fetch(report: Callable[[str], None]) -> None:
-    """Nothing is to be fetched."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, folders
-from latentgeo.paper.data.cells import dealt
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, download, folders
+from latentgeo.paper.data.cells import deal_cells
 from latentgeo.paper.paths import data_dir
 
 SOURCE = "Tasic et al., Nature 563:72, 2018, as prepared in https://github.com/berenslab/rna-seq-tsne"
@@ -67,7 +67,7 @@ def load() -> Dataset:
     types = table.drop_duplicates("cluster_id").sort_values("cluster_id")  # numbered by the atlas's tree
     colours = dict(zip(types["cluster_label"], types["cluster_color"].str.lower(), strict=True))
     x = table[genes].to_numpy(np.float32)
-    return dealt("tasic", x, list(table["cluster_label"]), colours, HELD_OUT, SOURCE, LICENCE, {_FILE: digest})
+    return deal_cells("tasic", x, list(table["cluster_label"]), colours, HELD_OUT, SOURCE, LICENCE, {_FILE: digest})
 
 
 def fetch(report: Callable[[str], None]) -> None:
@@ -76,14 +76,8 @@ def fetch(report: Callable[[str], None]) -> None:
     Raises:
         MissingDataError: it could not be downloaded.
     """
-    import pooch
-
     try:
         find(_FILE, _ways())
-        return
     except MissingDataError:
         report(f"downloading {_URL}")
-    try:
-        pooch.retrieve(_URL, known_hash=f"sha256:{_SHA256}", fname=_FILE, path=data_dir() / "tasic")
-    except (OSError, ValueError) as error:
-        raise MissingDataError(f"{_FILE} could not be downloaded ({error}). {_ways()}") from error
+        download(_URL, f"sha256:{_SHA256}", data_dir() / "tasic", _ways())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import numpy as np
 
 from latentgeo.paper.data.base import DataError, Dataset
-from latentgeo.paper.data.cells import dealt
+from latentgeo.paper.data.cells import deal_cells
 from latentgeo.paper.data.tasic import HELD_OUT, LICENCE, SOURCE, find
 from latentgeo.paper.paths import data_dir
 
@@ -44,8 +43,4 @@ def load() -> Dataset:
     names = [str(each) for each in types]
     of_types = dict(sorted(zip(names, (str(each).lower() for each in colours), strict=True)))
     sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    return dealt("tasic_pca50", x / x[:, 0].std(), names, of_types, HELD_OUT, SOURCE, LICENCE, sha256)
-
-
-def fetch(report: Callable[[str], None]) -> None:
-    """Nothing is fetched: the files are to be downloaded by hand."""
+    return deal_cells("tasic_pca50", x / x[:, 0].std(), names, of_types, HELD_OUT, SOURCE, LICENCE, sha256)

@@ -10,7 +10,7 @@ from latentgeo.paper.figures.latent import latent_spaces, two_models
 from latentgeo.paper.figures.reliability import cv_histogram, power, reliabilities, reliability
 from latentgeo.paper.figures.sample_size import sample_size
 from latentgeo.paper.figures.solver import calibration, error_against_time, scaling
-from latentgeo.paper.figures.style import METHOD_NAMES, save
+from latentgeo.paper.figures.style import save
 from latentgeo.paper.figures.triangles import (
     FieldView,
     TransportView,
@@ -18,29 +18,3 @@ from latentgeo.paper.figures.triangles import (
     geodesic_triangles,
     transport_and_curvature,
 )
-
-__all__ = [
-    "METHOD_NAMES",
-    "FieldView",
-    "TransportView",
-    "TriangleView",
-    "agreement",
-    "broken_assumptions",
-    "calibration",
-    "collisions",
-    "cv_histogram",
-    "ensembles",
-    "error_against_time",
-    "flatness",
-    "geodesic_triangles",
-    "identifiability",
-    "latent_spaces",
-    "power",
-    "reliabilities",
-    "reliability",
-    "sample_size",
-    "save",
-    "scaling",
-    "transport_and_curvature",
-    "two_models",
-]

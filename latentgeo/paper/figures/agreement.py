@@ -6,8 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.agreement.report import Agreement
-from latentgeo.paper.figures.style import METHOD_COLOURS, METHOD_NAMES
+from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.style import COLUMN, STYLE
 
 _UNRELIABLE = "0.55"

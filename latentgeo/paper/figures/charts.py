@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from latentgeo.paper.figures.style import METHOD_COLOURS, METHOD_NAMES
+from latentgeo.agreement.pairs import METHOD_NAMES
+from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.style import COLOURS, PAGE, STYLE
 
 _LINE = {"color": "0.55", "linewidth": 0.6, "zorder": 1}

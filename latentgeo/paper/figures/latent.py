@@ -11,7 +11,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from latentgeo.paper.figures.style import METHOD_COLOURS, METHOD_NAMES
+from latentgeo.agreement.pairs import METHOD_NAMES
+from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.style import PAGE, STYLE
 
 

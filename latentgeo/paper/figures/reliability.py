@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from latentgeo.paper.figures.style import METHOD_COLOURS, METHOD_NAMES
+from latentgeo.agreement.pairs import METHOD_NAMES
+from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.style import COLOURS, COLUMN, PAGE, STYLE
 
 

@@ -12,14 +12,6 @@ from latentgeo.paper.paths import figures_dir
 from latentgeo.paper.reproduction.manifest import Source, save_files
 from latentgeo.style import COLOURS
 
-METHOD_NAMES = {
-    "euclidean": "Euclidean",
-    "geodesic": "geodesic",
-    "geodesic_one_decoder": "geodesic (one decoder)",
-    "straight_line": "straight latent line",
-    "ambient_chord": "chord in data space",
-    "data": "distance of the data",
-}
 METHOD_COLOURS = {"euclidean": COLOURS[1], "geodesic": COLOURS[0]}
 
 

@@ -71,6 +71,16 @@ def _draw_triangle(ax: Axes, loop: np.ndarray, straight: bool = True) -> None:
         )
 
 
+def _frame(ax: Axes, points: np.ndarray, reach: float, ticks: int = 4) -> np.ndarray:
+    """Equal axes over a square around points (n, 2), ``2 reach`` times as wide as they spread; returns its middle."""
+    low, high = points.min(0), points.max(0)
+    centre, half = 0.5 * (low + high), reach * (high - low).max()
+    ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
+    ax.set_aspect("equal")
+    ax.locator_params(nbins=ticks)
+    return centre
+
+
 def _measures(values: Sequence[float]) -> list[tuple[str, list[str]]]:
     return [
         ("sides", [f"{value:.4f}" for value in values[:3]]),
@@ -123,13 +133,8 @@ def geodesic_triangles(views: Sequence[TriangleView], labels: np.ndarray | None 
                     points = view.codes[labels == c]
                     ax.scatter(*points.T, s=11, marker=f"${c}$", color="0.45", linewidth=0, zorder=1)
             _draw_triangle(ax, view.boundary)
-            shown = np.concatenate([view.codes, view.boundary])
-            low, high = shown.min(0), shown.max(0)
-            centre, half = 0.5 * (low + high), 0.58 * (high - low).max()
-            ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
+            _frame(ax, np.concatenate([view.codes, view.boundary]), 0.58)
             ax.set(title=view.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
-            ax.set_aspect("equal")
-            ax.locator_params(nbins=4)
             _write_measures(below, view)
     return figure
 
@@ -205,13 +210,8 @@ def _draw_transport(ax: Axes, view: TransportView, turn: float) -> None:
     size = _ARROW * np.ptp(view.loop, axis=0).max() / np.linalg.norm(view.directions, axis=1).max()
     tips = view.points + size * view.directions
     _draw_arrows(ax, view.points, tips)
-    shown = np.concatenate([view.loop, tips])
-    low, high = shown.min(0), shown.max(0)
-    centre, half = 0.5 * (low + high), 0.6 * (high - low).max()
-    ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
+    _frame(ax, np.concatenate([view.loop, tips]), 0.6)
     ax.set(title=f"{view.title}\nturned by {np.degrees(turn):.4f}°", xlabel="$z_1$ (latent units)")
-    ax.set_aspect("equal")
-    ax.locator_params(nbins=4)
 
 
 def transport_and_curvature(
@@ -261,10 +261,8 @@ def transport_and_curvature(
                 shading="gouraud",
                 rasterized=True,
             )
-            shown = [values[np.isfinite(values)] for values in (field.x, field.y)]
-            low, high = (np.array([end(values) for values in shown]) for end in (np.min, np.max))
-            centre, half = 0.5 * (low + high), 0.53 * (high - low).max()
-            ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
+            grid = np.stack([field.x.ravel(), field.y.ravel()], 1)
+            centre = _frame(ax, grid[np.isfinite(grid).all(1)], 0.53, ticks=5)
             for mark, value, letter in zip(field.marks, field.at_marks, "PQRSTUVW", strict=False):
                 left = mark[0] > centre[0]
                 ax.plot(*mark, "o", color="0.1", markersize=3.5, markeredgecolor="white", markeredgewidth=0.5)
@@ -278,8 +276,6 @@ def transport_and_curvature(
                     path_effects=_HALO,
                 )
             ax.set(title=field.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
-            ax.set_aspect("equal")
-            ax.locator_params(nbins=5)
         below.colorbar(mesh, ax=axes, label=f"Gaussian curvature $K$ ({unit})", extend="both", aspect=25)
     return figure
 

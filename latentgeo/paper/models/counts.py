@@ -2,8 +2,6 @@ r"""A variational autoencoder of counts: negative binomial likelihood, and the g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -29,18 +27,11 @@ class ProportionDecoder(MLPDecoder):
     Args:
         event_shape: of a cell, (genes,).
         latent_dim: the number of latent dimensions d.
-        hidden: widths of the hidden layers.
         activation: name among ``ACTIVATIONS``.
     """
 
-    def __init__(
-        self,
-        event_shape: tuple[int, ...],
-        latent_dim: int,
-        hidden: Sequence[int] | None = None,
-        activation: str = "elu",
-    ) -> None:
-        super().__init__(event_shape, latent_dim, hidden, activation)
+    def __init__(self, event_shape: tuple[int, ...], latent_dim: int, activation: str = "elu") -> None:
+        super().__init__(event_shape, latent_dim, activation)
         self.event_shape = tuple(event_shape)
 
     def forward(self, z: Tensor) -> Tensor:

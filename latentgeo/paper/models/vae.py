@@ -140,7 +140,7 @@ def build_vae(
             ``"tanh"``.
 
     Returns:
-        The model, in training mode, untrained.
+        The model, in training mode, untrained; with its ``seed``.
 
     Raises:
         ImportError: ``"flow"`` without the package zuko.
@@ -174,4 +174,6 @@ def build_vae(
         torch.manual_seed(seed)
         encoder = make_encoder(event_shape, latent_dim, activation=activation)
         made = [make_decoder(event_shape, latent_dim, activation=activation) for _ in range(decoders)]
-        return make_model(encoder, made, noise)
+        model = make_model(encoder, made, noise)
+    model.seed = seed
+    return model

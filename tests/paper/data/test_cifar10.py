@@ -168,7 +168,7 @@ def test_official_files_that_changed_are_not_taken_for_official(served, place):
 
 def test_another_archive_is_refused(served, place, monkeypatch):
     monkeypatch.setattr(cifar10, "_SHA256", "0" * 64)
-    with pytest.raises(lg.paper.DataError, match="is not the official archive"):
+    with pytest.raises(lg.paper.MissingDataError, match=r"could not be downloaded .*does not match"):
         cifar10.fetch(lambda line: None)
     assert not (place / "cifar-10-batches-bin").exists()
 

@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from latentgeo.agreement.pairs import METHODS
 from latentgeo.paper import figures
 
 mpl.use("agg")
@@ -14,12 +15,7 @@ from latentgeo.paper import benchmark
 @pytest.fixture
 def table():
     random = np.random.default_rng(0)
-    rows = [
-        (seed, pair, method, random.uniform(1, 2))
-        for seed in range(2)
-        for pair in range(10)
-        for method in figures.METHOD_NAMES
-    ]
+    rows = [(seed, pair, method, random.uniform(1, 2)) for seed in range(2) for pair in range(10) for method in METHODS]
     return pd.DataFrame(rows, columns=["seed", "pair", "method", "value"])
 
 
