@@ -14,7 +14,7 @@ from PIL import Image
 import latentgeo as lg
 from latentgeo.agreement.pairs import draw_pairs
 from latentgeo.paper import data as datasets
-from latentgeo.paper.data import base, celeba
+from latentgeo.paper.data import celeba
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.profiles import training_preset
 
@@ -42,14 +42,10 @@ def official(tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, official):
+def place(official, place, monkeypatch):
     """The images are the reader's own; the cache is made in an empty folder."""
-    for holder in (base, celeba):
-        monkeypatch.setattr(holder, "data_dir", lambda: tmp_path)
     monkeypatch.setenv("LATENTGEO_DATA", str(official))
-    datasets._load_cached.cache_clear()
-    yield tmp_path
-    datasets._load_cached.cache_clear()
+    return place
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 
 import latentgeo as lg
 from latentgeo.paper import data as datasets
-from latentgeo.paper.data import base, cifar10
+from latentgeo.paper.data import cifar10
 from latentgeo.paper.profiles import training_preset
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -28,17 +28,6 @@ def _batch(n: int, seed: int) -> bytes:
 def _files(batches: int = 5) -> dict[str, bytes]:
     files = {f"data_batch_{i}.bin": _batch(40, i) for i in range(1, batches + 1)}
     return files | {"test_batch.bin": _batch(30, 9), "batches.meta.txt": ("\n".join(NAMES) + "\n\n").encode()}
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty folder for data, and no other."""
-    for holder in (base, cifar10):
-        monkeypatch.setattr(holder, "data_dir", lambda: tmp_path)
-    monkeypatch.delenv("LATENTGEO_DATA", raising=False)
-    datasets._load_cached.cache_clear()
-    yield tmp_path
-    datasets._load_cached.cache_clear()
 
 
 def _write(root, files):
