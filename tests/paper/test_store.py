@@ -11,6 +11,7 @@ import torch
 import latentgeo as lg
 from latentgeo.paper import store as store_module
 from latentgeo.paper.data import load_dataset
+from latentgeo.paper.models import training
 from latentgeo.paper.store import RunStore
 
 TRAINING = lg.paper.TrainingConfig(epochs=4, batch_size=64, learning_rate=4e-3, warmup_steps=10)
@@ -36,14 +37,14 @@ def _weights(model):
 
 def _interrupt(monkeypatch, after):
     """Let a training end after so many epochs."""
-    run_epoch = store_module.train.__globals__["_Training"].run_epoch
+    run_epoch = training._Training.run_epoch
 
     def limited(self, *arguments):
         if self.epoch == after:
             raise Killed
         return run_epoch(self, *arguments)
 
-    monkeypatch.setattr(store_module.train.__globals__["_Training"], "run_epoch", limited)
+    monkeypatch.setattr(training._Training, "run_epoch", limited)
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
