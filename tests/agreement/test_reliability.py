@@ -104,6 +104,7 @@ def test_the_methods_come_in_the_order_of_the_table():
     assert lg.compare_reliability(_table(**methods)).index.tolist() == ["z", "euclidean", "a"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("S", [5, 10])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(S):
     """Models with shared factors, as trained networks have; the truth from very many models."""

@@ -356,6 +356,7 @@ for g in (lg.Chunked(f, 2), f):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory from /proc")
 def test_the_peak_memory_is_that_of_a_chunk():
     # With a fixed threshold glibc gives back at once what is freed; else the peak tells of fragments too.

@@ -15,6 +15,8 @@ from latentgeo.paper.data import load_dataset
 from latentgeo.paper.jobs import JobsFailedError
 from latentgeo.paper.store import RunStore
 
+pytestmark = pytest.mark.thorough
+
 SHORT = lg.paper.TrainingConfig(epochs=2, batch_size=64, learning_rate=4e-3, warmup_steps=10)
 
 

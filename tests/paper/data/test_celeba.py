@@ -201,6 +201,7 @@ def test_the_papers_settings():
     assert (study.model, study.latent_dim, study.decoders, study.config(0).noise) == ("conv", 64, 8, 1.0)
 
 
+@pytest.mark.thorough
 def test_a_whole_study_of_it(place):
     """Loader, cache, training, distances: everything but the number of images and of steps."""
     training = lg.paper.TrainingConfig(epochs=1, batch_size=64)

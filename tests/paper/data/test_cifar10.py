@@ -176,6 +176,7 @@ def test_the_papers_settings():
     assert study.config(0).noise == 1.0
 
 
+@pytest.mark.thorough
 def test_a_study_of_it_works(place):
     _write(place, _files(batches=1))
     training = lg.paper.TrainingConfig(epochs=1, batch_size=16)

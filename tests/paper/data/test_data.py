@@ -5,6 +5,7 @@ import latentgeo as lg
 from latentgeo.paper import data as datasets
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist"])
 def test_the_parts_share_no_image_and_do_not_depend_on_chance(name):
     data = lg.paper.load_dataset(name)

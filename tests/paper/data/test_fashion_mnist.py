@@ -14,6 +14,8 @@ import latentgeo as lg
 from latentgeo.paper import data as datasets
 from latentgeo.paper.data import fashion_mnist as module
 
+pytestmark = pytest.mark.thorough
+
 TEST_LABELS = "t10k-labels-idx1-ubyte"
 
 
