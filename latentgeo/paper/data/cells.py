@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from latentgeo.paper.data.base import Dataset, shuffled
+from latentgeo.paper.data.base import Dataset, deal
 
 
 def dealt(
@@ -35,16 +35,12 @@ def dealt(
     names = tuple(colours)
     numbers = {each: number for number, each in enumerate(names)}
     labels = torch.tensor([numbers[each] for each in types])
-    cells, order = torch.from_numpy(x.astype(np.float32)), shuffled(len(x))
-    test, validation, train = order[:held_out], order[held_out : 2 * held_out], order[2 * held_out :]
+    test, validation, train = deal(torch.from_numpy(x.astype(np.float32)), labels, held_out, held_out)
     return Dataset(
-        name=name,
-        train=cells[train],
-        train_labels=labels[train],
-        validation=cells[validation],
-        validation_labels=labels[validation],
-        test=cells[test],
-        test_labels=labels[test],
+        name,
+        *train,
+        *validation,
+        *test,
         class_names=names,
         source=source,
         licence=licence,

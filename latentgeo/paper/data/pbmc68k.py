@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 
-from latentgeo.paper.data.base import Dataset, MissingDataError
+from latentgeo.paper.data.base import Dataset, MissingDataError, sha256_of
 from latentgeo.paper.data.cells import dealt
 
 _HELD_OUT = 100
@@ -40,8 +38,8 @@ def read() -> tuple[np.ndarray, tuple[str, ...], dict[str, str], dict[str, str]]
     names = [str(each) for each in atlas.obs["bulk_labels"].cat.categories]
     colours = dict(zip(names, (str(each).lower() for each in atlas.uns["bulk_labels_colors"]), strict=True))
     sha256 = {
-        "expression": hashlib.sha256(expression.tobytes()).hexdigest(),
-        "types": hashlib.sha256("\n".join(types).encode()).hexdigest(),
+        "expression": sha256_of(expression.tobytes()),
+        "types": sha256_of("\n".join(types).encode()),
     }
     return expression, types, colours, sha256
 
@@ -78,7 +76,3 @@ def load() -> Dataset:
         for part in ("train", "validation", "test")
     }
     return dataclasses.replace(dataset, **parts)
-
-
-def fetch(report: Callable[[str], None]) -> None:
-    """Nothing is to be fetched."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from latentgeo.paper.data import pbmc68k
@@ -53,7 +51,3 @@ def load() -> Dataset:
         DataError: what it holds are not normalised counts.
     """
     return pbmc68k.deal("pbmc68k_counts", counts_from(pbmc68k.read()[0]))
-
-
-def fetch(report: Callable[[str], None]) -> None:
-    """Nothing is to be fetched."""

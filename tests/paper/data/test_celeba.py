@@ -148,9 +148,7 @@ def test_other_files_get_a_cache_of_their_own(few, place):
 def test_without_the_files_the_official_site_is_named(place, monkeypatch):
     monkeypatch.delenv("LATENTGEO_DATA")
     for get in (lg.paper.load_dataset, datasets.fetch_dataset):
-        with pytest.raises(
-            lg.paper.MissingDataError, match=r"list_eval_partition\.txt and img_align_celeba/"
-        ) as caught:
+        with pytest.raises(lg.paper.MissingDataError, match=r"img_align_celeba was not found") as caught:
             get("celeba")
         for word in ("mmlab.ie.cuhk.edu.hk/projects/CelebA.html", "non-commercial", "by hand", "LATENTGEO_DATA"):
             assert word in str(caught.value)
@@ -242,7 +240,7 @@ def test_notebooks_whose_data_are_missing_are_skipped_by_name(place, monkeypatch
     assert conftest._missing(str(notebook)) is None  # the images are there
     conftest._missing.cache_clear()
     monkeypatch.delenv("LATENTGEO_DATA")
-    assert conftest._missing(str(notebook)).startswith("needs data: list_eval_partition.txt")
+    assert conftest._missing(str(notebook)).startswith("needs data: img_align_celeba was not found")
     assert conftest._missing(str(other)) is None
     metadata = json.loads((path.parent / "09_celeba.ipynb").read_text())["metadata"]
     assert metadata["latentgeo"] == {"data": "celeba"}

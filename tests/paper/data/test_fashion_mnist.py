@@ -38,7 +38,7 @@ def copied(nowhere, published):
 
 @pytest.fixture(scope="session")
 def published():
-    return {name: module._find(name) for name in module._FASHION_FILES}
+    return {name: module._find(name) for name in module._FILES}
 
 
 def test_fashion_mnist_is_the_published_one():
@@ -81,14 +81,18 @@ def _shorten(path):
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [(_truncate, "cannot be unpacked"), (_flip_a_bit, "is damaged: expected 10,008 bytes"), (_shorten, "10,007 bytes")],
+    [
+        (_truncate, "cannot be unpacked"),
+        (_flip_a_bit, "is damaged: expected sha256 0402a96d"),
+        (_shorten, "10,007 bytes"),
+    ],
 )
 def test_damaged_files_are_named_with_what_was_expected(copied, damage, message):
     damage(copied / f"{TEST_LABELS}.gz")
     with pytest.raises(lg.paper.DataError, match=message) as caught:
         lg.paper.load_dataset("fashion_mnist")
     assert str(copied / TEST_LABELS) in str(caught.value)
-    assert module._FASHION_FILES[TEST_LABELS].sha256 in str(caught.value)
+    assert module._FILES[TEST_LABELS][1] in str(caught.value)
     assert "Three ways to get it" in str(caught.value)
     assert not isinstance(caught.value, lg.paper.MissingDataError)
 
@@ -116,15 +120,11 @@ def server(tmp_path, published, monkeypatch):
     for name, path in published.items():
         content = path.read_bytes()
         (folder / f"{name}.gz").write_bytes(content)
-        monkeypatch.setitem(
-            module._FASHION_FILES,
-            name,
-            module.dataclasses.replace(module._FASHION_FILES[name], md5=hashlib.md5(content).hexdigest()),
-        )
+        monkeypatch.setitem(module._FILES, name, (hashlib.md5(content).hexdigest(), module._FILES[name][1]))
     handler = functools.partial(_Quiet, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        monkeypatch.setattr(module, "_FASHION_URL", f"http://127.0.0.1:{running.server_port}/")
+        monkeypatch.setattr(module, "_URL", f"http://127.0.0.1:{running.server_port}/")
         yield folder
         running.shutdown()
 
@@ -133,8 +133,8 @@ def test_without_cache_and_package_the_files_are_downloaded(nowhere, server):
     lines = []
     data = datasets.fetch_dataset("fashion_mnist", lines.append)
     assert len(data.test) == 10_000
-    assert sorted(path.name for path in nowhere.iterdir()) == sorted(f"{name}.gz" for name in module._FASHION_FILES)
-    assert lines == [f"{data!r} is here"]
+    assert sorted(path.name for path in nowhere.iterdir()) == sorted(f"{name}.gz" for name in module._FILES)
+    assert lines == [*(f"downloading {module._URL}{name}.gz" for name in module._FILES), f"{data!r} is here"]
     (server / f"{TEST_LABELS}.gz").unlink()
     datasets.fetch_dataset("fashion_mnist", lines.append)  # now from the cache
 
