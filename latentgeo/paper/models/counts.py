@@ -2,8 +2,6 @@ r"""A variational autoencoder of counts: negative binomial likelihood, and the g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -24,24 +22,7 @@ class CountEncoder(MLPEncoder):
 
 
 class ProportionDecoder(MLPDecoder):
-    r"""Fully connected decoder that ends in a log-softmax: log-proportions :math:`\log \rho(z)` of the genes.
-
-    Args:
-        event_shape: of a cell, (genes,).
-        latent_dim: the number of latent dimensions d.
-        hidden: widths of the hidden layers.
-        activation: name among ``ACTIVATIONS``.
-    """
-
-    def __init__(
-        self,
-        event_shape: tuple[int, ...],
-        latent_dim: int,
-        hidden: Sequence[int] | None = None,
-        activation: str = "elu",
-    ) -> None:
-        super().__init__(event_shape, latent_dim, hidden, activation)
-        self.event_shape = tuple(event_shape)
+    r"""Fully connected decoder that ends in a log-softmax: log-proportions :math:`\log \rho(z)` of the genes."""
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode latent points: (B, d) -> (B, *event), whose exponentials sum to one."""

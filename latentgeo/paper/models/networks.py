@@ -69,26 +69,18 @@ def conv_layers(event_shape: tuple[int, int, int]) -> ConvLayers:
 
 
 class ConvEncoder(nn.Sequential):
-    """Stride-2 3×3 convolutions with ELU, then one linear map to mean and log-variance.
+    """Stride-2 3×3 convolutions (see :func:`conv_layers`), then one linear map to mean and log-variance.
 
     Args:
         event_shape: image shape (channels, height, width).
         latent_dim: the number of latent dimensions d.
-        channels: output channels of the convolutions, one entry per halving of the resolution; those of
-            :func:`conv_layers` by default.
         activation: name among ``ACTIVATIONS``.
     """
 
-    def __init__(
-        self,
-        event_shape: tuple[int, int, int],
-        latent_dim: int,
-        channels: Sequence[int] | None = None,
-        activation: str = "elu",
-    ) -> None:
+    def __init__(self, event_shape: tuple[int, int, int], latent_dim: int, activation: str = "elu") -> None:
         layers: list[nn.Module] = []
         incoming, height, width = event_shape
-        for outgoing in conv_layers(event_shape).encoder if channels is None else channels:
+        for outgoing in conv_layers(event_shape).encoder:
             layers += [nn.Conv2d(incoming, outgoing, 3, stride=2, padding=1), ACTIVATIONS[activation]()]
             incoming, height, width = outgoing, math.ceil(height / 2), math.ceil(width / 2)
         layers += [nn.Flatten(), nn.Linear(incoming * height * width, 2 * latent_dim)]
@@ -96,26 +88,20 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Module):
-    """Linear map to a 2×2 feature map, then 3×3 convolutions with ELU and nearest-neighbour upsampling between them.
+    """Linear map to a 2×2 feature map, then convolutions with nearest-neighbour upsampling between them.
 
-    On Fashion-MNIST the 32×32 result is brought to 28×28 by nearest neighbour.
+    Its layers are those of :func:`conv_layers`. On Fashion-MNIST the 32×32 result is brought to 28×28 by nearest
+    neighbour.
 
     Args:
         event_shape: image shape (channels, height, width); at most two pixels a side, doubled by each upsampling.
         latent_dim: the number of latent dimensions d.
-        layers: of the network; those of :func:`conv_layers` by default.
         activation: name among ``ACTIVATIONS``.
     """
 
-    def __init__(
-        self,
-        event_shape: tuple[int, int, int],
-        latent_dim: int,
-        layers: ConvLayers | None = None,
-        activation: str = "elu",
-    ) -> None:
+    def __init__(self, event_shape: tuple[int, int, int], latent_dim: int, activation: str = "elu") -> None:
         super().__init__()
-        chosen = conv_layers(event_shape) if layers is None else layers
+        chosen = conv_layers(event_shape)
         self.linear = nn.Linear(latent_dim, chosen.width * 4)
         channels = (chosen.width, *chosen.hidden, event_shape[0])
         last = len(channels) - 2
@@ -180,49 +166,38 @@ def mlp_widths(event_shape: tuple[int, ...]) -> tuple[int, ...]:
     return (256, 256) if len(event_shape) > 1 else (128, 128)
 
 
+def _hidden(widths: Sequence[int], activation: str) -> list[nn.Module]:
+    """Linear maps from each of these widths to the next, each followed by the activation."""
+    layers: list[nn.Module] = []
+    for incoming, outgoing in itertools.pairwise(widths):
+        layers += [nn.Linear(incoming, outgoing), ACTIVATIONS[activation]()]
+    return layers
+
+
 class MLPEncoder(nn.Sequential):
-    """Fully connected encoder.
+    """Fully connected encoder, with hidden layers of :func:`mlp_widths`.
 
     Args:
         event_shape: of an image (channels, height, width), or (genes,).
         latent_dim: the number of latent dimensions d.
-        hidden: widths of the hidden layers; those of :func:`mlp_widths` by default.
         activation: name among ``ACTIVATIONS``.
     """
 
-    def __init__(
-        self,
-        event_shape: tuple[int, ...],
-        latent_dim: int,
-        hidden: Sequence[int] | None = None,
-        activation: str = "elu",
-    ) -> None:
-        widths = (math.prod(event_shape), *(mlp_widths(event_shape) if hidden is None else hidden))
-        layers: list[nn.Module] = [nn.Flatten()]
-        for incoming, outgoing in itertools.pairwise(widths):
-            layers += [nn.Linear(incoming, outgoing), ACTIVATIONS[activation]()]
-        super().__init__(*layers, nn.Linear(widths[-1], 2 * latent_dim))
+    def __init__(self, event_shape: tuple[int, ...], latent_dim: int, activation: str = "elu") -> None:
+        widths = (math.prod(event_shape), *mlp_widths(event_shape))
+        super().__init__(nn.Flatten(), *_hidden(widths, activation), nn.Linear(widths[-1], 2 * latent_dim))
 
 
 class MLPDecoder(nn.Sequential):
-    """Fully connected decoder with a linear output.
+    """Fully connected decoder with a linear output, and hidden layers of :func:`mlp_widths`.
 
     Args:
         event_shape: of an image (channels, height, width), or (genes,).
         latent_dim: the number of latent dimensions d.
-        hidden: widths of the hidden layers; those of :func:`mlp_widths` by default.
         activation: name among ``ACTIVATIONS``.
     """
 
-    def __init__(
-        self,
-        event_shape: tuple[int, ...],
-        latent_dim: int,
-        hidden: Sequence[int] | None = None,
-        activation: str = "elu",
-    ) -> None:
-        widths = (latent_dim, *(mlp_widths(event_shape) if hidden is None else hidden))
-        layers: list[nn.Module] = []
-        for incoming, outgoing in itertools.pairwise(widths):
-            layers += [nn.Linear(incoming, outgoing), ACTIVATIONS[activation]()]
-        super().__init__(*layers, nn.Linear(widths[-1], math.prod(event_shape)), nn.Unflatten(1, event_shape))
+    def __init__(self, event_shape: tuple[int, ...], latent_dim: int, activation: str = "elu") -> None:
+        widths, D = (latent_dim, *mlp_widths(event_shape)), math.prod(event_shape)
+        super().__init__(*_hidden(widths, activation), nn.Linear(widths[-1], D), nn.Unflatten(1, event_shape))
+        self.event_shape = tuple(event_shape)
