@@ -9,19 +9,4 @@ from latentgeo.paper.models.training import TrainingConfig, train
 from latentgeo.paper.models.vae import VAE, build_vae
 from latentgeo.paper.study import Study
 
-__all__ = [
-    "VAE",
-    "DataError",
-    "Dataset",
-    "IndependentDraws",
-    "InjectiveDecoder",
-    "IsometricVAE",
-    "MissingDataError",
-    "PerceptualVAE",
-    "Study",
-    "TrainingConfig",
-    "build_vae",
-    "isometry_penalty",
-    "load_dataset",
-    "train",
-]
+__all__ = [name for name, value in globals().items() if getattr(value, "__module__", "").startswith(__name__)]
