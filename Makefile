@@ -5,10 +5,14 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 FIGURES := $(CURDIR)/build/test/figures
 
-.PHONY: reproduce test test-all e2e browser docs venv data notebooks evidence lint lock clean
+.PHONY: reproduce check test test-all e2e browser docs venv data notebooks evidence lint lock clean
 
 reproduce: venv data
 	$(BIN)/latentgeo reproduce --profile quick --keep-going --jobs 2
+
+# For the inner loop, in less than a minute: lint and the quick tests.
+check: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow and not thorough" tests
 
 test: venv data lint
 	$(BIN)/python -m pytest -n 2 -m "not slow" --doctest-modules

@@ -44,12 +44,14 @@ def stages() -> dict[str, tuple[float, set[str]]]:
     return {stage: (float(seconds), {*heavy}) for stage, (seconds, *heavy) in zip(stages, rows, strict=True)}
 
 
+@pytest.mark.thorough
 def test_the_package_and_its_geometry_cost_little_beyond_torch(stages):
     seconds, heavy = stages["package"]
     assert seconds < LIMIT
     assert heavy == set()
 
 
+@pytest.mark.thorough
 def test_what_needs_pandas_is_seen_to_import_it(stages):  # else the test above would see nothing
     assert "pandas" in stages["agreement"][1]
 
@@ -64,6 +66,7 @@ def test_names_are_few_written_once_and_complete_in_a_shell():
         _ = lg.geodesics
 
 
+@pytest.mark.thorough
 def test_agreement_stays_the_function_whatever_is_imported_first():
     for first in ("latentgeo.agreement.reliability", "latentgeo.agreement", "latentgeo.paper"):
         assert _run(f"import {first}, latentgeo; print(callable(latentgeo.agreement))") == "True"

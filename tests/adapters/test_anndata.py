@@ -14,7 +14,10 @@ from latentgeo.adapters.anndata import geodesic_distances, geodesic_neighbors
 
 sc = pytest.importorskip("scanpy", reason="needs scanpy: pip install 'latentgeo[singlecell]'")
 anndata = pytest.importorskip("anndata")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 _CELLS, _GENES, _NEIGHBORS = 48, 100, 6
 
 

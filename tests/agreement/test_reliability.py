@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 
 import latentgeo as lg
-from latentgeo.agreement.reliability import cv_over_models
+from latentgeo.agreement.reliability import cv_over_models, false_positive_rates, power_curve
 
 
 def _table(**methods):
@@ -104,6 +104,7 @@ def test_the_methods_come_in_the_order_of_the_table():
     assert lg.compare_reliability(_table(**methods)).index.tolist() == ["z", "euclidean", "a"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("S", [5, 10])
 def test_intervals_hold_the_truth_about_as_often_as_they_say(S):
     """Models with shared factors, as trained networks have; the truth from very many models."""
@@ -162,3 +163,48 @@ def test_several_baselines_are_those_one_by_one():
         pd.testing.assert_frame_equal(both.loc[name], lg.compare_reliability(table, name))
     with pytest.raises(ValueError, match="at least one method"):
         lg.compare_reliability(table, [])
+
+
+def _shared(S, noise, seed, P=60):
+    """Models whose pairs vary together, as those of trained networks do."""
+    random = np.random.default_rng(seed)
+    factors = random.standard_normal((S, 3)) @ random.standard_normal((3, P)) / np.sqrt(3)
+    return random.uniform(1, 3, P) * (1 + noise * (0.8 * factors + 0.6 * random.standard_normal((S, P))))
+
+
+def test_power_grows_with_the_number_of_models_and_with_the_effect():
+    strong = power_curve(_table(euclidean=_shared(20, 0.06, 0), geodesic=_shared(20, 0.03, 1)), [3, 6, 12], draws=100)
+    weak = power_curve(_table(euclidean=_shared(20, 0.035, 0), geodesic=_shared(20, 0.03, 1)), [6], draws=100)
+    assert strong["power"].is_monotonic_increasing
+    assert strong["power"].iloc[-1] > 0.9
+    assert weak["power"].item() < strong["power"].iloc[1]
+    assert strong["half_width"].is_monotonic_decreasing
+    assert strong["models"].tolist() == [3, 6, 12]
+
+
+def test_without_an_effect_power_stays_near_the_level():
+    """The sign is that of all models, so that one side of 95 % counts twice at most."""
+    rates = [
+        power_curve(_table(euclidean=_shared(24, 0.05, 2 * i), geodesic=_shared(24, 0.05, 2 * i + 1)), [6], draws=50)
+        for i in range(10)
+    ]
+    assert np.mean([rate["power"].item() for rate in rates]) < 0.12
+
+
+def test_the_t_test_over_pairs_is_wrong_far_too_often_and_resampling_models_is_not():
+    rates = [false_positive_rates(_table(geodesic=_shared(20, 0.05, i)), draws=60) for i in range(10)]
+    assert np.mean([rate["t_test"] for rate in rates]) > 0.2
+    assert np.mean([rate["models"] for rate in rates]) < 0.09
+    assert rates[0]["halves"] == 10
+
+
+def test_what_cannot_be_drawn_is_refused():
+    table = _table(euclidean=_shared(3, 0.05, 0), geodesic=_shared(3, 0.05, 1))
+    with pytest.raises(ValueError, match="between 2 and the 3 models"):
+        power_curve(table, [2, 4])
+    with pytest.raises(ValueError, match="expected a method among euclidean, geodesic, got 'chord'"):
+        power_curve(table, [2], method="chord")
+    with pytest.raises(ValueError, match="at least four models"):
+        false_positive_rates(table)
+    with pytest.raises(ValueError, match="expected a method among"):
+        false_positive_rates(table, method="chord")

@@ -179,6 +179,7 @@ def test_the_bundle_has_a_picture_and_where_someone_may_click_a_widget(monkeypat
         _ = explore(model, x).widget
 
 
+@pytest.mark.thorough
 def test_without_widgets_installed_nothing_of_them_is_imported():
     code = (
         "import sys; sys.modules.update(ipywidgets=None, anywidget=None)\n"

@@ -13,6 +13,8 @@ import pytest
 
 from tests.faults import faults
 
+pytestmark = pytest.mark.thorough
+
 EPOCHS = 20
 
 

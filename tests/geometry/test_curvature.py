@@ -265,6 +265,7 @@ def _excess_of_the_chords(decoder, corners):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("surface", "corners"),
     [

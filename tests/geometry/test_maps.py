@@ -37,6 +37,7 @@ def test_the_exponential_map_converges_with_the_fourth_power_of_the_steps():
     assert errors[0] / errors[1] > 11
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("surface", [sphere, torus])
 def test_exponential_and_logarithm_are_inverse(surface):
     z, y = _points(2, 2), _points(2, 2, seed=1)
@@ -133,6 +134,7 @@ def test_the_mean_of_two_points_is_the_middle_of_their_geodesic(decoder):
     torch.testing.assert_close(m, middle, rtol=0, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_maps_are_covariant_under_changes_of_coordinates(ensemble, ends):
     (a, b), A = (z[:2] for z in ends), lg.RadialTwist(0.2)
     f = lg.reparametrise(ensemble, A)

@@ -37,6 +37,7 @@ def _network(d=3, D=9):
         return nn.Sequential(nn.Linear(d, 24), nn.Tanh(), nn.Linear(24, D)).double()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["rotation", "affine", "twist", "warp"])
 def test_what_is_identified_agrees_and_what_is_not_does_not(family):
     d = 2

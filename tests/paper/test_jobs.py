@@ -9,6 +9,8 @@ from distributed import LocalCluster
 
 from latentgeo.paper.jobs import Job, JobsFailedError, run_jobs
 
+pytestmark = pytest.mark.thorough
+
 
 def _square(x):
     if x < 0:

@@ -175,6 +175,7 @@ def test_a_study_refuses(tmp_path, change, message):
         profile_studies("fast")
 
 
+@pytest.mark.thorough
 def test_a_study_trains_measures_and_finds_everything_again(tmp_path, monkeypatch):
     study = SampleSizeStudy("torus", (16, 160), store=tmp_path, **TINY)
     with pytest.raises(ValueError, match="expected a trained model"):

@@ -14,6 +14,8 @@ from latentgeo.paper.data import load_dataset
 from latentgeo.paper.models import training
 from latentgeo.paper.store import RunStore
 
+pytestmark = pytest.mark.thorough
+
 TRAINING = lg.paper.TrainingConfig(epochs=4, batch_size=64, learning_rate=4e-3, warmup_steps=10)
 
 

@@ -17,6 +17,8 @@ from latentgeo.paper.jobs import JobsFailedError
 from latentgeo.paper.store import RunStore
 from latentgeo.paper.study import _status
 
+pytestmark = pytest.mark.thorough
+
 SHORT = lg.paper.TrainingConfig(epochs=2, batch_size=64, learning_rate=4e-3, warmup_steps=10)
 
 

@@ -9,6 +9,7 @@ from latentgeo.paper.paths import data_dir
 from latentgeo.paper.theorem import SLOW, families, identifiability_table, intact_controls, surfaces
 
 
+@pytest.mark.thorough
 def test_the_table_has_every_model_family_and_quantity():
     names = ["metric tensor", "geodesic distance", "codes", "Euclidean distance"]
     table = identifiability_table(surfaces(), quantities=names, only=["rotation", "twist"], progress=False)

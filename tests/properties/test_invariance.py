@@ -26,6 +26,8 @@ from tests.properties.strategies import (
     uniform,
 )
 
+pytestmark = pytest.mark.thorough
+
 
 class Moved:
     """A case in other latent coordinates: the same points z and y = A(z), with the same directions, in both."""

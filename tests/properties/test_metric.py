@@ -20,6 +20,8 @@ from tests.properties.strategies import (
     normal,
 )
 
+pytestmark = pytest.mark.thorough
+
 SOLVED = {"tol": 1e-7, "max_iter": 1000}
 
 

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 
-from latentgeo.paper.data import (
-    celeba,
-    cifar10,
-    digits,
-    fashion_mnist,
-    pbmc68k,
-    pbmc68k_counts,
-    tasic,
-    tasic_pca50,
-)
 from latentgeo.paper.data.base import DataError, Dataset, MissingDataError
+from latentgeo.paper.paths import data_dir
 
-# Each module has load() -> Dataset, which never downloads, and where files are to be got fetch(report).
-_MODULES: dict[str, ModuleType] = {
-    "celeba": celeba,
-    "cifar10": cifar10,
-    "digits": digits,
-    "fashion_mnist": fashion_mnist,
-    "pbmc68k": pbmc68k,
-    "pbmc68k_counts": pbmc68k_counts,
-    "tasic": tasic,
-    "tasic_pca50": tasic_pca50,
-}
-DATASETS = tuple(_MODULES)
+__all__ = ["DATASETS", "DataError", "Dataset", "MissingDataError", "fetch_dataset", "load_dataset"]
+
+# Each is a module with load() -> Dataset, which never downloads; where files are needed also with WAYS, the ways to get
+# them, and, where a program may do it, with fetch(report).
+DATASETS = ("celeba", "cifar10", "digits", "fashion_mnist", "pbmc68k", "pbmc68k_counts", "tasic", "tasic_pca50")
+
+
+@contextmanager
+def _module(name: str) -> Iterator[object]:
+    """The module of a data set; errors that it raises in the block end with the ways to get the files."""
+    if name not in DATASETS:
+        raise ValueError(f"expected a data set among {', '.join(DATASETS)}, got {name!r}")
+    module = import_module(f"{__name__}.{name}")
+    try:
+        yield module
+    except DataError as error:
+        if not hasattr(module, "WAYS"):
+            raise
+        raise type(error)(f"{error}. {module.WAYS.format(data=data_dir())}") from error
 
 
 def load_dataset(name: str) -> Dataset:
@@ -54,14 +53,13 @@ def load_dataset(name: str) -> Dataset:
         >>> load_dataset("digits")
         Dataset('digits', train=1257, validation=180, test=360, event_shape=(1, 8, 8))
     """
-    if name not in _MODULES:
-        raise ValueError(f"expected a data set among {', '.join(DATASETS)}, got {name!r}")
     return _load_cached(name, os.environ.get("LATENTGEO_DATA"))
 
 
 @functools.lru_cache(maxsize=4)
 def _load_cached(name: str, _folder: str | None) -> Dataset:
-    return _MODULES[name].load()
+    with _module(name) as module:
+        return module.load()
 
 
 def fetch_dataset(name: str, report: Callable[[str], None] = print) -> Dataset:
@@ -82,8 +80,9 @@ def fetch_dataset(name: str, report: Callable[[str], None] = print) -> Dataset:
         MissingDataError: none of the ways worked.
         DataError: a file outside our own cache is damaged.
     """
-    if hasattr(_MODULES.get(name), "fetch"):
-        _MODULES[name].fetch(report)
+    with _module(name) as module:
+        if hasattr(module, "fetch"):
+            module.fetch(report)
     dataset = load_dataset(name)
     report(f"{dataset!r} is here")
     return dataset

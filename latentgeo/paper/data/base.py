@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ SPLIT_SEED = 0
 
 
 class DataError(ValueError):
-    """A data file is damaged: the message names it, what was expected, and the ways to get it."""
+    """A data file is damaged: the message names it and what was expected."""
 
 
 class MissingDataError(DataError, FileNotFoundError):
-    """A data file is not on this machine: the message says where it was looked for and the ways to get it."""
+    """A data file is not on this machine: the message says where it was looked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,32 +85,70 @@ def folders(name: str, *further: Path) -> list[Path]:
     return [*([Path(own) / name] if own else []), data_dir() / name, *further]
 
 
-def download(url: str, known_hash: str, folder: Path, ways: str) -> Path:
-    """Fetch one file with a progress bar, and check it.
-
-    Args:
-        url: of the file.
-        known_hash: its checksum, as ``"sha256:…"`` or ``"md5:…"``.
-        folder: where it goes.
-        ways: to get the data, the end of the message.
+def find(paths: Sequence[Path]) -> Path:
+    """The first of these paths at which there is something.
 
     Raises:
-        MissingDataError: it could not be downloaded, or is not the file that was published.
+        MissingDataError: there is none.
+    """
+    for path in paths:
+        if path.exists():
+            return path
+    looked = ", ".join(dict.fromkeys(str(path.parent) for path in paths))
+    raise MissingDataError(f"{paths[0].name} was not found in {looked}")
+
+
+def read(path: Path) -> bytes:
+    """Content of a file.
+
+    Raises:
+        MissingDataError: it is not there.
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{path} is not there") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
+
+
+def sha256_of(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def check(path: Path, content: bytes, sha256: str) -> None:
+    """Compare what a file holds with the published checksum.
+
+    Raises:
+        DataError: it is another.
+    """
+    if (found := sha256_of(content)) != sha256:
+        raise DataError(f"{path} is damaged: expected sha256 {sha256}, got {found} ({len(content):,} bytes). Remove it")
+
+
+def download(url: str, known_hash: str, folder: Path, report: Callable[[str], None]) -> Path:
+    """Download a file into a folder, with a progress bar.
+
+    Args:
+        url: of the file, whose name is its last part.
+        known_hash: its checksum, such as ``"sha256:…"``.
+        folder: where it goes.
+        report: called with a line for it.
+
+    Raises:
+        MissingDataError: there is no connection, or what came has another checksum.
     """
     import pooch
 
+    report(f"downloading {url}")
     name = url.rpartition("/")[2]
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=60)
     try:
-        return Path(pooch.retrieve(url, known_hash, fname=name, path=folder, downloader=downloader))
+        with_bar = pooch.HTTPDownloader(progressbar=True, timeout=60)
+        return Path(pooch.retrieve(url, known_hash=known_hash, fname=name, path=folder, downloader=with_bar))
     except (OSError, ValueError) as error:
-        raise MissingDataError(f"{name} could not be downloaded ({error}). {ways}") from error
-
-
-def dealt(x: Tensor, labels: Tensor, **parts: Tensor | slice) -> dict[str, Tensor]:
-    """Fields of :class:`Dataset`: images and labels of each part, by the indices of its images."""
-    fields = {part: x[index] for part, index in parts.items()}
-    return fields | {f"{part}_labels": labels[index] for part, index in parts.items()}
+        raise MissingDataError(f"{name} could not be downloaded ({error})") from error
 
 
 def images(pixels: np.ndarray, brightest: float = 255.0) -> Tensor:
@@ -117,6 +156,7 @@ def images(pixels: np.ndarray, brightest: float = 255.0) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / brightest).unsqueeze(1)
 
 
-def shuffled(n: int) -> Tensor:
-    """The order in which n images are dealt out to the parts of a data set, always the same."""
-    return torch.from_numpy(np.random.RandomState(SPLIT_SEED).permutation(n))
+def deal(x: Tensor, labels: Tensor, *held_out: int) -> list[tuple[Tensor, Tensor]]:
+    """Rows and their labels dealt out at random, always in the same way: parts of these sizes, and the rest."""
+    order = torch.from_numpy(np.random.RandomState(SPLIT_SEED).permutation(len(x)))
+    return [(x[part], labels[part]) for part in order.split([*held_out, len(x) - sum(held_out)])]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, dealt, folders
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, find, folders, read, sha256_of
 from latentgeo.paper.paths import data_dir
 
 _SITE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -23,44 +22,32 @@ _CROP, _SIDE = 148, 64
 _PROCESSING = f"RGB, centre crop {_CROP}x{_CROP}, resized to {_SIDE}x{_SIDE} (bilinear with antialiasing), uint8"
 
 
-def _ways_to_get_celeba() -> str:
-    return (
-        f"CelebA is for non-commercial research and is downloaded by hand under its own terms from {_SITE}: unpack "
-        f"img_align_celeba.zip, so that there are celeba/{_IMAGES}/000001.jpg and so on, and celeba/{_PARTITION}, in "
-        f"{data_dir()} or in a folder named by LATENTGEO_DATA."
-    )
-
-
-def _find() -> Path:
-    """The first folder with the partition file and the folder of images."""
-    for folder in folders("celeba"):
-        if (folder / _PARTITION).is_file() and (folder / _IMAGES).is_dir():
-            return folder
-    looked = ", ".join(str(folder) for folder in folders("celeba"))
-    raise MissingDataError(f"{_PARTITION} and {_IMAGES}/ were not found in {looked}. {_ways_to_get_celeba()}")
+WAYS = (
+    f"CelebA is for non-commercial research and is downloaded by hand under its own terms from {_SITE}: unpack "
+    f"img_align_celeba.zip, so that there are celeba/{_IMAGES}/000001.jpg and so on, and celeba/{_PARTITION}, in "
+    "{data} or in a folder named by LATENTGEO_DATA."
+)
 
 
 def _read_partition(path: Path) -> tuple[list[str], np.ndarray, str]:
     """Names of the images and their parts (0 training, 1 validation, 2 test), ordered by part, and the checksum."""
-    content = path.read_bytes()
+    content = read(path)
     names, parts = [], []
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
         fields = line.split()
         if not fields:
             continue
         if len(fields) != 2 or fields[1] not in ("0", "1", "2") or Path(fields[0]).name != fields[0]:
-            raise DataError(
-                f"{path}, line {number}: expected a file name and 0, 1 or 2, got {line[:80]!r}. {_ways_to_get_celeba()}"
-            )
+            raise DataError(f"{path}, line {number}: expected a file name and 0, 1 or 2, got {line[:80]!r}")
         names.append(fields[0])
         parts.append(int(fields[1]))
     if len(set(names)) < len(names) or set(parts) != {0, 1, 2}:
         raise DataError(
             f"{path}: expected different images in all of the three parts, got {len(names)} lines, "
-            f"{len(set(names))} different images and the parts {sorted(set(parts))}. {_ways_to_get_celeba()}"
+            f"{len(set(names))} different images and the parts {sorted(set(parts))}"
         )
     order = np.argsort(parts, kind="stable")
-    return [names[i] for i in order], np.array(parts)[order], hashlib.sha256(content).hexdigest()
+    return [names[i] for i in order], np.array(parts)[order], sha256_of(content)
 
 
 def _sizes(folder: Path, names: list[str]) -> list[int]:
@@ -75,7 +62,7 @@ def _sizes(folder: Path, names: list[str]) -> list[int]:
     if missing:
         raise MissingDataError(
             f"{len(missing):,} of the {len(names):,} images listed in {_PARTITION} are not in {folder}, the first of "
-            f"them {missing[0]}. {_ways_to_get_celeba()}"
+            f"them {missing[0]}"
         )
     return [sizes[name] for name in names]
 
@@ -89,13 +76,13 @@ def _pixels(path: Path, content: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
             if image.size != _SIZE:
-                raise DataError(f"{path}: expected {_SIZE} pixels, got {image.size}. {_ways_to_get_celeba()}")
+                raise DataError(f"{path}: expected {_SIZE} pixels, got {image.size}")
             left, top = ((side - _CROP) // 2 for side in _SIZE)
             crop = image.convert("RGB").crop((left, top, left + _CROP, top + _CROP))
             # Pillow widens the triangle of the bilinear filter by the reduction, which is the antialiasing.
             return np.asarray(crop.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}). {_ways_to_get_celeba()}") from error
+        raise DataError(f"{path} cannot be read ({error})") from error
 
 
 def _checksum(path: Path) -> str:
@@ -109,13 +96,9 @@ def _make(cache: Path, folder: Path, names: list[str], record: dict[str, object]
     array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(names), 3, _SIDE, _SIDE))
     everything = hashlib.sha256()
     for row, name in enumerate(tqdm(names, desc="reading CelebA", disable=None)):
-        path = folder / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error}). {_ways_to_get_celeba()}") from error
+        content = read(folder / name)
         everything.update(content)
-        array[row] = _pixels(path, content)
+        array[row] = _pixels(folder / name, content)
     array.flush()
     del array
     record = {**record, "images_sha256": everything.hexdigest(), "pixels_sha256": _checksum(partial)}
@@ -147,7 +130,7 @@ def load() -> Dataset:
         MissingDataError: the partition file, or an image that it lists, is not there.
         DataError: a file is damaged, or an image is not of 178×218 pixels.
     """
-    folder = _find()
+    folder = find([folder / _IMAGES for folder in folders("celeba")]).parent
     names, parts, partition = _read_partition(folder / _PARTITION)
     sizes = _sizes(folder / _IMAGES, names)
     listing = hashlib.sha256("".join(f"{n} {size}\n" for n, size in zip(names, sizes, strict=True)).encode())
@@ -159,11 +142,13 @@ def load() -> Dataset:
         made = _cached(cache, record) or _make(cache, folder / _IMAGES, names, record)
     # Mapped copy-on-write, as PyTorch has no tensors that cannot be written to.
     pixels = torch.from_numpy(np.load(cache, mmap_mode="c"))
-    first, last = np.searchsorted(parts, [1, 2]).tolist()
-    slices = {"train": slice(first), "validation": slice(first, last), "test": slice(last, None)}
+    each = pixels.split(np.bincount(parts).tolist())
+    train, validation, test = ((part, torch.zeros(len(part), dtype=torch.int64)) for part in each)
     return Dataset(
-        name="celeba",
-        **dealt(pixels, torch.zeros(len(parts), dtype=torch.int64), **slices),
+        "celeba",
+        *train,
+        *validation,
+        *test,
         class_names=("face",),
         source=f"{_SITE}, aligned images ({len(names):,}), {_PROCESSING}",
         licence="non-commercial research only, under the terms of its site",
@@ -173,12 +158,3 @@ def load() -> Dataset:
             "pixels": str(made["pixels_sha256"]),
         },
     )
-
-
-def fetch(report: Callable[[str], None]) -> None:
-    """Explain how to get the files, where they are not here: they may not be fetched by a program.
-
-    Raises:
-        MissingDataError: they are not here.
-    """
-    report(f"making one array of the images in {_find()}, unless it is there")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from latentgeo.paper.data.base import Dataset, dealt, shuffled
+from latentgeo.paper.data.base import Dataset, deal
 
 
-def deal_cells(
+def dealt(
     name: str,
     x: np.ndarray,
     types: Sequence[str],
@@ -35,11 +35,12 @@ def deal_cells(
     names = tuple(colours)
     numbers = {each: number for number, each in enumerate(names)}
     labels = torch.tensor([numbers[each] for each in types])
-    cells, order = torch.from_numpy(x.astype(np.float32)), shuffled(len(x))
-    parts = {"test": order[:held_out], "validation": order[held_out : 2 * held_out], "train": order[2 * held_out :]}
+    test, validation, train = deal(torch.from_numpy(x.astype(np.float32)), labels, held_out, held_out)
     return Dataset(
-        name=name,
-        **dealt(cells, labels, **parts),
+        name,
+        *train,
+        *validation,
+        *test,
         class_names=names,
         source=source,
         licence=licence,

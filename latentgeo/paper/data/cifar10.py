@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tarfile
@@ -13,11 +12,22 @@ import numpy as np
 import torch
 
 from latentgeo.adapters.arrays import as_images
-from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, dealt, download, folders, shuffled
+from latentgeo.paper.data.base import (
+    DataError,
+    Dataset,
+    MissingDataError,
+    deal,
+    download,
+    find,
+    folders,
+    read,
+    sha256_of,
+)
 from latentgeo.paper.paths import data_dir
 
 _FOLDER = "cifar-10-batches-bin"
-_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+_ARCHIVE = "cifar-10-binary.tar.gz"
+_URL = f"https://www.cs.toronto.edu/~kriz/{_ARCHIVE}"
 _SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 _TRAINING = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _TEST, _META = "test_batch.bin", "batches.meta.txt"
@@ -28,34 +38,15 @@ _BYTES = 1 + 3 * 32 * 32  # of a record: the label, then red, green and blue
 _COPIES = {"0122e0c794416a28620c99ce36036327697afd8561b3612f0c16c0da44f81b18": "a JPEG copy"}
 
 
-def _ways_to_get_cifar10() -> str:
-    return (
-        f"Two ways to get it: (1) `latentgeo data cifar10`, which downloads {_URL} (170,052,171 bytes, sha256 "
-        f"{_SHA256}); (2) unpack that archive by hand, so that the folder {_FOLDER}/ lies in {data_dir()} or in a "
-        "folder named by LATENTGEO_DATA."
-    )
-
-
-def _find() -> Path:
-    """The first folder with test images and at least one file of training images."""
-    for folder in folders(_FOLDER):
-        if (folder / _TEST).is_file() and any((folder / name).is_file() for name in _TRAINING):
-            return folder
-    looked = ", ".join(str(folder) for folder in folders(_FOLDER))
-    raise MissingDataError(f"{_TEST} and {_TRAINING[0]} were not found in {looked}. {_ways_to_get_cifar10()}")
+WAYS = (
+    f"Two ways to get it: (1) `latentgeo data cifar10`, which downloads {_URL} (170,052,171 bytes, sha256 "
+    f"{_SHA256}); (2) unpack that archive by hand, so that the folder {_FOLDER}/ lies in {{data}} or in a folder named "
+    "by LATENTGEO_DATA."
+)
 
 
 def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"{path} is damaged: {what}. Remove the folder {path.parent}. {_ways_to_get_cifar10()}")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingDataError(f"{path} is not there. {_ways_to_get_cifar10()}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}). {_ways_to_get_cifar10()}") from error
+    return DataError(f"{path} is damaged: {what}. Remove the folder {path.parent}")
 
 
 def _records(content: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -98,10 +89,10 @@ def load() -> Dataset:
         MissingDataError: a file is not there.
         DataError: a file is damaged or truncated.
     """
-    folder = _find()
-    contents = {name: _read(folder / name) for name in _TRAINING if (folder / name).exists()}
-    contents |= {name: _read(folder / name) for name in (_TEST, _META)}
-    sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    folder = find([folder / _TEST for folder in folders(_FOLDER)]).parent
+    training = [name for name in _TRAINING if (folder / name).exists()]
+    contents = {name: read(folder / name) for name in (*(training or _TRAINING), _TEST, _META)}
+    sha256 = {name: sha256_of(content) for name, content in contents.items()}
     class_names = tuple(contents.pop(_META).decode("utf-8", "replace").split())
     if len(class_names) != 10:
         raise _damaged(folder / _META, f"expected the names of 10 classes, got {len(class_names)}")
@@ -110,14 +101,12 @@ def load() -> Dataset:
     pixels = torch.from_numpy(np.concatenate([part[0] for part in parts.values()]))
     labels = torch.from_numpy(np.concatenate([part[1] for part in parts.values()]))
     source = _origin(folder, sha256, (len(pixels), len(test)))
-    order = shuffled(len(pixels))
-    tenth = len(pixels) // 10
-    learnt = dealt(pixels, labels, validation=order[:tenth], train=order[tenth:])
+    validation, train = deal(pixels, labels, len(pixels) // 10)
     return Dataset(
-        name="cifar10",
-        **{name: as_images(of) for name, of in learnt.items()},
-        test=as_images(torch.from_numpy(test.copy())),
-        test_labels=torch.from_numpy(test_labels),
+        "cifar10",
+        *(as_images(train[0]), train[1]),
+        *(as_images(validation[0]), validation[1]),
+        *(as_images(torch.from_numpy(test.copy())), torch.from_numpy(test_labels)),
         class_names=class_names,
         source=source,
         licence="not stated; cite Krizhevsky 2009",
@@ -131,40 +120,30 @@ def _unpack(archive: Path, folder: Path) -> None:
     Raises:
         DataError: the archive lacks a file.
     """
-    digests = {}
-    folder.mkdir(parents=True, exist_ok=True)
+    contents = {}
     try:
         with tarfile.open(archive, "r:gz") as opened:
             for name in (*_TRAINING, _TEST, _META):
-                member = opened.getmember(f"{_FOLDER}/{name}")
-                file = opened.extractfile(member) if member.isreg() else None
-                if file is None:
-                    raise DataError(f"{archive}: expected {name} to be a plain file. {_ways_to_get_cifar10()}")
-                content = file.read()
-                digests[name] = hashlib.sha256(content).hexdigest()
-                _write(folder / name, content)
+                contents[name] = opened.extractfile(f"{_FOLDER}/{name}").read()
     except (tarfile.TarError, KeyError, EOFError, OSError) as error:
-        raise DataError(f"{archive} cannot be unpacked ({error}). Remove it. {_ways_to_get_cifar10()}") from error
-    record = {"archive": hashlib.sha256(archive.read_bytes()).hexdigest(), "files": digests}
-    _write(folder / _RECORD, (json.dumps(record, indent=2) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+        raise DataError(f"{archive} cannot be unpacked ({error}). Remove it") from error
+    files = {name: sha256_of(content) for name, content in contents.items()}
+    contents[_RECORD] = (json.dumps({"archive": _SHA256, "files": files}, indent=2) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        partial = folder / f".{name}.{os.getpid()}.partial"
+        partial.write_bytes(content)
+        os.replace(partial, folder / name)
 
 
 def fetch(report: Callable[[str], None]) -> None:
     """Download and unpack the official archive, unless the files are here already.
 
     Raises:
-        MissingDataError: the download failed, or what was downloaded is not the official archive.
-        DataError: the files that are here are damaged.
+        MissingDataError: it cannot be downloaded.
+        DataError: the files that are here are damaged, or the archive is not what it should be.
     """
     try:
         load()
     except MissingDataError:
-        report(f"downloading {_URL}")
-        archive = download(_URL, f"sha256:{_SHA256}", data_dir(), _ways_to_get_cifar10())
-        _unpack(archive, data_dir() / _FOLDER)
+        _unpack(download(_URL, f"sha256:{_SHA256}", data_dir(), report), data_dir() / _FOLDER)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 
-from latentgeo.paper.data.base import Dataset, dealt, images, shuffled
+from latentgeo.paper.data.base import Dataset, deal, images, sha256_of
 
 
 def load() -> Dataset:
@@ -16,15 +14,17 @@ def load() -> Dataset:
 
     bunch = load_digits()
     pixels, labels = images(bunch.images, 16.0), torch.from_numpy(bunch.target.astype(np.int64))
-    order = shuffled(len(pixels))
+    test, validation, train = deal(pixels, labels, 360, 180)
     return Dataset(
-        name="digits",
-        **dealt(pixels, labels, test=order[:360], validation=order[360:540], train=order[540:]),
+        "digits",
+        *train,
+        *validation,
+        *test,
         class_names=tuple(str(digit) for digit in range(10)),
         source="scikit-learn's copy of https://archive.ics.uci.edu/dataset/80",
         licence="CC BY 4.0",
         sha256={
-            "images": hashlib.sha256(bunch.images.astype("<f8").tobytes()).hexdigest(),
-            "labels": hashlib.sha256(bunch.target.astype("<i8").tobytes()).hexdigest(),
+            "images": sha256_of(bunch.images.astype("<f8").tobytes()),
+            "labels": sha256_of(bunch.target.astype("<i8").tobytes()),
         },
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
-import hashlib
 import os
 import shutil
 import subprocess
@@ -15,94 +13,67 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, dealt, download, folders, images, shuffled
+from latentgeo.paper.data.base import (
+    DataError,
+    Dataset,
+    MissingDataError,
+    check,
+    deal,
+    download,
+    find,
+    folders,
+    images,
+    read,
+)
 from latentgeo.paper.paths import data_dir
 
 _DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _DEBIAN_PACKAGE = "dataset-fashion-mnist"
-_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-
-
-@dataclasses.dataclass(frozen=True)
-class _IdxFile:
-    """One file of Fashion-MNIST in IDX format, compressed as published."""
-
-    md5: str  # of the published .gz
-    sha256: str  # of the content
-    magic: int
-    shape: tuple[int, ...]
-
-
-_FASHION_FILES = {
-    "train-images-idx3-ubyte": _IdxFile(
+_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_FILES = {  # MD5 of the published .gz, and SHA-256 of its content, which is in IDX format
+    "train-images-idx3-ubyte": (
         "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        2051,
-        (60_000, 28, 28),
     ),
-    "train-labels-idx1-ubyte": _IdxFile(
+    "train-labels-idx1-ubyte": (
         "25c81989df183df01b3e8a0aad5dffbe",
         "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        2049,
-        (60_000,),
     ),
-    "t10k-images-idx3-ubyte": _IdxFile(
+    "t10k-images-idx3-ubyte": (
         "bef4ecab320f06d8554ea6380940ec79",
         "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        2051,
-        (10_000, 28, 28),
     ),
-    "t10k-labels-idx1-ubyte": _IdxFile(
+    "t10k-labels-idx1-ubyte": (
         "bb300cfdad3c16e7a12a480ee83cd310",
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        2049,
-        (10_000,),
     ),
 }
-
-
-def _ways_to_get_fashion_mnist() -> str:
-    return (
-        "Three ways to get it: (1) `make data`, or `latentgeo data fashion_mnist`; "
-        f"(2) on Debian or Ubuntu, `apt-get install {_DEBIAN_PACKAGE}`; "
-        f"(3) download the four .gz files from https://github.com/zalandoresearch/fashion-mnist into "
-        f"{data_dir() / 'fashion-mnist'}, or into a folder fashion-mnist/ under one named by LATENTGEO_DATA."
-    )
-
-
-def _fashion_folders() -> list[Path]:
-    return folders("fashion-mnist", _DEBIAN_FOLDER)
+_CLASSES = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
+WAYS = (
+    "Three ways to get it: (1) `make data`, or `latentgeo data fashion_mnist`; "
+    f"(2) on Debian or Ubuntu, `apt-get install {_DEBIAN_PACKAGE}`; "
+    "(3) download the four .gz files from https://github.com/zalandoresearch/fashion-mnist into {data}/fashion-mnist, "
+    "or into a folder fashion-mnist/ under one named by LATENTGEO_DATA."
+)
 
 
 def _find(name: str) -> Path:
     """The first file of this name, compressed or not, in the folders."""
-    for folder in _fashion_folders():
-        for path in (folder / f"{name}.gz", folder / name):
-            if path.is_file():
-                return path
-    looked = ", ".join(str(folder) for folder in _fashion_folders())
-    raise MissingDataError(f"{name}.gz was not found in {looked}. {_ways_to_get_fashion_mnist()}")
+    places = folders("fashion-mnist", _DEBIAN_FOLDER)
+    return find([folder / f"{name}{ending}" for folder in places for ending in (".gz", "")])
 
 
-def _read_idx(path: Path, expected: _IdxFile) -> tuple[np.ndarray, str]:
-    """Content of an IDX file as an array, and its checksum, after checking it against the published one."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path} cannot be unpacked ({error}); expected gzip with content of sha256 {expected.sha256}. "
-            f"Remove the file. {_ways_to_get_fashion_mnist()}"
-        ) from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != expected.sha256:
-        size = 4 * (1 + len(expected.shape)) + int(np.prod(expected.shape))
-        raise DataError(
-            f"{path} is damaged: expected {size:,} bytes of sha256 {expected.sha256} once unpacked, got "
-            f"{len(content):,} bytes of {digest}. Remove the file. {_ways_to_get_fashion_mnist()}"
-        )
-    header = np.frombuffer(content, ">i4", count=1 + len(expected.shape))
-    assert tuple(header) == (expected.magic, *expected.shape)  # implied by the checksum
-    return np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(expected.shape), digest
+def _read(path: Path) -> np.ndarray:
+    """Content of an IDX file as an array, after comparing it with the published checksum."""
+    content, sha256 = read(path), _FILES[path.name.removesuffix(".gz")][1]
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} cannot be unpacked ({error}) to content of sha256 {sha256}. Remove it") from error
+    check(path, content, sha256)
+    header = 4 * (1 + content[3])  # bytes: the last of the first four is the number of axes
+    return np.frombuffer(content, np.uint8, offset=header).reshape(np.frombuffer(content[4:header], ">i4"))
 
 
 def load() -> Dataset:
@@ -112,50 +83,36 @@ def load() -> Dataset:
         MissingDataError: a file is not there.
         DataError: a file is damaged or truncated.
     """
-    arrays, digests = {}, {}
-    for name, expected in _FASHION_FILES.items():
-        arrays[name], digests[name] = _read_idx(_find(name), expected)
-    pixels = images(arrays["train-images-idx3-ubyte"])
-    labels = torch.from_numpy(arrays["train-labels-idx1-ubyte"].astype(np.int64))
-    order = shuffled(len(pixels))
+    pixels, labels, test, test_labels = (_read(_find(name)) for name in _FILES)
+    labels, test_labels = (torch.from_numpy(values.astype(np.int64)) for values in (labels, test_labels))
+    validation, train = deal(images(pixels), labels, 5000)
     return Dataset(
-        name="fashion_mnist",
-        **dealt(pixels, labels, validation=order[:5000], train=order[5000:]),
-        test=images(arrays["t10k-images-idx3-ubyte"]),
-        test_labels=torch.from_numpy(arrays["t10k-labels-idx1-ubyte"].astype(np.int64)),
-        class_names=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        "fashion_mnist",
+        *train,
+        *validation,
+        images(test),
+        test_labels,
+        class_names=tuple(_CLASSES.split(", ")),
         source="https://github.com/zalandoresearch/fashion-mnist",
         licence="MIT",
-        sha256=digests,
+        sha256={name: sha256 for name, (_, sha256) in _FILES.items()},
     )
 
 
-def _have_fashion_mnist(report: Callable[[str], None]) -> bool:
+def _all_here(report: Callable[[str], None]) -> bool:
     """Whether all files are here and whole; a damaged one of our own cache is moved aside."""
-    for name, expected in _FASHION_FILES.items():
+    for name in _FILES:
         try:
             path = _find(name)
+            _read(path)
         except MissingDataError:
             return False
-        try:
-            _read_idx(path, expected)
         except DataError as error:
             if path.parent != data_dir() / "fashion-mnist":
                 raise
             report(f"moved aside: {error}")
             os.replace(path, path.with_name(f"{path.name}.damaged"))
-            return _have_fashion_mnist(report)
+            return _all_here(report)
     return True
 
 
@@ -177,9 +134,8 @@ def fetch(report: Callable[[str], None]) -> None:
         MissingDataError: none of the ways worked.
         DataError: a file outside our own cache is damaged.
     """
-    if not _have_fashion_mnist(report):
+    if not _all_here(report):
         _install_debian_package(report)
-        if not _have_fashion_mnist(report):
-            for name, expected in _FASHION_FILES.items():
-                url, known = f"{_FASHION_URL}{name}.gz", f"md5:{expected.md5}"
-                download(url, known, data_dir() / "fashion-mnist", _ways_to_get_fashion_mnist())
+        if not _all_here(report):
+            for name, (md5, _) in _FILES.items():
+                download(f"{_URL}{name}.gz", f"md5:{md5}", data_dir() / "fashion-mnist", report)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import warnings
 
 import numpy as np
 
-from latentgeo.paper.data.base import Dataset, MissingDataError
-from latentgeo.paper.data.cells import deal_cells
+from latentgeo.paper.data.base import Dataset, MissingDataError, sha256_of
+from latentgeo.paper.data.cells import dealt
 
 _HELD_OUT = 100
 _CLIP = 10.0  # standard deviations, as is usual: a gene found in one cell of 700 is not to outweigh all others
@@ -39,8 +38,8 @@ def read() -> tuple[np.ndarray, tuple[str, ...], dict[str, str], dict[str, str]]
     names = [str(each) for each in atlas.obs["bulk_labels"].cat.categories]
     colours = dict(zip(names, (str(each).lower() for each in atlas.uns["bulk_labels_colors"]), strict=True))
     sha256 = {
-        "expression": hashlib.sha256(expression.tobytes()).hexdigest(),
-        "types": hashlib.sha256("\n".join(types).encode()).hexdigest(),
+        "expression": sha256_of(expression.tobytes()),
+        "types": sha256_of("\n".join(types).encode()),
     }
     return expression, types, colours, sha256
 
@@ -48,7 +47,7 @@ def read() -> tuple[np.ndarray, tuple[str, ...], dict[str, str], dict[str, str]]
 def deal(name: str, x: np.ndarray) -> Dataset:
     """The data set of this name, from one row for each of scanpy's cells: 500 for training, 100 and 100 held out."""
     _, types, colours, sha256 = read()
-    return deal_cells(
+    return dealt(
         name,
         x,
         types,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -11,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, download, folders
-from latentgeo.paper.data.cells import deal_cells
+from latentgeo.paper.data.base import Dataset, MissingDataError, check, download, find, folders, read
+from latentgeo.paper.data.cells import dealt
 from latentgeo.paper.paths import data_dir
 
 SOURCE = "Tasic et al., Nature 563:72, 2018, as prepared in https://github.com/berenslab/rna-seq-tsne"
@@ -24,29 +23,20 @@ _CELLS, _GENES, _UNIT = 23_822, 7, "_log10_cpm"
 HELD_OUT = 2_000
 
 
-def places() -> list[Path]:
-    """Folders that are looked in."""
-    own = os.environ.get("LATENTGEO_DATA")
-    return folders("tasic", *([Path(own)] if own else []), data_dir())
+WAYS = (
+    f"Two ways to get it: (1) `latentgeo data tasic`, which downloads {_URL}; (2) download it by hand into "
+    "{data}/tasic, or into a folder named by LATENTGEO_DATA."
+)
 
 
-def find(name: str, ways: str) -> Path:
-    """The first file of this name.
+def find_file(name: str) -> Path:
+    """The first file of this name, in a folder tasic/ or beside it.
 
     Raises:
-        MissingDataError: there is none; the message ends with the ways to get it.
+        MissingDataError: there is none.
     """
-    for folder in places():
-        if (folder / name).is_file():
-            return folder / name
-    raise MissingDataError(f"{name} was not found in {', '.join(str(folder) for folder in places())}. {ways}")
-
-
-def _ways() -> str:
-    return (
-        f"Two ways to get it: (1) `latentgeo data tasic`, which downloads {_URL}; (2) download it by hand into "
-        f"{data_dir() / 'tasic'}, or into a folder named by LATENTGEO_DATA."
-    )
+    own = os.environ.get("LATENTGEO_DATA")
+    return find([folder / name for folder in folders("tasic", *([Path(own)] if own else []), data_dir())])
 
 
 def load() -> Dataset:
@@ -56,18 +46,16 @@ def load() -> Dataset:
         MissingDataError: the file is not there.
         DataError: it is damaged.
     """
-    path = find(_FILE, _ways())
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != _SHA256:
-        raise DataError(f"{path} is damaged: expected sha256 {_SHA256}, got {digest}. Remove it. {_ways()}")
+    path = find_file(_FILE)
+    content = read(path)
+    check(path, content, _SHA256)
     table = pd.read_csv(io.BytesIO(content))
     genes = [column for column in table.columns if column.endswith(_UNIT)]
     assert (len(table), len(genes)) == (_CELLS, _GENES)  # implied by the checksum
     types = table.drop_duplicates("cluster_id").sort_values("cluster_id")  # numbered by the atlas's tree
     colours = dict(zip(types["cluster_label"], types["cluster_color"].str.lower(), strict=True))
     x = table[genes].to_numpy(np.float32)
-    return deal_cells("tasic", x, list(table["cluster_label"]), colours, HELD_OUT, SOURCE, LICENCE, {_FILE: digest})
+    return dealt("tasic", x, list(table["cluster_label"]), colours, HELD_OUT, SOURCE, LICENCE, {_FILE: _SHA256})
 
 
 def fetch(report: Callable[[str], None]) -> None:
@@ -77,7 +65,6 @@ def fetch(report: Callable[[str], None]) -> None:
         MissingDataError: it could not be downloaded.
     """
     try:
-        find(_FILE, _ways())
+        find_file(_FILE)
     except MissingDataError:
-        report(f"downloading {_URL}")
-        download(_URL, f"sha256:{_SHA256}", data_dir() / "tasic", _ways())
+        download(_URL, f"sha256:{_SHA256}", data_dir() / "tasic", report)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
-from latentgeo.paper.data.base import DataError, Dataset
-from latentgeo.paper.data.cells import deal_cells
-from latentgeo.paper.data.tasic import HELD_OUT, LICENCE, SOURCE, find
-from latentgeo.paper.paths import data_dir
+from latentgeo.paper.data.base import DataError, Dataset, sha256_of
+from latentgeo.paper.data.cells import dealt
+from latentgeo.paper.data.tasic import HELD_OUT, LICENCE, SOURCE, find_file
 
 _FILES = ("tasic-pca50.npy", "tasic-ttypes.npy", "tasic-colors.npy")
 
 
-def _ways() -> str:
-    return (
-        f"Download {', '.join(_FILES)} from https://github.com/berenslab/rna-seq-tsne (data/tasic-preprocessed) into "
-        f"{data_dir() / 'tasic'}, or into a folder named by LATENTGEO_DATA."
-    )
+WAYS = (
+    f"Download {', '.join(_FILES)} from https://github.com/berenslab/rna-seq-tsne (data/tasic-preprocessed) into "
+    "{data}/tasic, or into a folder named by LATENTGEO_DATA."
+)
 
 
 def load() -> Dataset:
@@ -30,17 +26,17 @@ def load() -> Dataset:
         MissingDataError: a file is not there.
         DataError: the files do not fit together.
     """
-    paths = [find(name, _ways()) for name in _FILES]
+    paths = [find_file(name) for name in _FILES]
     try:
         x, types, colours = (np.load(path, allow_pickle=False) for path in paths)
     except (ValueError, EOFError) as error:
-        raise DataError(f"{_FILES} in {paths[0].parent} cannot be read ({error}). {_ways()}") from error
+        raise DataError(f"{_FILES} in {paths[0].parent} cannot be read ({error})") from error
     if x.ndim != 2 or not len(x) == len(types) == len(colours) or len(x) <= 2 * HELD_OUT or not np.isfinite(x).all():
         raise DataError(
             f"expected finite components, a type and a colour for each of more than {2 * HELD_OUT} cells, got shapes "
-            f"{x.shape}, {types.shape} and {colours.shape}. {_ways()}"
+            f"{x.shape}, {types.shape} and {colours.shape}"
         )
     names = [str(each) for each in types]
     of_types = dict(sorted(zip(names, (str(each).lower() for each in colours), strict=True)))
-    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    return deal_cells("tasic_pca50", x / x[:, 0].std(), names, of_types, HELD_OUT, SOURCE, LICENCE, sha256)
+    sha256 = {path.name: sha256_of(path.read_bytes()) for path in paths}
+    return dealt("tasic_pca50", x / x[:, 0].std(), names, of_types, HELD_OUT, SOURCE, LICENCE, sha256)

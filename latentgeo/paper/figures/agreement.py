@@ -14,6 +14,7 @@ from latentgeo.style import COLUMN, STYLE
 _UNRELIABLE = "0.55"
 
 
+@plt.rc_context(STYLE)
 def agreement(report: Agreement, title: str) -> Figure:
     """Distances of every pair with their intervals over models, and their coefficients of variation.
 
@@ -30,25 +31,22 @@ def agreement(report: Agreement, title: str) -> Figure:
     """
     pairs = report.pairs
     reliable = pairs["reliable"].to_numpy(bool)
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(COLUMN, 4.3), layout="constrained")
-        axes = figure.subplot_mosaic([["euclidean", "geodesic"], ["cv", "cv"]], height_ratios=[1, 1.25])
-        axes["geodesic"].sharey(axes["euclidean"])
-        for method in ("euclidean", "geodesic"):
-            mean, low, high = (
-                pairs[f"{method}{end}"].to_numpy(float, na_value=np.nan) for end in ("", "_low", "_high")
-            )
-            order, unit = np.argsort(mean), np.nanmean(mean)
-            rank = np.empty(len(order))
-            rank[order] = np.arange(1, len(order) + 1)
-            for chosen, colour in ((~reliable, _UNRELIABLE), (reliable, METHOD_COLOURS[method])):
-                axes[method].vlines(rank[chosen], low[chosen] / unit, high[chosen] / unit, color=colour, linewidth=0.8)
-                axes[method].plot(rank[chosen], mean[chosen] / unit, "o", color=colour, markersize=1.6)
-            axes[method].set(title=METHOD_NAMES[method], xlabel="pairs, by distance")
-        axes["euclidean"].set(ylabel="distance / mean distance", ylim=(0, None))
-        axes["geodesic"].tick_params(labelleft=False)
-        _scatter(axes["cv"], 100 * pairs[["cv_euclidean", "cv_geodesic"]].to_numpy(float, na_value=np.nan), reliable)
-        axes["cv"].set_title(f"{title}, {len(report.names)} models, {len(pairs)} pairs")
+    figure = plt.figure(figsize=(COLUMN, 4.3), layout="constrained")
+    axes = figure.subplot_mosaic([["euclidean", "geodesic"], ["cv", "cv"]], height_ratios=[1, 1.25])
+    axes["geodesic"].sharey(axes["euclidean"])
+    for method in ("euclidean", "geodesic"):
+        mean, low, high = (pairs[f"{method}{end}"].to_numpy(float, na_value=np.nan) for end in ("", "_low", "_high"))
+        order, unit = np.argsort(mean), np.nanmean(mean)
+        rank = np.empty(len(order))
+        rank[order] = np.arange(1, len(order) + 1)
+        for chosen, colour in ((~reliable, _UNRELIABLE), (reliable, METHOD_COLOURS[method])):
+            axes[method].vlines(rank[chosen], low[chosen] / unit, high[chosen] / unit, color=colour, linewidth=0.8)
+            axes[method].plot(rank[chosen], mean[chosen] / unit, "o", color=colour, markersize=1.6)
+        axes[method].set(title=METHOD_NAMES[method], xlabel="pairs, by distance")
+    axes["euclidean"].set(ylabel="distance / mean distance", ylim=(0, None))
+    axes["geodesic"].tick_params(labelleft=False)
+    _scatter(axes["cv"], 100 * pairs[["cv_euclidean", "cv_geodesic"]].to_numpy(float, na_value=np.nan), reliable)
+    axes["cv"].set_title(f"{title}, {len(report.names)} models, {len(pairs)} pairs")
     return figure
 
 

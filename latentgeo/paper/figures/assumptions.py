@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from latentgeo.geometry import surfaces
+from latentgeo.paper.figures.parts import note
 from latentgeo.style import COLOURS, PAGE, STYLE
 
 PANELS = ("winding", "cusp", "pyramid", "figure-eight", "noise")
@@ -26,7 +27,7 @@ def _curve(decoder: object, start: float, end: float, **options: object) -> np.n
 def _points(ax: Axes, x: np.ndarray, names: Sequence[str], offsets: Sequence[tuple[float, float]]) -> None:
     ax.plot(*x.T, "o", color="black", markersize=4, zorder=5)
     for point, name, offset in zip(x, names, offsets, strict=True):
-        ax.annotate(name, point, xytext=offset, textcoords="offset points", ha="center", va="center")
+        note(ax, name, point, offset, fontsize=8)
 
 
 def _winding(ax: Axes, codes: Sequence[float]) -> None:
@@ -87,6 +88,7 @@ def _noise(ax: Axes, covariance: np.ndarray, signals: Sequence[np.ndarray], x: n
     _points(ax, x, ("x", "x'"), ((-8, 4), (3, -9)))
 
 
+@plt.rc_context(STYLE)
 def broken_assumptions(
     codes: Mapping[str, Sequence[float]],
     noise: tuple[np.ndarray, Sequence[np.ndarray], np.ndarray],
@@ -120,47 +122,40 @@ def broken_assumptions(
         "figure-eight": "no embedding",
         "noise": "unknown noise, D = d",
     }
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(PAGE, 5.0))
-        figure.subplots_adjust(left=0.02, right=0.98, bottom=0.11, top=0.94, wspace=0.12, hspace=0.42)
-        for number, name in enumerate(PANELS):
-            ax = figure.add_subplot(2, 3, number + 1, projection="3d" if name == "pyramid" else None)
-            ax.set_axis_off()
-            ax.set_anchor("C")
-            box = ax.get_subplotspec().get_position(figure)
-            figure.text(box.x0 + 0.01, box.y1 + 0.015, f"({'abcde'[number]}) {titles[name]}", fontweight="bold")
-            middle = 0.5 * (box.x0 + box.x1)
-            figure.text(middle, box.y0 - 0.015, captions[name], ha="center", va="top", fontsize=7, linespacing=1.25)
-            if name == "pyramid":
-                _pyramid(ax)
-                continue
-            if name == "noise":
-                _noise(ax, *noise)
-            else:
-                {"winding": _winding, "cusp": _cusp, "figure-eight": _figure_eight}[name](ax, codes[name])
-            ax.margins(0.08)
-            ax.set_aspect("equal", adjustable="datalim")
-        ax = figure.add_subplot(2, 3, 6)
+    figure = plt.figure(figsize=(PAGE, 5.0))
+    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.11, top=0.94, wspace=0.12, hspace=0.42)
+    for number, name in enumerate(PANELS):
+        ax = figure.add_subplot(2, 3, number + 1, projection="3d" if name == "pyramid" else None)
+        ax.set_axis_off()
+        ax.set_anchor("C")
         box = ax.get_subplotspec().get_position(figure)
-        figure.text(box.x0 + 0.01, box.y1 + 0.015, "(f) collapsed posterior", fontweight="bold")
-        for number, (name, spectrum) in enumerate(spectra.items()):
-            values = np.sort(np.asarray(spectrum, dtype=float))[::-1]
-            colour, marker = (COLOURS[0], COLOURS[3])[number % 2], "os"[number % 2]
-            ax.plot(
-                np.arange(1, len(values) + 1),
-                values,
-                marker + "-",
-                color=colour,
-                markersize=3.5,
-                linewidth=0.9,
-                label=name,
-            )
-        ax.axhline(threshold, color="0.4", linewidth=0.9, linestyle=":")
-        longest = max(map(len, spectra.values()))
-        ax.annotate("collapsed", (longest, threshold), (0, -9), textcoords="offset points", ha="right", fontsize=7)
-        ax.set(yscale="log", xlabel="principal axis of the codes", ylabel="variance relative to the prior's")
-        ax.set_ylim(top=20.0)
-        ax.legend(loc="upper right", borderaxespad=0.0)
-        ax.set_position([box.x0 + 0.08, box.y0, box.width - 0.08, box.height])
-        ax.set_xticks(range(1, 1 + longest, 5))
+        figure.text(box.x0 + 0.01, box.y1 + 0.015, f"({'abcde'[number]}) {titles[name]}", fontweight="bold")
+        middle = 0.5 * (box.x0 + box.x1)
+        figure.text(middle, box.y0 - 0.015, captions[name], ha="center", va="top", fontsize=7, linespacing=1.25)
+        if name == "pyramid":
+            _pyramid(ax)
+            continue
+        if name == "noise":
+            _noise(ax, *noise)
+        else:
+            {"winding": _winding, "cusp": _cusp, "figure-eight": _figure_eight}[name](ax, codes[name])
+        ax.margins(0.08)
+        ax.set_aspect("equal", adjustable="datalim")
+    ax = figure.add_subplot(2, 3, 6)
+    box = ax.get_subplotspec().get_position(figure)
+    figure.text(box.x0 + 0.01, box.y1 + 0.015, "(f) collapsed posterior", fontweight="bold")
+    for number, (name, spectrum) in enumerate(spectra.items()):
+        values = np.sort(np.asarray(spectrum, dtype=float))[::-1]
+        colour, marker = (COLOURS[0], COLOURS[3])[number % 2], "os"[number % 2]
+        ax.plot(
+            np.arange(1, len(values) + 1), values, marker + "-", color=colour, markersize=3.5, linewidth=0.9, label=name
+        )
+    ax.axhline(threshold, color="0.4", linewidth=0.9, linestyle=":")
+    longest = max(map(len, spectra.values()))
+    note(ax, "collapsed", (longest, threshold), (0, -9), ha="right", va="baseline")
+    ax.set(yscale="log", xlabel="principal axis of the codes", ylabel="variance relative to the prior's")
+    ax.set_ylim(top=20.0)
+    ax.legend(loc="upper right", borderaxespad=0.0)
+    ax.set_position([box.x0 + 0.08, box.y0, box.width - 0.08, box.height])
+    ax.set_xticks(range(1, 1 + longest, 5))
     return figure

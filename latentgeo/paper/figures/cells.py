@@ -17,6 +17,7 @@ from torch import Tensor
 
 from latentgeo.geometry.geodesic.solve import geodesic
 from latentgeo.geometry.metric import pullback_metric
+from latentgeo.paper.figures.parts import note
 from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.paper.models.vae import VAE
 from latentgeo.style import PAGE, STYLE
@@ -100,6 +101,7 @@ class MirroredMatrix:
     cmap: str = "viridis"
 
 
+@plt.rc_context(STYLE)
 def cell_atlas(
     views: Sequence[LatentView],
     labels: np.ndarray,
@@ -122,29 +124,28 @@ def cell_atlas(
     Returns:
         The figure, a page wide.
     """
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(PAGE, 6.9), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1.65, 1.0))
-        planes = above.subplots(1, 2)
-        radius = _common_radius(views)
-        width = max(np.ptp(view.centres, axis=0).max() for view in views)
-        for letter, ax, view in zip("ab", planes, views, strict=True):
-            _plane(ax, view, labels, class_colours, radius, 1.06 * width)
-            ax.set_title(f"{letter}  {view.title}", loc="left")
-        handles = [
-            Line2D([], [], marker="o", linestyle="", color=colour, markersize=4, label=f"{number}  {name}")
-            for number, (name, colour) in enumerate(zip(class_names, class_colours, strict=True), start=1)
-        ]
-        circle = {"marker": "o", "linestyle": "", "markerfacecolor": "none", "markeredgecolor": "0.6", "markersize": 7}
-        handles += [
-            Line2D([], [], color=METHOD_COLOURS["euclidean"], linestyle=_DASHES, label="straight line, latent units"),
-            Line2D([], [], color=METHOD_COLOURS["geodesic"], linewidth=1.8, label="geodesic, data units"),
-            Line2D([], [], **circle, label=f"circle of radius {radius:g} data units"),
-        ]
-        above.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=1.5, columnspacing=1.0)
-        for letter, ax, matrix in zip("cde", below.subplots(1, 3), matrices, strict=True):
-            _mirrored(below, ax, matrix)
-            ax.set_title(f"{letter}  {matrix.title}", loc="left")
+    figure = plt.figure(figsize=(PAGE, 6.9), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.65, 1.0))
+    planes = above.subplots(1, 2)
+    radius = _common_radius(views)
+    width = max(np.ptp(view.centres, axis=0).max() for view in views)
+    for letter, ax, view in zip("ab", planes, views, strict=True):
+        _plane(ax, view, labels, class_colours, radius, 1.06 * width)
+        ax.set_title(f"{letter}  {view.title}", loc="left")
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=colour, markersize=4, label=f"{number}  {name}")
+        for number, (name, colour) in enumerate(zip(class_names, class_colours, strict=True), start=1)
+    ]
+    circle = {"marker": "o", "linestyle": "", "markerfacecolor": "none", "markeredgecolor": "0.6", "markersize": 7}
+    handles += [
+        Line2D([], [], color=METHOD_COLOURS["euclidean"], linestyle=_DASHES, label="straight line, latent units"),
+        Line2D([], [], color=METHOD_COLOURS["geodesic"], linewidth=1.8, label="geodesic, data units"),
+        Line2D([], [], **circle, label=f"circle of radius {radius:g} data units"),
+    ]
+    above.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=1.5, columnspacing=1.0)
+    for letter, ax, matrix in zip("cde", below.subplots(1, 3), matrices, strict=True):
+        _mirrored(below, ax, matrix)
+        ax.set_title(f"{letter}  {matrix.title}", loc="left")
     return figure
 
 
@@ -197,17 +198,8 @@ def _on_both_sides(ax: Axes, curve: np.ndarray, straight: str, length: str) -> N
     normal = np.array([-along[1], along[0]]) / np.linalg.norm(along)
     normal = normal if normal @ (middle - chord) >= 0 else -normal
     for place, way, text, method in ((middle, 9.5, length, "geodesic"), (chord, -9.5, straight, "euclidean")):
-        ax.annotate(
-            text,
-            place,
-            tuple(way * normal),
-            textcoords="offset points",
-            fontsize=8,
-            color=METHOD_COLOURS[method],
-            path_effects=_OUTLINE,
-            zorder=7,
-            **_CENTRED,
-        )
+        style = {"fontsize": 8, "color": METHOD_COLOURS[method], "path_effects": _OUTLINE, "zorder": 7}
+        note(ax, text, place, way * normal, **style)
 
 
 def _apart(codes: np.ndarray, labels: np.ndarray, width: float = 1.0) -> dict[int, np.ndarray]:
@@ -247,6 +239,7 @@ def _mirrored(figure: Figure, ax: Axes, matrix: MirroredMatrix) -> None:
     figure.colorbar(image, ax=ax, orientation="horizontal", label=matrix.unit, aspect=22, shrink=0.85, pad=0.02)
 
 
+@plt.rc_context(STYLE)
 def cell_planes(
     planes: Mapping[str, Sequence[np.ndarray]],
     labels: Mapping[str, np.ndarray],
@@ -264,21 +257,18 @@ def cell_planes(
     Returns:
         The figure, a page wide, one row for each data set.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(planes), 2, figsize=(PAGE, 3.0 * len(planes)), layout="constrained", squeeze=False
-        )
-        for row, (title, codes) in zip(axes, planes.items(), strict=True):
-            for model, (ax, z) in enumerate(zip(row, codes, strict=True), start=1):
-                size = 9 if len(z) < 5_000 else 1.2
-                colours = [class_colours[title][label] for label in labels[title]]
-                ax.scatter(*z.T, s=size, c=colours, linewidth=0, rasterized=len(z) > 5_000)
-                width = 0.6 * max(len(text) for text in class_names[title])  # of a line's height
-                named = np.array([bool(class_names[title][label]) for label in labels[title]])
-                for number, place in _apart(z[named], labels[title][named], width).items():
-                    text = class_names[title][number]
-                    ax.text(*place, text, fontsize=8, weight="bold", path_effects=_OUTLINE, zorder=5, **_CENTRED)
-                ax.set_title(f"{title}, model {model}", loc="left")
-                ax.set(xlabel="$z_1$ (latent units)", ylabel="$z_2$ (latent units)")
-                ax.set_aspect("equal", adjustable="datalim")
+    figure, axes = plt.subplots(len(planes), 2, figsize=(PAGE, 3.0 * len(planes)), layout="constrained", squeeze=False)
+    for row, (title, codes) in zip(axes, planes.items(), strict=True):
+        for model, (ax, z) in enumerate(zip(row, codes, strict=True), start=1):
+            size = 9 if len(z) < 5_000 else 1.2
+            colours = [class_colours[title][label] for label in labels[title]]
+            ax.scatter(*z.T, s=size, c=colours, linewidth=0, rasterized=len(z) > 5_000)
+            width = 0.6 * max(len(text) for text in class_names[title])  # of a line's height
+            named = np.array([bool(class_names[title][label]) for label in labels[title]])
+            for number, place in _apart(z[named], labels[title][named], width).items():
+                text = class_names[title][number]
+                ax.text(*place, text, fontsize=8, weight="bold", path_effects=_OUTLINE, zorder=5, **_CENTRED)
+            ax.set_title(f"{title}, model {model}", loc="left")
+            ax.set(xlabel="$z_1$ (latent units)", ylabel="$z_2$ (latent units)")
+            ax.set_aspect("equal", adjustable="datalim")
     return figure

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from latentgeo.agreement.pairs import METHOD_NAMES
+from latentgeo.paper.figures.parts import note
 from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.style import COLOURS, PAGE, STYLE
 
@@ -19,6 +20,7 @@ _EVERY = 20
 _MARKERS = {"euclidean": "s--", "geodesic": "o-"}
 
 
+@plt.rc_context(STYLE)
 def flatness(
     points: Sequence[np.ndarray],
     meshes: Sequence[np.ndarray],
@@ -43,25 +45,24 @@ def flatness(
     Returns:
         The figure, a page wide, in two rows.
     """
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(PAGE, 4.7), layout="constrained")
-        grid = figure.add_gridspec(2, 3, height_ratios=(1.0, 1.0))
-        top = [figure.add_subplot(grid[0, k], projection="3d" if k == 0 else None) for k in range(3)]
-        titles = ("a  image of the decoder: flat", "b  a latent chart", "c  chart from geodesic distances")
-        for ax, title, dots, mesh in zip(top, titles, points, meshes, strict=True):
-            for curve in (*mesh[::_EVERY], *mesh[:, ::_EVERY].swapaxes(0, 1)):
-                ax.plot(*curve.T, **_LINE)
-            in_space = {"depthshade": False} if dots.shape[1] == 3 else {}
-            ax.scatter(*dots.T, c=colour, cmap="viridis", s=13, linewidth=0, zorder=2, **in_space)
-            ax.set_title(title, loc="left")
-        _in_space(top[0], meshes[0])
-        top[1].set(xlabel="$z_1$ (latent units)", ylabel="$z_2$ (latent units)")
-        top[2].set(xlabel="arc length (data units)", ylabel="height (data units)")
-        top[2].set_aspect("equal", adjustable="datalim")
-        bottom = [figure.add_subplot(grid[1, k]) for k in range(3)]
-        _scatter(bottom[0], penalised)
-        _agreement(bottom[1], agreement)
-        _stress(bottom[2], caps, marks)
+    figure = plt.figure(figsize=(PAGE, 4.7), layout="constrained")
+    grid = figure.add_gridspec(2, 3, height_ratios=(1.0, 1.0))
+    top = [figure.add_subplot(grid[0, k], projection="3d" if k == 0 else None) for k in range(3)]
+    titles = ("a  image of the decoder: flat", "b  a latent chart", "c  chart from geodesic distances")
+    for ax, title, dots, mesh in zip(top, titles, points, meshes, strict=True):
+        for curve in (*mesh[::_EVERY], *mesh[:, ::_EVERY].swapaxes(0, 1)):
+            ax.plot(*curve.T, **_LINE)
+        in_space = {"depthshade": False} if dots.shape[1] == 3 else {}
+        ax.scatter(*dots.T, c=colour, cmap="viridis", s=13, linewidth=0, zorder=2, **in_space)
+        ax.set_title(title, loc="left")
+    _in_space(top[0], meshes[0])
+    top[1].set(xlabel="$z_1$ (latent units)", ylabel="$z_2$ (latent units)")
+    top[2].set(xlabel="arc length (data units)", ylabel="height (data units)")
+    top[2].set_aspect("equal", adjustable="datalim")
+    bottom = [figure.add_subplot(grid[1, k]) for k in range(3)]
+    _scatter(bottom[0], penalised)
+    _agreement(bottom[1], agreement)
+    _stress(bottom[2], caps, marks)
     return figure
 
 
@@ -94,15 +95,8 @@ def _agreement(ax: Axes, agreement: pd.DataFrame) -> None:
     places = np.arange(len(agreement))
     for method in agreement.columns:
         ax.plot(places, 100 * agreement[method], _MARKERS[method], color=METHOD_COLOURS[method], markersize=4.5)
-        ax.annotate(
-            METHOD_NAMES[method],
-            (0, 100 * agreement[method].iloc[0]),
-            (7, 6 if method == "euclidean" else -6),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-            color=METHOD_COLOURS[method],
-        )
+        place, offset = (0, 100 * agreement[method].iloc[0]), (7, 6 if method == "euclidean" else -6)
+        note(ax, METHOD_NAMES[method], place, offset, ha="left", color=METHOD_COLOURS[method])
     ax.set_xticks(places, [f"{weight:g}" for weight in agreement.index])
     ax.set(xlim=(-0.3, places[-1] + 0.3), ylim=(0, 125 * agreement.to_numpy().max()))
     ax.set(xlabel="weight λ of the penalty (nats)", ylabel="mean CV over models (%)")
@@ -115,20 +109,11 @@ def _stress(ax: Axes, caps: pd.Series, marks: Mapping[str, float]) -> None:
     guide = caps.iloc[0] * (radii / radii[0]) ** 2
     ax.loglog(radii, 0.35 * guide, ":", color="0.4", linewidth=1)
     middle = len(radii) // 2
-    ax.annotate(
-        "$r^2$", (radii[middle], 0.35 * guide[middle]), (6, -5), textcoords="offset points", fontsize=7, color="0.3"
-    )
+    note(ax, "$r^2$", (radii[middle], 0.35 * guide[middle]), (6, -5), ha="left", va="baseline", color="0.3")
     for name, value in marks.items():
         ax.axhline(value, color="0.35", linewidth=0.8, linestyle="--", zorder=0)
-        ax.annotate(name, (radii[0], value), (0, 2.5), textcoords="offset points", va="bottom", fontsize=7, color="0.2")
-    ax.annotate(
-        "cap of a sphere",
-        (radii[middle], caps.iloc[middle]),
-        (-6, 4),
-        textcoords="offset points",
-        ha="right",
-        fontsize=7,
-        color=COLOURS[2],
-    )
+        note(ax, name, (radii[0], value), (0, 2.5), ha="left", va="bottom", color="0.2")
+    place = (radii[middle], caps.iloc[middle])
+    note(ax, "cap of a sphere", place, (-6, 4), ha="right", va="baseline", color=COLOURS[2])
     ax.set(xlabel="radius r of the cap (rad)", ylabel="stress of the best flat chart")
     ax.set_title("f  curvature leaves stress", loc="left")

@@ -13,6 +13,7 @@ from matplotlib.ticker import NullFormatter
 from latentgeo.style import COLOURS, PAGE, STYLE
 
 
+@plt.rc_context(STYLE)
 def ensembles(comparison: pd.DataFrame, table: pd.DataFrame, sizes: Sequence[int], points: Sequence[int]) -> Figure:
     """CV against the number of decoders, and length of independent draws against the number of time points.
 
@@ -25,12 +26,11 @@ def ensembles(comparison: pd.DataFrame, table: pd.DataFrame, sizes: Sequence[int
     Returns:
         The figure, a page wide.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.3), layout="constrained")
-        _against_decoders(axes[0], comparison, sizes)
-        lengths = table.groupby(["method", "pair"])["value"].mean().unstack("method")
-        _against_points(axes[1], lengths, sizes, points)
-        _pair_by_pair(axes[2], lengths, sizes, points)
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.3), layout="constrained")
+    _against_decoders(axes[0], comparison, sizes)
+    lengths = table.groupby(["method", "pair"])["value"].mean().unstack("method")
+    _against_points(axes[1], lengths, sizes, points)
+    _pair_by_pair(axes[2], lengths, sizes, points)
     return figure
 
 

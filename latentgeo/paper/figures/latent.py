@@ -27,6 +27,7 @@ def _against(
     axes.set_aspect("equal")
 
 
+@plt.rc_context(STYLE)
 def two_models(
     codes: Sequence[np.ndarray], labels: np.ndarray, class_names: Sequence[str], table: pd.DataFrame
 ) -> Figure:
@@ -41,29 +42,23 @@ def two_models(
     Returns:
         The figure: codes above, Euclidean and geodesic distances below.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, 2, figsize=(PAGE, 6.0), layout="constrained")
-        palette = sns.color_palette("colorblind" if len(class_names) <= 10 else "husl", len(class_names))
-        for model, (ax, z) in enumerate(zip(axes[0], codes, strict=True)):
-            for c, name in enumerate(class_names):
-                ax.scatter(*z[labels == c, :2].T, s=7, color=palette[c], label=name, linewidth=0)
-                ax.annotate(
-                    name,
-                    np.median(z[labels == c, :2], axis=0),
-                    fontsize=8,
-                    weight="bold",
-                    ha="center",
-                    bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": palette[c]},
-                )
-            ax.set(title=f"codes of model {model + 1}", xlabel="$z_1$", ylabel="$z_2$")
-        for ax, method, unit in zip(axes[1], ("euclidean", "geodesic"), ("latent units", "data units"), strict=True):
-            wide = table[table["method"] == method].pivot(index="pair", columns="seed", values="value").to_numpy()
-            title = f"{METHOD_NAMES[method]} distances of {len(wide)} pairs"
-            models = (f"model 1 ({unit})", f"model 2 ({unit})")
-            _against(ax, wide[:, 0], wide[:, 1], METHOD_COLOURS[method], title, models)
+    figure, axes = plt.subplots(2, 2, figsize=(PAGE, 6.0), layout="constrained")
+    palette = sns.color_palette("colorblind" if len(class_names) <= 10 else "husl", len(class_names))
+    for model, (ax, z) in enumerate(zip(axes[0], codes, strict=True)):
+        for c, name in enumerate(class_names):
+            ax.scatter(*z[labels == c, :2].T, s=7, color=palette[c], label=name, linewidth=0)
+            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": palette[c]}
+            ax.text(*np.median(z[labels == c, :2], axis=0), name, fontsize=8, weight="bold", ha="center", bbox=box)
+        ax.set(title=f"codes of model {model + 1}", xlabel="$z_1$", ylabel="$z_2$")
+    for ax, method, unit in zip(axes[1], ("euclidean", "geodesic"), ("latent units", "data units"), strict=True):
+        wide = table[table["method"] == method].pivot(index="pair", columns="seed", values="value").to_numpy()
+        title = f"{METHOD_NAMES[method]} distances of {len(wide)} pairs"
+        models = (f"model 1 ({unit})", f"model 2 ({unit})")
+        _against(ax, wide[:, 0], wide[:, 1], METHOD_COLOURS[method], title, models)
     return figure
 
 
+@plt.rc_context(STYLE | {"axes.titlesize": 7.5})
 def latent_spaces(
     codes: Mapping[str, np.ndarray],
     labels: np.ndarray,
@@ -81,25 +76,24 @@ def latent_spaces(
     Returns:
         The figure, a page wide, three panels in a row, each on its own scale; a cross marks the origin.
     """
-    with plt.rc_context(STYLE | {"axes.titlesize": 7.5}):
-        rows = -(-len(codes) // 3)
-        figure, axes = plt.subplots(rows, 3, figsize=(PAGE, 2.35 * rows + 0.3), layout="constrained", squeeze=False)
-        palette = sns.color_palette("colorblind" if len(class_names) <= 10 else "husl", len(class_names))
-        for ax in axes.flat[len(codes) :]:
-            ax.set_axis_off()
-        for ax, (title, z) in zip(axes.flat, codes.items(), strict=False):
-            ax.plot(0, 0, "+", color="0.2", markersize=12, zorder=3)
-            for c, name in enumerate(class_names):
-                marker = f"${name}$" if len(name) == 1 else "o"
-                points = z[labels == c][:, list(coordinates)]
-                ax.scatter(*points.T, s=13, marker=marker, color=palette[c], label=name, linewidth=0)
-            ax.set_title(title)
-            ax.set_aspect("equal", adjustable="datalim")
-        for ax in axes[-1]:
-            ax.set_xlabel(f"$z_{{{coordinates[0] + 1}}}$")
-        for ax in axes[:, 0]:
-            ax.set_ylabel(f"$z_{{{coordinates[1] + 1}}}$")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        if any(len(name) > 1 for name in names):
-            figure.legend(handles, names, loc="outside lower center", ncols=5, markerscale=2)
+    rows = -(-len(codes) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(PAGE, 2.35 * rows + 0.3), layout="constrained", squeeze=False)
+    palette = sns.color_palette("colorblind" if len(class_names) <= 10 else "husl", len(class_names))
+    for ax in axes.flat[len(codes) :]:
+        ax.set_axis_off()
+    for ax, (title, z) in zip(axes.flat, codes.items(), strict=False):
+        ax.plot(0, 0, "+", color="0.2", markersize=12, zorder=3)
+        for c, name in enumerate(class_names):
+            marker = f"${name}$" if len(name) == 1 else "o"
+            points = z[labels == c][:, list(coordinates)]
+            ax.scatter(*points.T, s=13, marker=marker, color=palette[c], label=name, linewidth=0)
+        ax.set_title(title)
+        ax.set_aspect("equal", adjustable="datalim")
+    for ax in axes[-1]:
+        ax.set_xlabel(f"$z_{{{coordinates[0] + 1}}}$")
+    for ax in axes[:, 0]:
+        ax.set_ylabel(f"$z_{{{coordinates[1] + 1}}}$")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    if any(len(name) > 1 for name in names):
+        figure.legend(handles, names, loc="outside lower center", ncols=5, markerscale=2)
     return figure

@@ -15,6 +15,7 @@ from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.style import COLOURS, COLUMN, PAGE, STYLE
 
 
+@plt.rc_context(STYLE)
 def cv_histogram(cv: pd.DataFrame, models: int, title: str) -> Figure:
     """Coefficients of variation of the pairs' distances over models, geodesic against Euclidean, as in the paper.
 
@@ -27,20 +28,19 @@ def cv_histogram(cv: pd.DataFrame, models: int, title: str) -> Figure:
     Returns:
         The figure, a column wide.
     """
-    with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
-        shown = 100 * cv[["euclidean", "geodesic"]]
-        bins = np.linspace(0, shown.to_numpy().max() * 1.02, 26)
-        for method in shown:
-            colour = METHOD_COLOURS[method]
-            ax.hist(shown[method], bins=bins, color=colour, alpha=0.55, label=METHOD_NAMES[method])
-            ax.axvline(shown[method].mean(), color=colour, linewidth=1.2, linestyle="--")
-        ax.set(
-            title=f"{title}, {models} models, {len(cv)} pairs",
-            xlabel="coefficient of variation over models (%)",
-            ylabel="pairs",
-        )
-        ax.legend(title="distance (dashed: mean)", title_fontsize=7)
+    figure, ax = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
+    shown = 100 * cv[["euclidean", "geodesic"]]
+    bins = np.linspace(0, shown.to_numpy().max() * 1.02, 26)
+    for method in shown:
+        colour = METHOD_COLOURS[method]
+        ax.hist(shown[method], bins=bins, color=colour, alpha=0.55, label=METHOD_NAMES[method])
+        ax.axvline(shown[method].mean(), color=colour, linewidth=1.2, linestyle="--")
+    ax.set(
+        title=f"{title}, {models} models, {len(cv)} pairs",
+        xlabel="coefficient of variation over models (%)",
+        ylabel="pairs",
+    )
+    ax.legend(title="distance (dashed: mean)", title_fontsize=7)
     return figure
 
 
@@ -57,6 +57,7 @@ def reliability(comparison: pd.DataFrame, title: str) -> Figure:
     return reliabilities({title: comparison})
 
 
+@plt.rc_context(STYLE)
 def reliabilities(comparisons: Mapping[str, pd.DataFrame], *, side_by_side: bool = False) -> Figure:
     """Mean coefficients of variation of every method, one panel for each kind of model.
 
@@ -72,38 +73,38 @@ def reliabilities(comparisons: Mapping[str, pd.DataFrame], *, side_by_side: bool
         The figure, a column wide, or a page if side by side.
     """
     panels = len(comparisons)
-    with plt.rc_context(STYLE):
-        if side_by_side:
-            size = (PAGE, 2.3)
-            figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", sharey=True, squeeze=False)
-        else:
-            size = (COLUMN, 0.9 + 1.4 * panels)
-            figure, axes = plt.subplots(panels, 1, figsize=size, layout="constrained", squeeze=False)
-        for ax, (title, comparison) in zip(axes.flat, comparisons.items(), strict=True):
-            shown = comparison.drop(index="data", errors="ignore")[::-1]
-            for y, (method, row) in enumerate(shown.iterrows()):
-                colour = METHOD_COLOURS.get(method, "0.35")
-                low, high = max(row.mean_cv_low, 0.0), row.mean_cv_high
-                ax.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=1.3)
-                ax.plot(100 * row.mean_cv, y, "o", color=colour, markersize=4.2)
-                ax.plot(100 * row.scale_free_cv, y - 0.3, "D", color=colour, markersize=3, fillstyle="none")
-            ax.set_yticks(range(len(shown)), [METHOD_NAMES.get(method, method) for method in shown.index])
-            ax.set(ylim=(-0.7, len(shown) - 0.5))
-            ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="left" if side_by_side else "right")
-            ax.grid(axis="x", color="0.9")
-            ax.set_xlabel("mean CV over models (%)" if side_by_side or ax is axes.flat[-1] else "")
-        right = max(ax.get_xlim()[1] for ax in axes.flat)
-        for ax in axes.flat:
-            ax.set_xlim(0.0, None if side_by_side else right)
-        grey = {"color": "0.35"}
-        handles = [
-            Line2D([], [], marker="o", linewidth=1.3, markersize=4.2, label="CV, 95 % interval", **grey),
-            Line2D([], [], marker="D", linestyle="", markersize=3, fillstyle="none", label="scale-free CV", **grey),
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    if side_by_side:
+        size = (PAGE, 2.3)
+        figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", sharey=True, squeeze=False)
+    else:
+        size = (COLUMN, 0.9 + 1.4 * panels)
+        figure, axes = plt.subplots(panels, 1, figsize=size, layout="constrained", squeeze=False)
+    for ax, (title, comparison) in zip(axes.flat, comparisons.items(), strict=True):
+        shown = comparison.drop(index="data", errors="ignore")[::-1]
+        for y, (method, row) in enumerate(shown.iterrows()):
+            colour = METHOD_COLOURS.get(method, "0.35")
+            low, high = max(row.mean_cv_low, 0.0), row.mean_cv_high
+            ax.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=1.3)
+            ax.plot(100 * row.mean_cv, y, "o", color=colour, markersize=4.2)
+            ax.plot(100 * row.scale_free_cv, y - 0.3, "D", color=colour, markersize=3, fillstyle="none")
+        ax.set_yticks(range(len(shown)), [METHOD_NAMES.get(method, method) for method in shown.index])
+        ax.set(ylim=(-0.7, len(shown) - 0.5))
+        ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="left" if side_by_side else "right")
+        ax.grid(axis="x", color="0.9")
+        ax.set_xlabel("mean CV over models (%)" if side_by_side or ax is axes.flat[-1] else "")
+    right = max(ax.get_xlim()[1] for ax in axes.flat)
+    for ax in axes.flat:
+        ax.set_xlim(0.0, None if side_by_side else right)
+    grey = {"color": "0.35"}
+    handles = [
+        Line2D([], [], marker="o", linewidth=1.3, markersize=4.2, label="CV, 95 % interval", **grey),
+        Line2D([], [], marker="D", linestyle="", markersize=3, fillstyle="none", label="scale-free CV", **grey),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
+@plt.rc_context(STYLE)
 def power(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """How often an effect is found with fewer models, by resampling models and by the paper's t-test.
 
@@ -113,13 +114,12 @@ def power(curves: Mapping[str, pd.DataFrame]) -> Figure:
     Returns:
         The figure, a column wide.
     """
-    with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
-        for number, (name, curve) in enumerate(curves.items()):
-            colour, marker = COLOURS[number], "os^D"[number % 4]
-            ax.plot(curve["models"], 100 * curve["power"], color=colour, marker=marker, markersize=3.5, label=name)
-            ax.plot(curve["models"], 100 * curve["t_test"], color=colour, linewidth=0.9, linestyle=":")
-        ax.axhline(80, color="0.8", linewidth=0.8, zorder=0)
-        ax.set(xlabel="models", ylabel="experiments that find it (%)", ylim=(-3, 103), xlim=(0, None))
-        ax.legend(title="solid: models resampled\ndotted: t-test over pairs", title_fontsize=7)
+    figure, ax = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
+    for number, (name, curve) in enumerate(curves.items()):
+        colour, marker = COLOURS[number], "os^D"[number % 4]
+        ax.plot(curve["models"], 100 * curve["power"], color=colour, marker=marker, markersize=3.5, label=name)
+        ax.plot(curve["models"], 100 * curve["t_test"], color=colour, linewidth=0.9, linestyle=":")
+    ax.axhline(80, color="0.8", linewidth=0.8, zorder=0)
+    ax.set(xlabel="models", ylabel="experiments that find it (%)", ylim=(-3, 103), xlim=(0, None))
+    ax.legend(title="solid: models resampled\ndotted: t-test over pairs", title_fontsize=7)
     return figure

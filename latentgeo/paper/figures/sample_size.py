@@ -100,10 +100,9 @@ def _errors(ax: Axes, errors: pd.DataFrame) -> None:
     _labels(ax, labels, apart=0.15)
 
 
+@plt.rc_context(STYLE)
 def sample_size(
-    spreads: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]],
-    bias: pd.DataFrame,
-    control: pd.DataFrame | None = None,
+    spreads: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], bias: pd.DataFrame, control: pd.DataFrame | None = None
 ) -> Figure:
     """Spread of distances over models as the data grow, and the error of the geodesic distance where there is a truth.
 
@@ -124,17 +123,16 @@ def sample_size(
     parts = [part["cv"] for part in shown] + [geodesic[["bias", "spread"]].stack()]
     values = pd.concat([*parts, *([] if dashed is None else [dashed["cv"]])])
     limits = (100.0 * values[values > 0].min() / 1.8, 100.0 * values.max() * 1.9)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(spreads) + 1, figsize=(PAGE, 2.4), layout="constrained")
-        for ax, (title, (curves, fits)) in zip(axes, spreads.items(), strict=False):
-            _percent_axis(ax, *limits)
-            _sizes_axis(ax, curves["n"])
-            _spread(ax, curves, fits, dashed if ax is axes[0] else None)
-            ax.set_title(title, loc="left")
-        axes[0].set_ylabel("mean CV over models (%)")
-        _percent_axis(axes[-1], *limits)
-        _sizes_axis(axes[-1], geodesic["n"])
-        _errors(axes[-1], geodesic)
-        axes[-1].set_title(f"{next(iter(spreads))}", loc="left")
-        axes[-1].set_ylabel("error of geodesic distance (%)")
+    figure, axes = plt.subplots(1, len(spreads) + 1, figsize=(PAGE, 2.4), layout="constrained")
+    for ax, (title, (curves, fits)) in zip(axes, spreads.items(), strict=False):
+        _percent_axis(ax, *limits)
+        _sizes_axis(ax, curves["n"])
+        _spread(ax, curves, fits, dashed if ax is axes[0] else None)
+        ax.set_title(title, loc="left")
+    axes[0].set_ylabel("mean CV over models (%)")
+    _percent_axis(axes[-1], *limits)
+    _sizes_axis(axes[-1], geodesic["n"])
+    _errors(axes[-1], geodesic)
+    axes[-1].set_title(f"{next(iter(spreads))}", loc="left")
+    axes[-1].set_ylabel("error of geodesic distance (%)")
     return figure

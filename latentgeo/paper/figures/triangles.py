@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import proj3d
 
+from latentgeo.paper.figures.parts import note, square
 from latentgeo.style import COLOURS, PAGE, STYLE
 
 _SIDES = (COLOURS[0], COLOURS[1], COLOURS[2])  # ab, bc, ca
@@ -53,32 +54,15 @@ def _draw_triangle(ax: Axes, loop: np.ndarray, straight: bool = True) -> None:
         ax.plot(*corners[[0, 1, 2, 0]].T, color="0.15", linewidth=0.9, linestyle=(0, (4, 2.5)), zorder=3)
     for k, colour in enumerate(_SIDES):
         ax.plot(*loop[k * M : (k + 1) * M + 1].T, color=colour, linewidth=2.0, solid_capstyle="round", zorder=4)
-    middle = loop.mean(0)
+    ax.plot(*corners.T, "o", color="0.1", markersize=3.5, zorder=5)
+    _letters(ax, corners, loop.mean(0), 8.0, 6)
+
+
+def _letters(ax: Axes, corners: np.ndarray, middle: np.ndarray, distance: float, zorder: int) -> None:
+    """A, B and C, each at a distance in points from its corner, away from the middle."""
     for corner, letter in zip(corners, "ABC", strict=True):
-        away = corner - middle
-        ax.plot(*corner, "o", color="0.1", markersize=3.5, zorder=5)
-        ax.annotate(
-            letter,
-            corner,
-            8.0 * away / np.linalg.norm(away),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=9,
-            weight="bold",
-            path_effects=_HALO,
-            zorder=6,
-        )
-
-
-def _frame(ax: Axes, points: np.ndarray, reach: float, ticks: int = 4) -> np.ndarray:
-    """Equal axes over a square around points (n, 2), ``2 reach`` times as wide as they spread; returns its middle."""
-    low, high = points.min(0), points.max(0)
-    centre, half = 0.5 * (low + high), reach * (high - low).max()
-    ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
-    ax.set_aspect("equal")
-    ax.locator_params(nbins=ticks)
-    return centre
+        away = (corner - middle) / np.linalg.norm(corner - middle)
+        note(ax, letter, corner, distance * away, fontsize=9, weight="bold", path_effects=_HALO, zorder=zorder)
 
 
 def _measures(values: Sequence[float]) -> list[tuple[str, list[str]]]:
@@ -108,6 +92,7 @@ def _write_measures(ax: Axes, view: TriangleView) -> None:
         height -= 0.175
 
 
+@plt.rc_context(STYLE)
 def geodesic_triangles(views: Sequence[TriangleView], labels: np.ndarray | None = None) -> Figure:
     """The same geodesic triangle in several latent spaces, with its measures and those of the straight triangle below.
 
@@ -118,24 +103,25 @@ def geodesic_triangles(views: Sequence[TriangleView], labels: np.ndarray | None 
     Returns:
         The figure, a page wide. Lengths are in data units, those of straight triangles in latent units.
     """
-    with plt.rc_context(STYLE):
-        place = {"left": 0.055, "right": 0.995, "top": 0.94, "bottom": 0.01, "wspace": 0.16, "hspace": 0.27}
-        figure, axes = plt.subplots(
-            2, len(views), figsize=(PAGE, 3.85), squeeze=False, gridspec_kw={"height_ratios": [1.72, 1]} | place
-        )
-        for number, (ax, below, view) in enumerate(zip(*axes, views, strict=True)):
-            for line in view.grid:
-                ax.plot(*line.T, color="0.87", linewidth=0.6, zorder=0)
-            if labels is None:
-                ax.scatter(*view.codes.T, s=3, color="0.6", linewidth=0, zorder=1)
-            else:
-                for c in np.unique(labels):
-                    points = view.codes[labels == c]
-                    ax.scatter(*points.T, s=11, marker=f"${c}$", color="0.45", linewidth=0, zorder=1)
-            _draw_triangle(ax, view.boundary)
-            _frame(ax, np.concatenate([view.codes, view.boundary]), 0.58)
-            ax.set(title=view.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
-            _write_measures(below, view)
+    place = {"left": 0.055, "right": 0.995, "top": 0.94, "bottom": 0.01, "wspace": 0.16, "hspace": 0.27}
+    figure, axes = plt.subplots(
+        2, len(views), figsize=(PAGE, 3.85), squeeze=False, gridspec_kw={"height_ratios": [1.72, 1]} | place
+    )
+    for number, (ax, below, view) in enumerate(zip(*axes, views, strict=True)):
+        for line in view.grid:
+            ax.plot(*line.T, color="0.87", linewidth=0.6, zorder=0)
+        if labels is None:
+            ax.scatter(*view.codes.T, s=3, color="0.6", linewidth=0, zorder=1)
+        else:
+            for c in np.unique(labels):
+                points = view.codes[labels == c]
+                ax.scatter(*points.T, s=11, marker=f"${c}$", color="0.45", linewidth=0, zorder=1)
+        _draw_triangle(ax, view.boundary)
+        shown = np.concatenate([view.codes, view.boundary])
+        square(ax, shown, 0.58)
+        ax.set(title=view.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
+        ax.locator_params(nbins=4)
+        _write_measures(below, view)
     return figure
 
 
@@ -189,18 +175,8 @@ def _draw_arrows(ax: Axes, points: np.ndarray, tips: np.ndarray) -> None:
         ax.annotate("", tip, point, arrowprops=style | {"mutation_scale": 10 if ends else 7}, zorder=8 if ends else 7)
         if ends:
             along = (tip - point) / np.linalg.norm(tip - point)
-            ax.annotate(
-                "end" if number == last else "start",
-                tip,
-                (11.0 * along[0], 6.0 * along[1]),
-                textcoords="offset points",
-                fontsize=7,
-                color=colour,
-                ha="center",
-                va="center",
-                path_effects=_HALO,
-                zorder=9,
-            )
+            name, offset = "end" if number == last else "start", (11.0 * along[0], 6.0 * along[1])
+            note(ax, name, tip, offset, color=colour, path_effects=_HALO, zorder=9)
 
 
 def _draw_transport(ax: Axes, view: TransportView, turn: float) -> None:
@@ -210,10 +186,12 @@ def _draw_transport(ax: Axes, view: TransportView, turn: float) -> None:
     size = _ARROW * np.ptp(view.loop, axis=0).max() / np.linalg.norm(view.directions, axis=1).max()
     tips = view.points + size * view.directions
     _draw_arrows(ax, view.points, tips)
-    _frame(ax, np.concatenate([view.loop, tips]), 0.6)
+    square(ax, np.concatenate([view.loop, tips]), 0.6)
     ax.set(title=f"{view.title}\nturned by {np.degrees(turn):.4f}°", xlabel="$z_1$ (latent units)")
+    ax.locator_params(nbins=4)
 
 
+@plt.rc_context(STYLE)
 def transport_and_curvature(
     surface: tuple[np.ndarray, np.ndarray, np.ndarray],
     loop: np.ndarray,
@@ -237,46 +215,31 @@ def transport_and_curvature(
     Returns:
         The figure, a page wide.
     """
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(PAGE, 5.2), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=[1, 1.05])
-        spec = above.add_gridspec(1, 3, width_ratios=[1.15, 1, 1])
-        space = above.add_subplot(spec[0], projection="3d", computed_zorder=False)
-        _draw_in_space(space, surface, loop, arrows)
-        for number, (view, turn) in enumerate(zip(views, turns, strict=True)):
-            ax = above.add_subplot(spec[1 + number])
-            _draw_transport(ax, view, turn)
-            if number == 0:
-                ax.set_ylabel("$z_2$")
-        axes = below.subplots(1, len(fields))
-        largest = np.nanpercentile(np.abs(np.concatenate([field.values.ravel() for field in fields])), 98)
-        for number, (ax, field) in enumerate(zip(axes, fields, strict=True)):
-            mesh = ax.pcolormesh(
-                field.x,
-                field.y,
-                field.values,
-                cmap="PuOr_r",
-                vmin=-largest,
-                vmax=largest,
-                shading="gouraud",
-                rasterized=True,
-            )
-            grid = np.stack([field.x.ravel(), field.y.ravel()], 1)
-            centre = _frame(ax, grid[np.isfinite(grid).all(1)], 0.53, ticks=5)
-            for mark, value, letter in zip(field.marks, field.at_marks, "PQRSTUVW", strict=False):
-                left = mark[0] > centre[0]
-                ax.plot(*mark, "o", color="0.1", markersize=3.5, markeredgecolor="white", markeredgewidth=0.5)
-                ax.annotate(
-                    f"{letter}  {value:+.4f}",
-                    mark,
-                    (-4 if left else 4, 4),
-                    textcoords="offset points",
-                    fontsize=7,
-                    ha="right" if left else "left",
-                    path_effects=_HALO,
-                )
-            ax.set(title=field.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
-        below.colorbar(mesh, ax=axes, label=f"Gaussian curvature $K$ ({unit})", extend="both", aspect=25)
+    figure = plt.figure(figsize=(PAGE, 5.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.05])
+    spec = above.add_gridspec(1, 3, width_ratios=[1.15, 1, 1])
+    space = above.add_subplot(spec[0], projection="3d", computed_zorder=False)
+    _draw_in_space(space, surface, loop, arrows)
+    for number, (view, turn) in enumerate(zip(views, turns, strict=True)):
+        ax = above.add_subplot(spec[1 + number])
+        _draw_transport(ax, view, turn)
+        if number == 0:
+            ax.set_ylabel("$z_2$")
+    axes = below.subplots(1, len(fields))
+    largest = np.nanpercentile(np.abs(np.concatenate([field.values.ravel() for field in fields])), 98)
+    for number, (ax, field) in enumerate(zip(axes, fields, strict=True)):
+        style = {"cmap": "PuOr_r", "vmin": -largest, "vmax": largest, "shading": "gouraud", "rasterized": True}
+        mesh = ax.pcolormesh(field.x, field.y, field.values, **style)
+        shown = np.stack([field.x, field.y], -1).reshape(-1, 2)
+        square(ax, shown[np.isfinite(shown).all(1)], 0.53)
+        for mark, value, letter in zip(field.marks, field.at_marks, "PQRSTUVW", strict=False):
+            left = mark[0] > np.mean(ax.get_xlim())
+            ax.plot(*mark, "o", color="0.1", markersize=3.5, markeredgecolor="white", markeredgewidth=0.5)
+            style = {"ha": "right" if left else "left", "va": "baseline", "path_effects": _HALO}
+            note(ax, f"{letter}  {value:+.4f}", mark, (-4 if left else 4, 4), **style)
+        ax.set(title=field.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
+        ax.locator_params(nbins=5)
+    below.colorbar(mesh, ax=axes, label=f"Gaussian curvature $K$ ({unit})", extend="both", aspect=25)
     return figure
 
 
@@ -307,9 +270,5 @@ def _draw_in_space(
     matrix = ax.get_proj()
     flat = [np.stack(proj3d.proj_transform(*x.T, matrix)[:2], 1) for x in (points, points + size * directions, corners)]
     _draw_arrows(ax, flat[0], flat[1])
-    for corner, letter in zip(flat[2], "ABC", strict=True):
-        away = corner - flat[2].mean(0)
-        shift = 10.0 * away / np.linalg.norm(away)
-        text = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 9, "weight": "bold"}
-        ax.annotate(letter, corner, shift, path_effects=_HALO, zorder=9, **text)
+    _letters(ax, flat[2], flat[2].mean(0), 10.0, 9)
     ax.set_title("on the surface")

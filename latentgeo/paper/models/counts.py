@@ -22,17 +22,7 @@ class CountEncoder(MLPEncoder):
 
 
 class ProportionDecoder(MLPDecoder):
-    r"""Fully connected decoder that ends in a log-softmax: log-proportions :math:`\log \rho(z)` of the genes.
-
-    Args:
-        event_shape: of a cell, (genes,).
-        latent_dim: the number of latent dimensions d.
-        activation: name among ``ACTIVATIONS``.
-    """
-
-    def __init__(self, event_shape: tuple[int, ...], latent_dim: int, activation: str = "elu") -> None:
-        super().__init__(event_shape, latent_dim, activation)
-        self.event_shape = tuple(event_shape)
+    r"""Fully connected decoder that ends in a log-softmax: log-proportions :math:`\log \rho(z)` of the genes."""
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode latent points: (B, d) -> (B, *event), whose exponentials sum to one."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ def conv_layers(event_shape: tuple[int, int, int]) -> ConvLayers:
 
 
 class ConvEncoder(nn.Sequential):
-    """Stride-2 3×3 convolutions with ELU, then one linear map to mean and log-variance.
+    """Stride-2 3×3 convolutions (see :func:`conv_layers`), then one linear map to mean and log-variance.
 
     Args:
         event_shape: image shape (channels, height, width).
@@ -87,9 +88,10 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Module):
-    """Linear map to a 2×2 feature map, then 3×3 convolutions with ELU and nearest-neighbour upsampling between them.
+    """Linear map to a 2×2 feature map, then convolutions with nearest-neighbour upsampling between them.
 
-    On Fashion-MNIST the 32×32 result is brought to 28×28 by nearest neighbour.
+    Its layers are those of :func:`conv_layers`. On Fashion-MNIST the 32×32 result is brought to 28×28 by nearest
+    neighbour.
 
     Args:
         event_shape: image shape (channels, height, width); at most two pixels a side, doubled by each upsampling.
@@ -164,16 +166,16 @@ def mlp_widths(event_shape: tuple[int, ...]) -> tuple[int, ...]:
     return (256, 256) if len(event_shape) > 1 else (128, 128)
 
 
-def _fully_connected(widths: tuple[int, ...], activation: str) -> list[nn.Module]:
-    """Linear layers between widths, with activations between them."""
+def _hidden(widths: Sequence[int], activation: str) -> list[nn.Module]:
+    """Linear maps from each of these widths to the next, each followed by the activation."""
     layers: list[nn.Module] = []
     for incoming, outgoing in itertools.pairwise(widths):
         layers += [nn.Linear(incoming, outgoing), ACTIVATIONS[activation]()]
-    return layers[:-1]
+    return layers
 
 
 class MLPEncoder(nn.Sequential):
-    """Fully connected encoder.
+    """Fully connected encoder, with hidden layers of :func:`mlp_widths`.
 
     Args:
         event_shape: of an image (channels, height, width), or (genes,).
@@ -182,12 +184,12 @@ class MLPEncoder(nn.Sequential):
     """
 
     def __init__(self, event_shape: tuple[int, ...], latent_dim: int, activation: str = "elu") -> None:
-        widths = (math.prod(event_shape), *mlp_widths(event_shape), 2 * latent_dim)
-        super().__init__(nn.Flatten(), *_fully_connected(widths, activation))
+        widths = (math.prod(event_shape), *mlp_widths(event_shape))
+        super().__init__(nn.Flatten(), *_hidden(widths, activation), nn.Linear(widths[-1], 2 * latent_dim))
 
 
 class MLPDecoder(nn.Sequential):
-    """Fully connected decoder with a linear output.
+    """Fully connected decoder with a linear output, and hidden layers of :func:`mlp_widths`.
 
     Args:
         event_shape: of an image (channels, height, width), or (genes,).
@@ -196,5 +198,6 @@ class MLPDecoder(nn.Sequential):
     """
 
     def __init__(self, event_shape: tuple[int, ...], latent_dim: int, activation: str = "elu") -> None:
-        widths = (latent_dim, *mlp_widths(event_shape), math.prod(event_shape))
-        super().__init__(*_fully_connected(widths, activation), nn.Unflatten(1, event_shape))
+        widths, D = (latent_dim, *mlp_widths(event_shape)), math.prod(event_shape)
+        super().__init__(*_hidden(widths, activation), nn.Linear(widths[-1], D), nn.Unflatten(1, event_shape))
+        self.event_shape = tuple(event_shape)

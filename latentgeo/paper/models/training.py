@@ -108,7 +108,11 @@ class _Training:
         self.best_epoch, self.best_loss = state.best_epoch, state.best_loss
 
     def run_epoch(self, images: Tensor, validation: Tensor) -> dict[str, float]:
-        """Train for one epoch and evaluate."""
+        """Train for one epoch, evaluate, and note whether it is the best.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
         began, batch = time.perf_counter(), self.config.batch_size
         self.model.train()
         order = torch.randperm(len(images), generator=self.generator, device=images.device)
@@ -125,15 +129,7 @@ class _Training:
             self.optimiser.step()
             total += loss.detach()
             self.step += 1
-        row = self.close_epoch(total.item() / steps, validation)
-        return row | {"seconds": time.perf_counter() - began}
-
-    def close_epoch(self, train_loss: float, validation: Tensor) -> dict[str, float]:
-        """Evaluate after an epoch, and note whether it is the best.
-
-        Raises:
-            FloatingPointError: a loss is not finite.
-        """
+        train_loss = total.item() / steps
         validation_loss = self.model.eval().evaluate(validation)
         if not math.isfinite(train_loss + validation_loss):
             raise FloatingPointError(
@@ -144,7 +140,8 @@ class _Training:
             self.best_loss, self.best_epoch = validation_loss, self.epoch
             self.best = _copied(self.model.state_dict())
         self.epoch += 1
-        return {"epoch": self.epoch - 1, "train_loss": train_loss, "validation_loss": validation_loss}
+        losses = {"train_loss": train_loss, "validation_loss": validation_loss}
+        return {"epoch": self.epoch - 1, **losses, "seconds": time.perf_counter() - began}
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

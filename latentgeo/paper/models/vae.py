@@ -161,11 +161,8 @@ def build_vae(
         )
     make_model: Callable[..., VAE] = VAE
     if architecture == "counts":
-        from latentgeo.paper.models.counts import (  # which build on this module
-            CountEncoder,
-            CountVAE,
-            ProportionDecoder,
-        )
+        # Here, as they build on this module.
+        from latentgeo.paper.models.counts import CountEncoder, CountVAE, ProportionDecoder
 
         make_encoder, make_decoder, make_model = CountEncoder, ProportionDecoder, CountVAE
     else:

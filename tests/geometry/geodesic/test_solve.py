@@ -264,6 +264,7 @@ def _wide(activation, width=200, d=4, D=40, scale=3.0):
     return layers
 
 
+@pytest.mark.thorough
 def test_kinks_are_named_and_the_error_allows_for_them():
     relu, smooth = _wide(nn.ReLU()), _wide(nn.SiLU())
     a, b = _box(20, [-2.0] * 4, [2.0] * 4)

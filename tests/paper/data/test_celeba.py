@@ -14,7 +14,7 @@ from PIL import Image
 import latentgeo as lg
 from latentgeo.agreement.pairs import draw_pairs
 from latentgeo.paper import data as datasets
-from latentgeo.paper.data import base, celeba
+from latentgeo.paper.data import celeba
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.profiles import training_preset
 
@@ -42,14 +42,10 @@ def official(tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, official):
+def place(official, place, monkeypatch):
     """The images are the reader's own; the cache is made in an empty folder."""
-    for holder in (base, celeba):
-        monkeypatch.setattr(holder, "data_dir", lambda: tmp_path)
     monkeypatch.setenv("LATENTGEO_DATA", str(official))
-    datasets._load_cached.cache_clear()
-    yield tmp_path
-    datasets._load_cached.cache_clear()
+    return place
 
 
 @pytest.fixture
@@ -152,9 +148,7 @@ def test_other_files_get_a_cache_of_their_own(few, place):
 def test_without_the_files_the_official_site_is_named(place, monkeypatch):
     monkeypatch.delenv("LATENTGEO_DATA")
     for get in (lg.paper.load_dataset, datasets.fetch_dataset):
-        with pytest.raises(
-            lg.paper.MissingDataError, match=r"list_eval_partition\.txt and img_align_celeba/"
-        ) as caught:
+        with pytest.raises(lg.paper.MissingDataError, match=r"img_align_celeba was not found") as caught:
             get("celeba")
         for word in ("mmlab.ie.cuhk.edu.hk/projects/CelebA.html", "non-commercial", "by hand", "LATENTGEO_DATA"):
             assert word in str(caught.value)
@@ -205,6 +199,7 @@ def test_the_papers_settings():
     assert (study.model, study.latent_dim, study.decoders, study.config(0).noise) == ("conv", 64, 8, 1.0)
 
 
+@pytest.mark.thorough
 def test_a_whole_study_of_it(place):
     """Loader, cache, training, distances: everything but the number of images and of steps."""
     training = lg.paper.TrainingConfig(epochs=1, batch_size=64)
@@ -245,7 +240,7 @@ def test_notebooks_whose_data_are_missing_are_skipped_by_name(place, monkeypatch
     assert conftest._missing(str(notebook)) is None  # the images are there
     conftest._missing.cache_clear()
     monkeypatch.delenv("LATENTGEO_DATA")
-    assert conftest._missing(str(notebook)).startswith("needs data: list_eval_partition.txt")
+    assert conftest._missing(str(notebook)).startswith("needs data: img_align_celeba was not found")
     assert conftest._missing(str(other)) is None
     metadata = json.loads((path.parent / "09_celeba.ipynb").read_text())["metadata"]
     assert metadata["latentgeo"] == {"data": "celeba"}

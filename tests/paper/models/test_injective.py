@@ -93,6 +93,7 @@ def test_the_slope_is_smooth_where_zukos_own_is_not():
     assert abs(left - right) > 0.1
 
 
+@pytest.mark.thorough
 def test_no_assumption_is_broken_and_those_of_the_controls_are():
     f, z = drawn(latent_dim=2, steps=3, hidden=(16,)), codes(60, 2)
     inner = ["smooth", "full rank", "effective rank", "injective"]
@@ -128,6 +129,7 @@ def test_images_of_another_shape_have_no_inverse():
         drawn().inverse(torch.zeros(2, 1, 4, 16).double())
 
 
+@pytest.mark.thorough
 def test_only_injective_decoders_need_zuko():
     code = (
         "import sys; sys.modules['zuko'] = None\n"

@@ -11,6 +11,8 @@ from latentgeo.paper.reproduction import evidence
 from latentgeo.paper.reproduction import notebooks as module
 from latentgeo.paper.reproduction.verdict import Verdict
 
+pytestmark = pytest.mark.thorough
+
 PARAMETERS = 'profile: str = "quick"\nn: int = 1'
 VERDICT = "from latentgeo.paper.reproduction.verdict import Verdict\nVerdict('It holds.', n > 0, f'n = {n}, {profile}')"
 
