@@ -73,7 +73,7 @@ class Explorer:
         if not isinstance(data, Tensor | np.ndarray):
             raise TypeError(
                 f"data: expected a tensor or a NumPy array of rows that the model encodes, got {type(data).__name__}; "
-                "convert with np.asarray(...); of an AnnData hand in .X, or the layer of counts"
+                "convert with np.asarray(...); of an AnnData pass .X, or the layer of counts"
             )
         data = torch.as_tensor(data)
         if data.ndim < 2 or len(data) < 2:
@@ -105,7 +105,7 @@ class Explorer:
             The geodesic, equal to that of :func:`latentgeo.geodesic`, as ``geodesic``; its ``length`` (data units),
             ``error`` (estimated, relative) and ``converged``; the straight line and its length, the distance of the
             reconstructions (``chord``) and of the codes (``euclidean``); and both curves decoded. A geodesic that did
-            not converge is no error, and is not warned of.
+            not converge raises no error and no warning.
 
         Raises:
             IndexError: there is no such row.
@@ -220,7 +220,7 @@ class Explorer:
             j: row of the second.
 
         Returns:
-            A figure a page wide, that pyplot does not know of: ``figure(0, 5).savefig("pair.png")`` saves it.
+            A figure a page wide, that pyplot does not keep: ``figure(0, 5).savefig("pair.png")`` saves it.
 
         Raises:
             IndexError, ValueError: see :meth:`select`.
@@ -309,7 +309,7 @@ def explore(
             default the coordinates for d = 2, else the principal axes. The background is then that of the plane of
             these axes through the mean of the codes: the log area element.
         kind: how decoded points are drawn: ``"images"`` (film strips), ``"features"`` (lines of the six that change
-            most along the curves), or ``"auto"`` to tell by their shape.
+            most along the curves), or ``"auto"`` to decide by their shape.
         feature_names: names of the features, as many as the decoder gives.
         show: latent points (B, d) -> what is drawn instead of the decoder's output, for instance images from a flat
             vector, or expression where the decoder gives what distances are measured in. Of an ensemble the mean of its
@@ -321,7 +321,7 @@ def explore(
         The view, an :class:`Explorer`; its ``select(i, j)`` answers as the widget does, its ``figure(i, j)`` draws it.
 
     Raises:
-        TypeError, ValueError: the model is none, or data, labels or what is decoded do not fit; the message says what
+        TypeError, ValueError: model, data, labels or what is decoded do not fit; the message says what
             was expected.
 
     Example:

@@ -578,8 +578,8 @@ class ReparametrisedModel(nn.Module):
     .. math:: f'_k = f_k \circ A^{-1}, \qquad p'(z') = \big(A_\# N(0, I)\big)(z')
         = \frac{N(A^{-1}(z'); 0, I)}{|\det J_A(A^{-1}(z'))|}, \qquad q'(z' \mid x) = A_\# q(z \mid x)
 
-    It gives every datum the same density and the same ELBO as the model, and different codes: no amount of data tells
-    the two apart. It shares the model's networks and has its ``decoders``, ``decode``, ``noise`` and ``encode``.
+    It gives every datum the same density and the same ELBO as the model, and different codes: data do not separate
+    the two. It shares the model's networks and has its ``decoders``, ``decode``, ``noise`` and ``encode``.
 
     Args:
         model: the model in the original coordinates.
@@ -644,7 +644,7 @@ def elbo_terms(model: nn.Module, x: Tensor, noise: Tensor) -> tuple[Tensor, Tens
         Log-likelihood, mean over decoders, log-prior and log-posterior, each of shape (B,), in nats.
 
     Raises:
-        TypeError: the model is no such autoencoder, nor a transformed one.
+        TypeError: the model is neither such an autoencoder nor a transformed one.
         ValueError: the noise does not fit the images' latents.
 
     Example:

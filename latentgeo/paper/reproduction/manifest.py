@@ -129,7 +129,7 @@ def trace(path: Path) -> str:
         ) from error
     if hashlib.sha256(content).hexdigest() != wanted:
         raise ValueError(
-            f"{path}: expected the file with SHA-256 {wanted[:16]}…, of which {record_path.name} tells; the file has "
+            f"{path}: expected the file with SHA-256 {wanted[:16]}…, which {record_path.name} describes; the file has "
             "been changed since; run the notebook that makes it"
         )
     told = record["environment"]
