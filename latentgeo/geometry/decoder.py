@@ -122,7 +122,7 @@ def flat_decoder(decoder: Decoder, like: Tensor) -> Decoder:
         try:
             x = decoder(z)
         except RuntimeError as error:
-            if "memory" in str(error):  # which is no fault of the points
+            if "memory" in str(error):  # which is not the points' fault
                 raise
             raise ValueError(
                 f"decoder: could not decode latent points of shape {tuple(z.shape)} and type {z.dtype}: {error}. "
@@ -201,7 +201,7 @@ class Ensemble(nn.Module):
 
 
 class Chunked(nn.Module):
-    r"""A decoder that is given at most so many latent points at a time.
+    r"""A decoder that is given at most this many latent points at a time.
 
     .. math:: F(z_1, \ldots, z_B) = \big(f(z_1, \ldots, z_r),\; f(z_{r+1}, \ldots, z_{2r}),\; \ldots\big)
 
@@ -219,7 +219,7 @@ class Chunked(nn.Module):
 
     Raises:
         TypeError: the decoder is not callable.
-        ValueError: rows is no whole number of at least one.
+        ValueError: rows is not a whole number of at least one.
 
     References:
         Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016.

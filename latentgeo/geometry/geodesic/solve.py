@@ -3,7 +3,7 @@ r"""Geodesics and geodesic distances of a decoder's pull-back metric.
 A geodesic minimises the energy of its image in data space. Curves of N segments with fixed ends are improved by
 L-BFGS in coordinates that whiten the chord energy, see :mod:`latentgeo.geometry.geodesic.preconditioner`: with the
 mean metric of each curve at first, so that one step solves the flat problem and L-BFGS is left with the curvature;
-where that is no guide, with the metric at every node. One evaluation costs a forward and a backward pass through the
+where that does not help, with the metric at every node. One evaluation costs a forward and a backward pass through the
 decoder for each interior point.
 """
 
@@ -25,7 +25,7 @@ from latentgeo.geometry.geodesic.refinement import bytes_per_pair, refine
 
 _BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
 _KINKED = 1.4  # median order of convergence below which the decoder is not smooth at the scale of the segments
-_NEGLIGIBLE = 1e-6  # a relative error for which nobody needs to be told of kinks
+_NEGLIGIBLE = 1e-6  # a relative error for which kinks need no warning
 _MAX_ERROR = 0.1  # a length that may be off by more is not resolved by its segments
 _MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
 Initial = Tensor | Sequence[Tensor | None] | None
@@ -135,7 +135,7 @@ def geodesic(
         initial: initial curves (P, M + 1, d) with the given ends, None for straight lines, or a sequence of these to
             choose the best from.
         chunk_size: pairs solved at a time; chosen from the decoder's memory need by default. Where the points of one
-            pair are too many for the decoder at once, hand it in as :class:`latentgeo.Chunked`.
+            pair are too many for the decoder at once, pass it as :class:`latentgeo.Chunked`.
         progress: whether to show a progress bar over the chunks.
 
     Returns:
