@@ -71,7 +71,7 @@ def coefficient_of_variation(table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: one row for each model, pair and method with the columns ``seed``, ``pair``, ``method``, ``value``, as
-            from :meth:`latentgeo.Study.run`.
+            from :meth:`latentgeo.paper.Study.run`.
 
     Returns:
         One row for each pair, one column for each method, dimensionless.

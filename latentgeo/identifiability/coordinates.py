@@ -9,12 +9,12 @@ transformation           formula                          prior N(0, I)  made by
 :class:`LinearTransform` :math:`M z + b`                  rotations only ``random_rotation``, ``random_affine``
 :class:`RadialTwist`     :math:`R(\omega \|z\|^2)\, z`    preserved      its constructor
 :class:`CoordinateWarp`  :math:`\Phi^{-1}(h(\Phi(z_i)))`  changed        its constructor
-``flows.NeuralFlow``     coupling layers                  changed        ``flows.random_flow``
+:class:`NeuralFlow`      coupling layers                  changed        ``random_flow``
 ======================== ================================ ============== =======================================
 
-The last is in :mod:`latentgeo.identifiability.coordinates`, the others here. All are exact both ways, come with their
-log-determinants, and can be differentiated twice in forward mode in both directions, as the geometry of
-:math:`f \circ A^{-1}` asks. ``torch.distributions.transforms.ComposeTransform`` chains them, first one first.
+All are exact both ways, come with their log-determinants, and can be differentiated twice in forward mode in both
+directions, as the geometry of :math:`f \circ A^{-1}` asks.
+``torch.distributions.transforms.ComposeTransform`` chains them, first one first.
 """
 
 from __future__ import annotations
