@@ -1,4 +1,4 @@
-"""What all figures share: the width of a column, and colours that everyone can tell apart."""
+"""What all figures share: the width of a column, and colours that everyone can distinguish."""
 
 import seaborn as sns
 

@@ -88,6 +88,29 @@ def test_the_notation_is_the_same_in_the_readme_and_in_the_package():
     assert told[2:] == package
 
 
+def _claims_without_a_place(text: str) -> list[str]:
+    """Rows of a table *claim, module, test* whose module, test file or test is not there."""
+    rows = re.findall(r"^\| (.+) \| `(\S+\.py)` \| `(\S+\.py)::(\w+)` \|$", text, re.MULTILINE)
+    assert len(rows) == text.count(".py::")
+    found = []
+    for claim, module, file, test in rows:
+        path = ROOT / "tests" / file
+        defined = path.is_file() and re.search(rf"^def {test}\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if not (defined and (ROOT / "latentgeo" / module).is_file()):
+            found.append(claim)
+    return found
+
+
+def test_every_claim_has_the_module_and_the_test_that_are_named():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert text.count(".py::") >= 20
+    assert _claims_without_a_place(text) == []
+    table = "| {} | `{}` | `test_docs.py::{}` |\n"
+    here = "test_every_claim_has_the_module_and_the_test_that_are_named"
+    rows = [("no test", "__init__.py", "test_gone"), ("no module", "gone.py", here), ("both", "__init__.py", here)]
+    assert _claims_without_a_place("".join(table.format(*row) for row in rows)) == ["no test", "no module"]
+
+
 class _Model(nn.Module):
     """A model as a reader may have it."""
 

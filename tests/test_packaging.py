@@ -60,7 +60,7 @@ def test_the_lock_pins_everything_within_the_ranges(project):
 
 def test_the_lock_is_made_of_every_extra(project):
     (extras,) = re.findall(r'install --quiet "\.\[([\w,]+)\]"', (ROOT / "Makefile").read_text())
-    # Those of another extra are no others.
+    # Another extra has no others.
     assert {r.name for r in _requirements(project, *project["optional-dependencies"])} == {
         r.name for r in _requirements(project, *extras.split(","))
     }

@@ -158,8 +158,8 @@ def geodesic_neighbors(
           numbers of pairs solved (``pairs``) and of those that did not converge (``unconverged``), share of cells that
           are certified, and the errors' median and largest value.
 
-        A warning counts cells that are not certified. A second one tells where ``scanpy.tl.umap`` needs
-        ``init_pos="random"``: its default initial layout knows no geodesic metric to place more than four components.
+        A warning counts cells that are not certified. A second one says where ``scanpy.tl.umap`` needs
+        ``init_pos="random"``: its default initial layout has no geodesic metric to place more than four components.
 
     Raises:
         ImportError: scanpy is missing.

@@ -45,7 +45,7 @@ class LatentModel:
 
         Args:
             data: a tensor (n, \*event), which is encoded in batches, in the model's type and on its device where these
-                can be told; anything else that the encoder takes goes to it as it is.
+                can be found; anything else that the encoder takes goes to it as it is.
 
         Raises:
             TypeError: the encoder returns no tensor.
@@ -101,7 +101,7 @@ class LatentModel:
 
 
 def parameter_of(model: LatentModel) -> Tensor | None:
-    """A floating-point parameter or buffer, which tells the model's type and device; None where none can be seen."""
+    """A floating-point parameter or buffer, which shows the model's type and device; None where none is found."""
     for part in (model.encode, model.decoder):
         for module in modules_of(part):
             for parameter in itertools.chain(module.parameters(), module.buffers()):
@@ -151,7 +151,7 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
         if type(model).__module__.partition(".")[0] == package:
             raise TypeError(
                 f"model: expected a model with methods encode and decode, got {package}'s {type(model).__name__}; "
-                f"hand in lg.{adapter}(model)"
+                f"pass lg.{adapter}(model)"
             )
     has = "an nn.Module without them" if isinstance(model, nn.Module) else f"{type(model).__name__}"
     raise TypeError(

@@ -64,7 +64,7 @@ def from_scvi(
             default the median of the cells that the model was set up with.
         batch: name of the batch s at which cells are compared; by default that of most cells.
         ignore_zero_inflation: whether to take the negative binomial part of a ``"zinb"`` likelihood for the whole. Its
-            distances are identified like others, but blind to differences in the share of extra zeros: they are no
+            distances are identified like others, but blind to differences in the share of extra zeros: they are not
             Fisher-Rao distances of the model, which have no closed form.
         dtype: of the copies, ``torch.float32`` as trained, or ``torch.float64`` for more digits.
         name: what tables and figures call it.
@@ -73,7 +73,7 @@ def from_scvi(
         The model for :func:`latentgeo.agreement` and, by its ``decoder`` and ``encode``, everything else.
 
     Raises:
-        TypeError: it is no SCVI model.
+        TypeError: it is not an SCVI model.
         ValueError: it is untrained, its likelihood has no isometric embedding (the message says what would), the batch
             is unknown, or the library size is not positive or, without cells, not given.
 
@@ -199,7 +199,7 @@ class _Encoder(nn.Module):
             raise ValueError(f"expected counts of shape (n, {genes}), or an AnnData, got shape {tuple(x.shape)}")
         if (x < 0).any():
             raise ValueError(
-                f"expected counts, got a value of {x.min():.3g}; these are no counts, log-normalised or scaled ones? "
+                f"expected counts, got a value of {x.min():.3g}; are these log-normalised or scaled values? "
                 "Where an AnnData keeps counts in a layer, name it, as in layer='counts'"
             )
         return torch.cat([self._mean(part.to(self.batch)) for part in x.split(_BATCH)])

@@ -72,7 +72,7 @@ def coefficient_of_variation(table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: one row for each model, pair and method with the columns ``seed``, ``pair``, ``method``, ``value``, as
-            from :meth:`latentgeo.Study.run`.
+            from :meth:`latentgeo.paper.Study.run`.
 
     Returns:
         One row for each pair, one column for each method, dimensionless.
@@ -160,7 +160,7 @@ def compare_reliability(
         them and each method (index ``baseline``, ``method``). Dimensionless unless said otherwise:
 
         - ``mean_cv``, ``mean_cv_low``, ``mean_cv_high``: mean CV over pairs, with its interval over models;
-        - ``difference``, ``difference_low``, ``difference_high``: mean CV less the baseline's (negative: steadier
+        - ``difference``, ``difference_low``, ``difference_high``: mean CV minus the baseline's (negative: steadier
           than the baseline), models resampled, the same ones for both methods;
         - ``p_models``: one-sided probability of such a difference, were there none, models resampled;
         - ``difference_pairs_low``, ``difference_pairs_high``: the interval with models and pairs resampled;

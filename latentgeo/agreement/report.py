@@ -24,7 +24,7 @@ from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.energy import energy_of
 from latentgeo.identifiability.assumptions import check_assumptions
 
-# Kinks cost digits, which the errors of the lengths tell; the other assumptions cost the claim.
+# Kinks cost digits, which the errors of the lengths show; the other assumptions cost the claim.
 TOLERATED = ("smooth",)
 _FEW = 5  # trainings, below which Student's intervals are several times as wide as a normal distribution's
 _REMEDIES = {"not converged": " (raise segments, or max_iter)"}
@@ -103,7 +103,7 @@ class Agreement:
             if row.assumption in TOLERATED:
                 told = f" (median error {100 * error[row.model]:.2g} %)" if row.model in error else ""
                 lines.append(
-                    f"- {row.model}: the decoder has kinks (ReLU) or bends very fast. That is no reason against a pair "
+                    f"- {row.model}: the decoder has kinks (ReLU) or bends very fast. That does not exclude a pair "
                     f"but costs digits{told}; a smooth activation or more segments give them back."
                 )
             else:
@@ -119,7 +119,7 @@ class Agreement:
         elif low > 0:
             found = "geodesic distances agree less"
         else:
-            found = "it holds zero, so that these models do not decide which agree better"
+            found = "it contains zero, so that these models do not decide which agree better"
         return [
             f"Mean coefficient of variation over models: geodesic {100 * row.mean_cv:.2g} %, Euclidean "
             f"{100 * base.mean_cv:.2g} %; difference {100 * row.difference:.2g} points, {100 * self.level:g} % "
@@ -176,14 +176,14 @@ def agreement(
       Chords in data space do not depend on latent coordinates, so neither does this;
     - its coefficient of variation over models is at most ``max_cv``;
     - no model has a counter-example to the theorem's assumptions, :func:`latentgeo.check_assumptions` with few searches
-      (8 pairs, 64 codes). Kinks alone do not count: they cost digits, which ``error`` tells.
+      (8 pairs, 64 codes). Kinks alone do not count: they cost digits, which ``error`` shows.
 
     Args:
         models: S ≥ 2 models, each anything that :func:`latentgeo.latent_model` takes, by name or in a sequence. They
             may differ in latent dimension. Their decoders must give the same kind of data, else lengths have different
             units.
         data: a tensor, NumPy array or data frame of shape (n, \*event), n ≥ 3, moved to each model's dtype and device
-            where these can be told; anything else that has rows and a length, such as an AnnData, goes to the encoders
+            where these can be found; anything else that has rows and a length, such as an AnnData, goes to the encoders
             as it is.
         pairs: how many pairs P to draw (fewer if the data have fewer); or their rows in the data, as a tuple
             ``(first, second)`` of index sequences or an integer array of shape (P, 2).
@@ -202,8 +202,8 @@ def agreement(
 
     Raises:
         ValueError: fewer than two models, data that are not finite, labels or pairs that do not fit them, an option out
-            of range, or codes that are no codes, see :meth:`latentgeo.LatentModel.codes`.
-        TypeError: something is no model, or the data have no rows.
+            of range, or codes that are not codes, see :meth:`latentgeo.LatentModel.codes`.
+        TypeError: one of them is not a model, or the data have no rows.
 
     Warns:
         UserWarning: two models give exactly the same codes, and so are not independent trainings.
@@ -258,7 +258,7 @@ def agreement(
 
 
 def _named(models: Sequence[object] | Mapping[str, object]) -> list[LatentModel]:
-    """Models with names that tell them apart."""
+    """Models with names that distinguish them."""
     if isinstance(models, Mapping):
         named = [latent_model(model, str(name)) for name, model in models.items()]
     elif isinstance(models, Sequence) and not isinstance(models, str):

@@ -39,7 +39,7 @@ class Pictures:
         data: the data, shape (n, *event): its shape is that of flat decoded images, its range the range of greys.
         like: a few latent points, shape (B, d).
         show: latent points (B, d) -> what is drawn (B, *event), instead of the decoder.
-        kind: ``"images"``, ``"features"``, or ``"auto"`` to tell by the shape.
+        kind: ``"images"``, ``"features"``, or ``"auto"`` to decide by the shape.
         feature_names: names of the F features.
 
     Raises:

@@ -110,7 +110,7 @@ class Explorer:
         if not isinstance(data, Tensor | np.ndarray):
             raise TypeError(
                 f"data: expected a tensor or a NumPy array of rows that the model encodes, got {type(data).__name__}; "
-                "convert with np.asarray(...); of an AnnData hand in .X, or the layer of counts"
+                "convert with np.asarray(...); of an AnnData pass .X, or the layer of counts"
             )
         data = torch.as_tensor(data)
         if data.ndim < 2 or len(data) < 2:
@@ -260,7 +260,7 @@ class Explorer:
             j: row of the second.
 
         Returns:
-            A figure a page wide, that pyplot does not know of: ``figure(0, 5).savefig("pair.png")`` saves it.
+            A figure a page wide, that pyplot does not keep: ``figure(0, 5).savefig("pair.png")`` saves it.
 
         Raises:
             IndexError, ValueError: see :meth:`select`.

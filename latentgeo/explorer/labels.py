@@ -55,8 +55,8 @@ def classes(
         class_names: names of the classes 0, 1, …, for integer labels.
 
     Raises:
-        ValueError: there is not one label a point, labels are no classes, or there are more classes than can be told
-            apart, 30.
+        ValueError: there is not one label a point, labels are not classes, or there are more than 30 classes, which
+            cannot be distinguished.
 
     Example:
         >>> found = classes(["T", "B", "T"], 3)
@@ -81,7 +81,7 @@ def classes(
     if len(names) > len(palette) * len(MARKERS):
         raise ValueError(
             f"labels: expected at most {len(palette) * len(MARKERS)} classes, which is what colours and markers can "
-            f"tell apart, got {len(names)}; merge the rare ones"
+            f"distinguish, got {len(names)}; merge the rare ones"
         )
     kinds = range(len(names))
     colours = [palette[k % len(palette)] for k in kinds]

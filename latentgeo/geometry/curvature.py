@@ -22,7 +22,7 @@ Near such a point rounding errors grow with up to the fourth power of the condit
 **Piecewise linear decoders.** The second derivative of a decoder with kinks (ReLU) vanishes at almost every point, so
 its curvature comes out as zero. That zero means nothing: all curvature sits on the kinks, where no derivative sees
 it. A RuntimeWarning says so when the second derivative is exactly zero at all points while J differs between them;
-points in one linear piece, or a single point, cannot be told from a linear decoder. Use a smooth decoder (tanh, GELU).
+points in one linear piece, or a single point, may be of a linear decoder. Use a smooth decoder (tanh, GELU).
 
 Reference: do Carmo, "Riemannian Geometry", 1992, chapters 4 and 6; the signs are the same.
 """
@@ -45,7 +45,7 @@ _MAX_ROWS = 2**16  # rows that the decoder is given at once, so that wide hidden
 
 
 def _points_at_once(values: int, rows: int, like: Tensor) -> int:
-    """Size of a chunk: at least one point, each of which takes so many values and rows of the decoder."""
+    """Size of a chunk: at least one point, each of which takes this many values and rows of the decoder."""
     return max(1, min(_MAX_BYTES // (values * like.element_size()), _MAX_ROWS // rows))
 
 

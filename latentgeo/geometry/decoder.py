@@ -297,7 +297,7 @@ class Ensemble(nn.Module):
 
 
 class Chunked(nn.Module):
-    r"""A decoder that is given at most so many latent points at a time.
+    r"""A decoder that is given at most this many latent points at a time.
 
     .. math:: F(z_1, \ldots, z_B) = \big(f(z_1, \ldots, z_r),\; f(z_{r+1}, \ldots, z_{2r}),\; \ldots\big)
 
@@ -315,7 +315,7 @@ class Chunked(nn.Module):
 
     Raises:
         TypeError: the decoder is not callable.
-        ValueError: rows is no whole number of at least one.
+        ValueError: rows is not a whole number of at least one.
 
     References:
         Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016.

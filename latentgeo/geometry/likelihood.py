@@ -174,7 +174,7 @@ def fisher_rao(decoder: DecoderLike, likelihood: str, **parameters: float | bool
     if not callable(decoder):
         raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
     checked = _checked_parameters(likelihood, parameters)
-    if isinstance(decoder, Ensemble):  # scaled by 1/√K, its output is no mean
+    if isinstance(decoder, Ensemble):  # scaled by 1/√K, its output is not a mean
         return Ensemble([_FisherRao(decoder[k], likelihood, checked) for k in range(len(decoder))])
     return _FisherRao(decoder, likelihood, checked)
 

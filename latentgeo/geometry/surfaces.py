@@ -376,7 +376,7 @@ def rounded_pyramid_curvature(half_width: float, radius: float = 0.1) -> float:
 
 
 def figure_eight(t: Tensor, other: bool = False) -> Tensor:
-    r"""Figure-eight: an injective immersion of the open interval :math:`(-\pi, \pi)` that is no embedding.
+    r"""Figure-eight: an injective immersion of the open interval :math:`(-\pi, \pi)` that is not an embedding.
 
     .. math:: f(t) = (\sin 2t,\; \pm\sin t)
 

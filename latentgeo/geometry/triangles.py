@@ -2,7 +2,7 @@ r"""Geodesic triangles on the surface of a decoder with two latent dimensions, a
 
 Sides are lengths of geodesics, angles lie between their first velocities, and the area is the measure of what they
 enclose. All three are identified: a change of latent coordinates moves the triangle, and changes none of them. So is
-the total curvature, which the angles know (Gauss and Bonnet):
+the total curvature, which the angles determine (Gauss and Bonnet):
 
 .. math:: \int_T K\,dA = \alpha + \beta + \gamma - \pi = \text{turn of a direction carried once around } T
 
@@ -69,7 +69,7 @@ class GeodesicTriangle:
         return _chebyshev(t, self.coefficients.shape[1] - 1) @ self.coefficients[number]
 
     def boundary(self, segments: int = 64) -> Tensor:
-        """The loop a, b, c, a with so many segments on each side, shape (3 * segments + 1, d)."""
+        """The loop a, b, c, a with this many segments on each side, shape (3 * segments + 1, d)."""
         t = torch.linspace(0.0, 1.0, segments + 1, dtype=self.corners.dtype, device=self.corners.device)
         sides = [torch.cat([self.corners[k : k + 1], self.side(k, t[1:-1])]) for k in range(3)]
         return torch.cat([*sides, self.corners[:1]])

@@ -1,6 +1,6 @@
 r"""Do the assumptions of the identifiability theorem hold for this decoder, where its codes are?
 
-Distances are identified where the decoder is smooth, injective and of full rank, with a noise that can be told from
+Distances are identified where the decoder is smooth, injective and of full rank, with noise that is separable from
 the signal. None of it is guaranteed by training, and all of it can be looked at: the Jacobian's singular values, its
 change over short intervals, and pairs of codes far apart whose images nearly meet. What is found is found where it
 was looked for: a verdict "holds" says that a search among the codes failed to find a counter-example, not a proof.
@@ -111,8 +111,8 @@ def check_assumptions(
     Ranks and ratios are not only measured at the codes: from the worst codes and pairs a search goes on, up to twice
     the distance to the nearest neighbour and within the bounding box of z. The ratio is identified, and 1 for close
     points; where it tends to 0 between distant ones the decoder is not injective, or, like a figure-eight, injective
-    and yet no embedding. Far apart means along the surface: codes that differ in a direction that the decoder ignores
-    are no distance apart, and the ranks' matter. Singular values are those of the given latent coordinates: rescaled
+    yet not an embedding. Far apart means along the surface: codes that differ in a direction that the decoder ignores
+    are at distance zero: that is for the ranks. Singular values are those of the given latent coordinates: rescaled
     ones change them, so thresholds are low.
 
     Args:
@@ -121,8 +121,8 @@ def check_assumptions(
         pairs: pairs and codes from which searches start.
         points: codes looked at, drawn from z if it has more.
         prior_variance: variance of the prior along each latent direction, if z are codes of data and a posterior that
-            has collapsed onto the prior is to be told; 1 for the usual N(0, I).
-        noise_known: whether the likelihood's variance was fixed rather than learned; then d = D is no obstacle.
+            has collapsed onto the prior is to be found; 1 for the usual N(0, I).
+        noise_known: whether the likelihood's variance was fixed rather than learned; then d = D is allowed.
         seed: of the draws.
 
     Returns:
@@ -429,7 +429,9 @@ def _noise_dimension(d: int, D: int, noise_known: bool) -> _Row:
     if spare < 0:
         detail += "; no decoder into fewer dimensions is injective and of full rank"
     elif spare < needed:
-        detail += "; noise of unknown variance fills the same dimensions as the signal and cannot be told from it"
+        detail += (
+            "; noise of unknown variance fills the same dimensions as the signal and cannot be distinguished from it"
+        )
     return _Row(
         "noise dimension",
         "data dimensions beyond the latent ones",

@@ -9,12 +9,12 @@ transformation           formula                          prior N(0, I)  made by
 :class:`LinearTransform` :math:`M z + b`                  rotations only ``random_rotation``, ``random_affine``
 :class:`RadialTwist`     :math:`R(\omega \|z\|^2)\, z`    preserved      its constructor
 :class:`CoordinateWarp`  :math:`\Phi^{-1}(h(\Phi(z_i)))`  changed        its constructor
-``flows.NeuralFlow``     coupling layers                  changed        ``flows.random_flow``
+:class:`NeuralFlow`      coupling layers                  changed        ``random_flow``
 ======================== ================================ ============== =======================================
 
-The last is in :mod:`latentgeo.identifiability.coordinates`, the others here. All are exact both ways, come with their
-log-determinants, and can be differentiated twice in forward mode in both directions, as the geometry of
-:math:`f \circ A^{-1}` asks. ``torch.distributions.transforms.ComposeTransform`` chains them, first one first.
+All are exact both ways, come with their log-determinants, and can be differentiated twice in forward mode in both
+directions, as the geometry of :math:`f \circ A^{-1}` asks.
+``torch.distributions.transforms.ComposeTransform`` chains them, first one first.
 """
 
 from __future__ import annotations
@@ -578,8 +578,8 @@ class ReparametrisedModel(nn.Module):
     .. math:: f'_k = f_k \circ A^{-1}, \qquad p'(z') = \big(A_\# N(0, I)\big)(z')
         = \frac{N(A^{-1}(z'); 0, I)}{|\det J_A(A^{-1}(z'))|}, \qquad q'(z' \mid x) = A_\# q(z \mid x)
 
-    It gives every datum the same density and the same ELBO as the model, and different codes: no amount of data tells
-    the two apart. It shares the model's networks and has its ``decoders``, ``decode``, ``noise`` and ``encode``.
+    It gives every datum the same density and the same ELBO as the model, and different codes: data do not separate
+    the two. It shares the model's networks and has its ``decoders``, ``decode``, ``noise`` and ``encode``.
 
     Args:
         model: the model in the original coordinates.
@@ -644,7 +644,7 @@ def elbo_terms(model: nn.Module, x: Tensor, noise: Tensor) -> tuple[Tensor, Tens
         Log-likelihood, mean over decoders, log-prior and log-posterior, each of shape (B,), in nats.
 
     Raises:
-        TypeError: the model is no such autoencoder, nor a transformed one.
+        TypeError: the model is neither such an autoencoder nor a transformed one.
         ValueError: the noise does not fit the images' latents.
 
     Example:

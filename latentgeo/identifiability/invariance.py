@@ -55,7 +55,7 @@ class _Pair:
         self.u, self.v = (w / norm(self.f, z, w).unsqueeze(1) for w in drawn)  # of unit length under the metric
         self.pairs = pairs
         double = z.dtype == torch.float64
-        # Gradients tell curves apart far below the rounding of their energy.
+        # Gradients distinguish curves far below the rounding of their energy.
         self.options = {"tol": 1e-18 if double else 1e-5, "max_iter": 2000}
         self.eps = torch.finfo(z.dtype).eps
         # The logarithms that a Fréchet mean is found by are as good as the root of their energy's excess.
@@ -315,8 +315,8 @@ def check_identifiability(
     .. math:: f' = f \circ A^{-1}, \qquad z' = A(z)
 
     Quantities that theory says are identified must agree, covariantly: points by A, directions by its Jacobian,
-    tensors by pull-back. The rest are controls, which a change of coordinates is free to change; which of them a
-    transformation leaves alone is its own affair (a rotation keeps Euclidean distances).
+    tensors by pull-back. The rest are controls, which a change of coordinates is free to change; which of them stay the
+    same depends on the transformation (a rotation keeps Euclidean distances).
 
     Args:
         decoder: f, a callable (B, d) -> (B, *event), smooth; float64 throughout for the tolerances to mean much.

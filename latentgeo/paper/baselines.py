@@ -117,14 +117,14 @@ def spline_adam(
         patience: steps without a decrease before stopping.
         min_decrease: fall of the summed energy that counts as a decrease, in squared data units.
         independent_draws: whether each time point is decoded by a member of the ensemble drawn anew at every step, as
-            the released code means its ensembles; that is no discretisation of any metric.
+            the released code means its ensembles; that is not a discretisation of any metric.
         generator: source of these draws.
 
     Returns:
         The curves. They come without a certificate.
 
     Raises:
-        TypeError, ValueError: shapes or types do not fit, or independent draws are asked of what is no ensemble.
+        TypeError, ValueError: shapes or types do not fit, or independent draws are asked of what is not an ensemble.
 
     References:
         Syrota et al., ICML 2025, experiments, and the released configuration; the coordinates of the spline follow
@@ -202,7 +202,7 @@ def stochman_splines(
         nodes: knots of the splines.
         points: time points at which the energy is measured while it is lowered.
         max_steps: steps at most.
-        measured_at: M, time points of the curves handed back.
+        measured_at: M, time points of the curves that are returned.
 
     Returns:
         The curves.
@@ -263,7 +263,7 @@ def collocation(
         tol: of the relative residual.
         nodes: equidistant nodes of the first mesh.
         max_nodes: of the meshes that it refines.
-        measured_at: M, time points of the curves handed back.
+        measured_at: M, time points of the curves that are returned.
 
     Returns:
         The curves; where SciPy gave up, as it left them.

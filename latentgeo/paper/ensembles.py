@@ -36,7 +36,7 @@ class IndependentDraws:
     .. math:: \mathbb{E}\, \|f_k(b) - f_l(a)\|^2 = \|\mu(b) - \mu(a)\|^2 + v(a) + v(b), \qquad k, l \text{ independent},
 
     in which :math:`v(a) + v(b)` does not become small with the chord. So the energy of N chords grows as N² and their
-    length as N: this is no discretisation of any Riemannian metric, and its value means nothing without N. It is here
+    length as N: this does not discretise any Riemannian metric, and its value means nothing without N. It is here
     to audit distances that were computed in this way, in closed form instead of by sampling.
 
     Source: the ensemble mode of the paper's released code, which draws a decoder for each time point.

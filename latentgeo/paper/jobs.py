@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from tqdm import tqdm
 
-# Dask asks the allocator to hand freed memory back at once. For a training loop, which frees and takes the same large
+# Dask asks the allocator to return freed memory at once. For a training loop, which frees and takes the same large
 # tensors at every step, that means faulting every page in again: it costs a third of the speed.
 _WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -112,7 +112,7 @@ def run_jobs(
         workers: processes; one for each core by default, 0 for none (everything here, one after another).
         label: what the progress bar counts.
         progress: whether to show it.
-        status: tells what is going on, for the progress bar; called about once a second.
+        status: says what is going on, for the progress bar; called about once a second.
 
     Returns:
         The results by the jobs' names.

@@ -25,7 +25,7 @@ def runs_dir() -> Path:
 def figures_dir() -> Path:
     """Folder that notebooks draw into: ``LATENTGEO_FIGURES``, or ``build/figures``.
 
-    The figures that are committed, in ``figures/``, are drawn by ``make notebooks`` alone.
+    ``make evidence`` draws the committed ones, and sets that variable to ``figures/``.
     """
     return Path(os.environ.get("LATENTGEO_FIGURES") or project_root() / "build" / "figures")
 
@@ -33,6 +33,6 @@ def figures_dir() -> Path:
 def results_dir() -> Path:
     """Folder that notebooks write tables into: ``LATENTGEO_RESULTS``, or ``build/results``.
 
-    The tables that are committed, in ``data/results/``, are those of the paper's scale.
+    ``make evidence`` writes the committed ones, and sets that variable to ``data/results/``.
     """
     return Path(os.environ.get("LATENTGEO_RESULTS") or project_root() / "build" / "results")

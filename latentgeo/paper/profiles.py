@@ -44,7 +44,8 @@ class RunConfig:
 
     Attributes:
         dataset: name of the data set.
-        architecture: ``"mlp"``, ``"conv"`` or, for counts, ``"counts"``.
+        architecture: ``"mlp"``, ``"conv"``, ``"flow"`` or, for counts, ``"counts"``, see
+            :func:`latentgeo.paper.build_vae`.
         latent_dim: the number of latent dimensions d.
         decoders: the number of decoders K.
         noise: standard deviation τ of the Gaussian likelihood, in data units.
@@ -123,7 +124,8 @@ def training_preset(dataset: str, architecture: str, profile: str) -> TrainingCo
 
     Args:
         dataset: name of the data set.
-        architecture: ``"mlp"``, ``"conv"`` or, for counts, ``"counts"``.
+        architecture: ``"mlp"``, ``"conv"``, ``"flow"`` or, for counts, ``"counts"``, see
+            :func:`latentgeo.paper.build_vae`.
         profile: ``"quick"`` (minutes on two cores), ``"evidence"`` (the committed results: hours) or ``"paper"`` (the
             settings of the paper; digits and cells, for which there are none, are trained three times as long).
 

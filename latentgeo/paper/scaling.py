@@ -23,7 +23,7 @@ class Scaling:
 
             - ``exponent``, ``exponent_low``, ``exponent_high``: b of the power law :math:`\mathrm{CV} = a n^{-b}`,
               least squares in logarithms; 1/2 is the rate of a smooth parametric model;
-            - ``less_baseline``, ``less_baseline_low``, ``less_baseline_high``: b less that of the baseline, the same
+            - ``less_baseline``, ``less_baseline_low``, ``less_baseline_high``: b minus that of the baseline, the same
               models resampled for both;
             - ``first_half``, ``last_half``, each with ``_low`` and ``_high``: b of the smaller and of the larger
               sizes; one in the middle counts to both;

@@ -183,14 +183,15 @@ class Study(Sweep):
 
     Attributes:
         dataset: name of the data set, see :func:`latentgeo.paper.load_dataset`.
-        model: architecture, ``"mlp"`` or ``"conv"``; by default the first for the quick profile and the second, the
-            paper's, for the paper's.
-        seeds: the number of models S (seeds 0 to S - 1), or the seeds themselves; 5 (quick) or 30 (paper) by default.
+        model: architecture, one of those of :func:`latentgeo.paper.build_vae`; by default ``"conv"``, the paper's, in
+            the paper profile, and ``"mlp"`` in the others.
+        seeds: the number of models S (seeds 0 to S - 1), or the seeds themselves; by default 5 (quick) or 30.
         pairs: the number of test pairs P, drawn by the paper's rule.
-        profile: ``"quick"`` or ``"paper"``, how the models are trained.
-        latent_dim: the number of latent dimensions d; the paper's by default (8 for digits).
+        profile: ``"quick"``, ``"evidence"`` or ``"paper"``: how the models are trained, see
+            :func:`latentgeo.paper.profiles.training_preset`.
+        latent_dim: the number of latent dimensions d; by default the paper's, 8 for digits and 2 for cells.
         decoders: the number of decoders K.
-        activation: of the networks; the paper's ELU by default, tanh for digits.
+        activation: of the networks; by default the paper's ELU, a smooth one for digits and cells.
         training: the optimiser's settings; those of the profile by default.
         perceptual: file of VGG16 weights, to train with the paper's perceptual loss; see
             :class:`latentgeo.paper.models.perceptual.PerceptualVAE`.

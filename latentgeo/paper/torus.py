@@ -123,18 +123,18 @@ def torus_dataset(
             f"{noise!r}"
         )
     decoder = TorusDecoder(data_dim)
-    test = decoder(torch.cat(pair_latents(pairs))).float()
-    train = _observed(decoder, n, seed, noise, half)
-    validation = _observed(decoder, _VALIDATION, _VALIDATION_SEED, noise, half)
+    parts = (
+        _observed(decoder, n, seed, noise, half),
+        _observed(decoder, _VALIDATION, _VALIDATION_SEED, noise, half),
+        decoder(torch.cat(pair_latents(pairs))).float(),
+    )
+    train, validation, test = ((x, torch.zeros(len(x), dtype=torch.int64)) for x in parts)
     described = f"schema {_SCHEMA}, n={n}, seed={seed}, noise={noise!r}, D={data_dim}, half={half}"
     return Dataset(
-        name="torus",
-        train=train,
-        train_labels=torch.zeros(n, dtype=torch.int64),
-        validation=validation,
-        validation_labels=torch.zeros(_VALIDATION, dtype=torch.int64),
-        test=test,
-        test_labels=torch.zeros(len(test), dtype=torch.int64),
+        "torus",
+        *train,
+        *validation,
+        *test,
         class_names=("torus",),
         source="latentgeo.paper.torus",
         licence="MIT",

@@ -277,7 +277,7 @@ def test_progress_is_shown_if_asked_for_and_threads_stay_as_they_are(cells, caps
 @pytest.mark.parametrize(
     "call", [geodesic_neighbors, lambda *given, **options: geodesic_distances(*given, "type", **options)]
 )
-def test_what_is_not_encoded_is_told_from_codes(cells, call):
+def test_what_is_not_encoded_is_distinguished_from_codes(cells, call):
     cells.obsm["X_pca"] = cells.X.toarray()[:, :50]
     expected = (
         r"use_rep: expected latent points that are encoded already, got .*\(48, 50\).*adata\.obsm\['X_latent'\] = "

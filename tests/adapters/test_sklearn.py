@@ -130,7 +130,7 @@ def test_estimators_of_precomputed_distances_run_on_it():
     assert search.predict([[0.4], [2.6]]).tolist() == [0, 1]
 
 
-def test_digits_are_told_apart_by_a_principal_plane_bent_by_a_decoder():
+def test_digits_are_distinguished_by_a_principal_plane_bent_by_a_decoder():
     X, y = load_digits(n_class=3, return_X_y=True)
     X, y = X[:60], y[:60]
     plane = PCA(2, random_state=0).fit(X)

@@ -106,7 +106,7 @@ def test_the_methods_come_in_the_order_of_the_table():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("S", [5, 10])
-def test_intervals_hold_the_truth_about_as_often_as_they_say(S):
+def test_intervals_contain_the_truth_about_as_often_as_they_say(S):
     """Models with shared factors, as trained networks have; the truth from very many models."""
     random = np.random.default_rng(0)
     loadings = random.normal(size=(60, 4)) / 2

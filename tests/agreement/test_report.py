@@ -217,7 +217,7 @@ def test_broken_assumptions_are_a_reason_for_every_pair(decoder, assumption):
     assert "not checked" in unchecked.summary()
 
 
-def test_a_collapsed_encoder_is_told():
+def test_a_collapsed_encoder_is_found():
     models = [lg.LatentModel(lambda x: 0 * x[:, :2], _Model().decode, "collapsed"), _Model()]
     report = lg.agreement(models, _data(), pairs=4)
     assert "different codes fails" in report.summary()
@@ -226,7 +226,7 @@ def test_a_collapsed_encoder_is_told():
     assert "cannot be compared" in report.summary()
 
 
-def test_copies_are_told_and_kinks_alone_are_no_reason():
+def test_copies_are_found_and_kinks_alone_are_not_a_reason():
     relu = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 6)).double()
     model = lg.LatentModel(lambda x: x[:, :2], lambda z: torch.cat([z, 0.1 * relu(z)], 1), "kinked")
     with pytest.warns(UserWarning, match="exactly the same codes"):

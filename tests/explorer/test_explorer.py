@@ -211,7 +211,7 @@ def test_nothing_of_anybody_else_is_touched():
     assert not model.training
 
 
-def test_failure_is_told_and_not_warned_of():
+def test_failure_is_shown_without_a_warning():
     model, x = _features()
     view = explore(model, x, tol=1e-30)
     with warnings.catch_warnings():

@@ -66,6 +66,6 @@ def test_lengths_are_differentiable_in_the_points_and_not_in_the_decoder(decoder
     assert line.grad.abs().sum() > 0
 
 
-def test_a_single_point_is_no_curve():
+def test_a_single_point_is_not_a_curve():
     with pytest.raises(ValueError, match="N ≥ 1"):
         lg.curve.chord_length(_circle, torch.zeros(1, 1))

@@ -123,7 +123,7 @@ def test_points_of_another_dimension_are_refused(measure):
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-def test_want_of_memory_is_no_fault_of_the_points():
+def test_a_lack_of_memory_is_not_blamed_on_the_points():
     def decoder(z):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -170,7 +170,7 @@ def test_members_move_with_the_ensemble():
     assert F(torch.zeros(1, 3)).dtype == torch.float32
 
 
-def test_nothing_and_what_is_no_decoder_are_refused():
+def test_nothing_and_what_is_not_a_decoder_are_refused():
     with pytest.raises(ValueError, match="at least one decoder"):
         lg.Ensemble([])
     with pytest.raises(TypeError, match="entry 1 is a int"):
@@ -203,7 +203,7 @@ def test_values_and_derivatives_are_those_of_the_decoder(rows):
     assert torch.autograd.gradgradcheck(F, _points(3).requires_grad_())
 
 
-def test_at_most_so_many_points_go_through_at_a_time_and_once_more_backwards():
+def test_at_most_this_many_points_go_through_at_a_time_and_once_more_backwards():
     seen = []
 
     def f(z):
@@ -263,7 +263,7 @@ def test_numbers_of_rows_that_make_no_sense_are_refused(rows):
         lg.Chunked(mlp(0), rows)
 
 
-def test_what_is_no_decoder_is_refused():
+def test_what_is_not_a_decoder_cannot_be_chunked():
     with pytest.raises(TypeError, match="got tuple; of a model"):
         lg.Chunked((mlp(0), mlp(1)), 4)
 
@@ -360,7 +360,7 @@ for g in (lg.Chunked(f, 2), f):
 @pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory from /proc")
 def test_the_peak_memory_is_that_of_a_chunk():
-    # With a fixed threshold glibc gives back at once what is freed; else the peak tells of fragments too.
+    # With a fixed threshold glibc gives back at once what is freed; else the peak counts fragments too.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     run = subprocess.run([sys.executable, "-c", _PEAK], check=True, capture_output=True, text=True, env=environment)
     chunked, whole = map(float, run.stdout.split())

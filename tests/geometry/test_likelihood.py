@@ -217,7 +217,7 @@ def test_errors_name_the_remedy(make, error, message):
         make()
 
 
-def test_a_solvers_steps_outside_the_domain_are_no_error():
+def test_a_solvers_steps_outside_the_domain_are_not_an_error():
     """A decoder whose mean is only positive near the data: the solver steps back from where it is not."""
     f = fisher_rao(lambda z: torch.cat([z, 4.0 - z.square().sum(1, keepdim=True)], 1) + 1.0, "poisson")
     a, b = torch.tensor([[-0.5, 0.0]]).double(), torch.tensor([[1.0, 1.0]]).double()
@@ -324,7 +324,7 @@ def test_distances_of_gaussians_are_hyperbolic(random):
     assert default.converged.all()
     assert ((default.length / truth - 1).abs() <= default.error.clamp_min(1e-6)).all()
     straight = statistical_energy(_half_plane, lg.curve.straight_line(a, b, 512)).sqrt()
-    assert (straight / truth - 1).max() > 1e-2  # the straight line is no geodesic
+    assert (straight / truth - 1).max() > 1e-2  # the straight line is not a geodesic
 
 
 def test_energy_minimisation_agrees_with_the_embedding_and_is_identified(ends):

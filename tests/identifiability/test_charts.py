@@ -89,7 +89,7 @@ def test_smacof_improves_on_classical_scaling():
         ([[0, 1], [1, 0]], 0, "between 1 and"),
     ],
 )
-def test_what_is_no_matrix_of_distances_is_refused(distances, dim, message):
+def test_what_is_not_a_matrix_of_distances_is_refused(distances, dim, message):
     with pytest.raises(ValueError, match=message):
         isometric_embedding(distances, dim)
 

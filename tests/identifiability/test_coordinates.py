@@ -220,7 +220,7 @@ def test_a_reparametrised_decoder_is_still_checked():
         (lambda: lg.reparametrise(abs, AbsTransform()), ValueError, "bijective"),
     ],
 )
-def test_what_is_no_change_of_coordinates_is_refused(make, error, message):
+def test_what_is_not_a_change_of_coordinates_is_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -289,7 +289,7 @@ def test_importing_the_package_does_not_import_zuko():
         (lambda: NeuralFlow(torch.nn.Linear(2, 2)), TypeError, "expected a zuko.flows.Flow, got Linear"),
     ],
 )
-def test_what_is_no_flow_is_refused(make, error, message):
+def test_what_is_not_a_flow_is_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -474,6 +474,6 @@ def test_the_model_shares_the_networks_and_their_state(vae):
         ),
     ],
 )
-def test_what_is_no_model_or_no_noise_is_refused(vae, make, error, message):
+def test_what_is_not_a_model_or_not_noise_is_refused(vae, make, error, message):
     with pytest.raises(error, match=message):
         make(vae)

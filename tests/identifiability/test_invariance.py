@@ -65,7 +65,7 @@ def test_a_trained_shape_of_decoder_under_a_composition():
 
 
 def test_a_wrong_metric_is_noticed_by_many_quantities(monkeypatch):
-    """The negative control of the checks themselves: a model that is not the same is told apart."""
+    """The negative control of the checks themselves: a model that is not the same differs."""
     transform, z = _transforms(2)["affine"], _points(8, 2)
 
     def other(decoder, transform):

@@ -228,7 +228,7 @@ def _table(spread, sizes=(100, 1000, 10_000), models=12, pairs=40, seed=0):
     return pd.concat(rows, ignore_index=True)
 
 
-def test_scaling_tells_what_fades_from_what_does_not():
+def test_scaling_distinguishes_what_fades_from_what_does_not():
     table = _table({"geodesic": lambda n: 0.5 * n**-0.5, "euclidean": lambda _: 0.05})
     of = scaling(table, resamples=500)
     fades, stays = of.fits.loc["geodesic"], of.fits.loc["euclidean"]
@@ -271,7 +271,7 @@ def test_scaling_refuses():
         scaling(table, level=1.0)
 
 
-def test_bias_and_spread_are_told_apart():
+def test_bias_and_spread_are_distinguished():
     truth = pd.DataFrame({"pair": range(40), "geodesic": 1.0 + np.arange(40)})
     table = _table({"geodesic": lambda n: 0.5 * n**-0.5}, models=10)
     table["value"] *= 0.97

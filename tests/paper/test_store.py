@@ -38,7 +38,7 @@ def _weights(model):
 
 
 def _interrupt(monkeypatch, after):
-    """Let a training end after so many epochs."""
+    """Let a training end after this many epochs."""
     run_epoch = training._Training.run_epoch
 
     def limited(self, *arguments):
@@ -129,7 +129,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def _train_and_tell(root, config, queue):
+def _train_and_report(root, config, queue):
     torch.set_num_threads(1)
     began = time.monotonic()
     RunStore(root, checkpoint_seconds=0.0).train(config, load_dataset("digits"))
@@ -140,7 +140,7 @@ def test_of_two_processes_one_trains_and_the_other_waits(config, digits, tmp_pat
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     longer = dataclasses.replace(config, training=dataclasses.replace(TRAINING, epochs=12))
-    processes = [context.Process(target=_train_and_tell, args=(tmp_path, longer, queue)) for _ in range(2)]
+    processes = [context.Process(target=_train_and_report, args=(tmp_path, longer, queue)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

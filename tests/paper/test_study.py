@@ -204,7 +204,7 @@ def test_a_failing_seed_does_not_stop_the_others(tmp_path, monkeypatch):
     assert "ArithmeticError" in (_folder(study, 0) / "log.txt").read_text()
 
 
-def test_what_is_going_on_is_told_by_epoch(tmp_path):
+def test_what_is_going_on_is_shown_by_epoch(tmp_path):
     study = _study(tmp_path, seeds=2)
     _folder(study, 1).mkdir()
     (_folder(study, 1) / "metrics.jsonl").write_text("{}\n")

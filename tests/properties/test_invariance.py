@@ -179,7 +179,7 @@ def test_rotations_keep_euclidean_distances_and_flows_do_not(d, seed):
 
 @settings(PROPERTY, max_examples=5)
 @given(case=cases(dimensions=(2, 3)), data=st.data())
-def test_the_table_of_checks_says_that_the_identified_agrees_and_tells_another_model_apart(case, data):
+def test_the_table_of_checks_says_that_the_identified_agrees_and_another_model_differs(case, data):
     A = data.draw(transforms(case.d, parts=1))
     names = ["metric tensor", "length of a curve", "energy of a curve", "angle", "volume of a region", "holonomy"]
     names += ["parallel transport", "sectional curvature", "scalar curvature", "Ricci curvature", "curvature tensor"]

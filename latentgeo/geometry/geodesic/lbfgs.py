@@ -91,7 +91,7 @@ def minimise(
 
     How much a row can still fall is estimated in two ways, of which the larger counts. With inverse Hessian estimate
     B and gradient g, the Newton decrement :math:`\tfrac12 g^\top B g`, under the memory and under the newest secant
-    pair's long step :math:`s^\top s / s^\top y`; it knows the directions that the memory has seen. And, as badly
+    pair's long step :math:`s^\top s / s^\top y`; it has the directions that the memory has seen. And, as badly
     scaled rows creep along directions that it has not, the tail of a geometric series: where the last w steps brought
     a decrease :math:`\Delta` and the w before them :math:`\Delta'`, :math:`\Delta\, q / (1 - q)` with
     :math:`q = \Delta / \Delta'`. A row has converged when the estimate is at most ``tol`` times its value.

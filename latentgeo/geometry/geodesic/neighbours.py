@@ -6,7 +6,7 @@ No curve on the image is shorter than the chord between its ends,
 
 so that a pair whose chord exceeds a point's k-th smallest geodesic distance so far cannot be among its k nearest.
 Pairs are solved in the order of their chords until every point's next chord is too long: no order needs fewer pairs
-(Seidl and Kriegel's optimal multi-step search, where the chord is the cheap lower bound of the dear distance).
+(Seidl and Kriegel's optimal multi-step search, where the chord is the cheap lower bound of the expensive distance).
 """
 
 from __future__ import annotations
@@ -297,7 +297,7 @@ def _search(
         if done == n - 1:
             bar.update(n - bar.n)
             return active[:0]
-        if width < min(done + step, n - 1) or width == done:  # one more than was tried tells who is done
+        if width < min(done + step, n - 1) or width == done:  # one more than was tried shows who is done
             width = min(2 * width, n - 1)
             chord, order = chords.shortest(active, width)
         left = chord[:, done] < solved.bound()[active]

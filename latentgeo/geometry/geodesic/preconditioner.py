@@ -103,7 +103,7 @@ class CurveWhitening:
 
     Its blocks are :math:`H_{ii} = 4N J_i^\top J_i` and :math:`H_{i,i+1} = -2N J_i^\top J_{i+1}` with the Jacobian at
     every node; C is its block bidiagonal Cholesky factor. It costs d forward-mode passes for each node and follows a
-    metric whose soft directions turn along the curve, where one mean metric is no guide.
+    metric whose soft directions turn along the curve, where one mean metric does not help.
 
     Args:
         decode: the decoder.

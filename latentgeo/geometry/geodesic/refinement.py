@@ -19,7 +19,7 @@ from latentgeo.geometry.geodesic.preconditioner import CurveWhitening, FlatWhite
 from latentgeo.geometry.geodesic.result import Geodesic
 
 _MEMORY = 10  # secant pairs of the solver
-_FULL_METRIC_DIM = 256  # above this many dimensions the whitening knows the metric's diagonal only
+_FULL_METRIC_DIM = 256  # above this many dimensions the whitening uses the metric's diagonal only
 _FIRST_PATIENCE = 30  # steps before a pair is whitened by the metric at every node
 _PATIENCE = 60  # steps before it is whitened so again
 _STARTING_TOL = 1e-3  # relative excess of curves that only serve to start the next level
@@ -70,7 +70,7 @@ def _solve_level(
     """Minimise the energy of curves with a given number of segments.
 
     Curves that take long under the mean metric, and those known to be hard, are whitened by the metric at every node
-    of their present shape, and again every so many steps.
+    of their present shape, and again every few steps.
 
     Args:
         energy: what is to be least.

@@ -3,7 +3,7 @@ r"""Geodesics and geodesic distances of a decoder's pull-back metric.
 A geodesic minimises the energy of its image in data space. Curves of N segments with fixed ends are improved by
 L-BFGS in coordinates that whiten the chord energy, see :mod:`latentgeo.geometry.geodesic.preconditioner`: with the
 mean metric of each curve at first, so that one step solves the flat problem and L-BFGS is left with the curvature;
-where that is no guide, with the metric at every node. One evaluation costs a forward and a backward pass through the
+where that does not help, with the metric at every node. One evaluation costs a forward and a backward pass through the
 decoder for each interior point.
 """
 

@@ -124,7 +124,7 @@ def graph_curves(
         if isinstance(z, Tensor) and not (z.is_floating_point() or z.is_complex()):
             raise TypeError(
                 f"{name}: expected latent points (P, d), got {z.dtype} of shape {tuple(z.shape)}; if these are indices "
-                f"of data, hand in the points themselves, such as codes[{name}]"
+                f"of data, pass the points themselves, such as codes[{name}]"
             )
         check_points(name, z, ndim=2)
         if z.shape[1] != data.shape[1] or z.dtype != data.dtype or len(z) != len(start):
@@ -146,7 +146,7 @@ def graph_curves(
     straight = straight_line(start, end, segments)
     curves = []
     for p in range(P):
-        # The pair's own ends are nodes n and n + 1; other pairs' ends are no one's way.
+        # The pair's own ends are nodes n and n + 1; no path leads through other pairs' ends.
         edges = [np.stack([np.full(k, n + side), nearest[side * P + p]], 1) for side in (0, 1)]
         joined = _weighted(np.concatenate(edges), np.concatenate([weights[p], weights[P + p]]), n + 2)
         whole = joined + scipy.sparse.block_diag([graph, scipy.sparse.csr_array((2, 2))], format="csr")

@@ -82,7 +82,7 @@ def _origin(folder: Path, sha256: dict[str, str], sizes: tuple[int, int]) -> str
 def load() -> Dataset:
     """The 60,000 images of 3×32×32: a tenth of the training images for validation, the test images for testing.
 
-    A copy that lacks some of the five files of training images is taken for what it is: ``source`` tells how many
+    A copy that lacks some of the five files of training images is taken for what it is: ``source`` says how many
     images there are, and whether they come from the official archive.
 
     Raises:

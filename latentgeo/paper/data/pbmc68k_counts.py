@@ -31,7 +31,7 @@ def counts_from(expression: np.ndarray) -> np.ndarray:
     normalised = np.expm1(expression.astype(np.float64))
     one = np.where(normalised > 0, normalised, np.inf).min(1, keepdims=True)
     if not np.isfinite(one).all():
-        raise DataError("expected at least one positive value in every cell, got a cell without")
+        raise DataError("expected at least one positive value in every cell, got an empty cell")
     counts = np.round(normalised / one)
     allowed = 1e-6 + counts * _ROUNDING * ((1 + normalised) / np.maximum(normalised, one) + (1 + one) / one)
     away = np.abs(normalised / one - counts)

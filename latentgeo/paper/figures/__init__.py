@@ -1,4 +1,4 @@
-"""Every figure of the notebooks, one function each: drawn at the width of a column, in colours that all can tell."""
+"""Every figure of the notebooks, one each: a column or a page wide, in colours that everyone can distinguish."""
 
 from latentgeo.paper.figures.agreement import agreement
 from latentgeo.paper.figures.assumptions import broken_assumptions

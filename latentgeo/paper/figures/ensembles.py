@@ -52,7 +52,7 @@ def _against_points(ax: plt.Axes, lengths: pd.DataFrame, sizes: Sequence[int], p
     ax.plot(points, draws.mean(0), color=COLOURS[3], marker="s", markersize=4, label="independent draws")
     chords = lengths[[f"draws_{N}_chords" for N in points]].to_numpy()
     ax.plot(points, chords.T, color=COLOURS[0], linewidth=0.4, alpha=0.5)
-    ax.plot(points, chords.mean(0), color=COLOURS[0], marker="o", markersize=4, label="less disagreement")
+    ax.plot(points, chords.mean(0), color=COLOURS[0], marker="o", markersize=4, label="minus disagreement")
     ax.axhline(lengths[f"geodesic_{max(sizes)}"].mean(), color="black", linewidth=0.9, linestyle="--")
     ax.set(xscale="log", yscale="log", xlabel="time points $N$", ylabel="length (data units)")
     ax.set_xticks(points, [str(N) for N in points])

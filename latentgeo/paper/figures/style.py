@@ -1,4 +1,4 @@
-"""What all figures share: the width of a column, colours that all can tell, and how a figure is saved."""
+"""What all figures share: the width of a column, colours that everyone can distinguish, and how a figure is saved."""
 
 from __future__ import annotations
 

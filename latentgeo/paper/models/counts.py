@@ -56,7 +56,7 @@ class CountVAE(VAE):
     .. math:: z \mapsto 2 \sqrt{r}\, \operatorname{asinh} \sqrt{\bar\ell \rho_k(z) / r},
 
     in which the counts have about unit variance, so that distances are in standard deviations of the data. How deeply
-    a cell was sequenced is no part of its code.
+    a cell was sequenced is not part of its code.
 
     Sources: Lopez et al., "Deep generative modeling for single-cell transcriptomics", Nature Methods 2018 (the
     likelihood, here without zero inflation and with the observed library size); Arvanitidis et al., "Pulling back
@@ -141,4 +141,4 @@ def _check_counts(x: Tensor) -> None:
     if not bool(torch.isfinite(x).all()) or bool((x < 0).any()) or bool((x != x.round()).any()):
         raise ValueError("expected counts, that is integers of at least 0; got other values (normalised data?)")
     if bool((x.flatten(1).sum(1) == 0).any()):
-        raise ValueError("expected at least one count in every cell, got a cell without; remove it")
+        raise ValueError("expected at least one count in every cell, got an empty cell; remove it")

@@ -26,7 +26,7 @@ class InjectiveDecoder(nn.Module):
 
     Each factor is a diffeomorphism of :math:`\mathbb{R}^D`, as smooth as the activation, with its inverse in closed
     form. So whatever the weights, f is smooth, injective and of full rank, and a homeomorphism onto its image, which
-    is closed: an embedding. The rotation hands the latent coordinates to every pixel; among zeros the first steps would
+    is closed: an embedding. The rotation mixes latent coordinates into all pixels; among zeros the first steps would
     have next to nothing to condition on. Only the first d columns of Q matter to f, and only they are parameters.
 
     Deviations from the source, where T is a longer spline flow: it is trained there in two phases, by reconstruction

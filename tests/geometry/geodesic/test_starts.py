@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_refused(call, message):
 
 
 @pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.bool])
-def test_indices_are_told_from_points(kind):
+def test_indices_are_distinguished_from_points(kind):
     codes, index = torch.rand(4, 2).double(), torch.ones(2).to(kind)
     with pytest.raises(TypeError, match=r"start: expected latent points .* got torch\.\w+ .* such as codes\[start\]"):
         lg.graph_curves(sphere, codes, index, index)

@@ -102,7 +102,7 @@ def test_missing_files_are_named_with_ways_to_get_them(place):
         ("batches.meta.txt", b"cat dog", "names of 10 classes, got 2"),
     ],
 )
-def test_damage_is_told(place, name, content, message):
+def test_damage_is_named(place, name, content, message):
     folder = _write(place, _files())
     (folder / name).write_bytes(content)
     with pytest.raises(lg.paper.DataError, match=message) as caught:

@@ -13,5 +13,5 @@ def test_counts_are_those_that_the_logarithms_came_from():
     with pytest.raises(lg.paper.DataError, match="not logarithms"):
         pbmc68k_counts.counts_from(logged + 0.05 * (logged > 0))
     logged[3] = 0
-    with pytest.raises(lg.paper.DataError, match="a cell without"):
+    with pytest.raises(lg.paper.DataError, match="an empty cell"):
         pbmc68k_counts.counts_from(logged)

@@ -107,14 +107,14 @@ def test_training_lowers_the_loss_and_survives_saving(tmp_path):
     assert torch.equal(again.eval().decode(z[:4]), model.decode(z[:4]))
 
 
-def test_what_are_no_counts_is_refused():
+def test_what_are_not_counts_is_refused():
     model = lg.paper.build_vae("counts", (GENES,), 2, 2, seed=0)
     for wrong in (_counts() + 0.5, -_counts() - 1, torch.full((4, GENES), torch.nan)):
         with pytest.raises(ValueError, match="expected counts"):
             model.prepare(wrong)
     empty = _counts()
     empty[3] = 0
-    with pytest.raises(ValueError, match="a cell without"):
+    with pytest.raises(ValueError, match="an empty cell"):
         model.prepare(empty)
     with pytest.raises(ValueError, match="expected 1 for counts"):
         lg.paper.build_vae("counts", (GENES,), 2, 2, seed=0, noise=0.5)
