@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from latentgeo.adapters.arrays import as_images
-from latentgeo.geometry.curve import chord_length, richardson, straight_line
-from latentgeo.geometry.decoder import Decoder, DecoderLike
-from latentgeo.geometry.geodesic.energy import energy_of
+from latentgeo.geometry.curve import richardson, steps, straight_line
+from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.result import Geodesic
 from latentgeo.geometry.geodesic.solve import Options, solve
 
@@ -40,6 +39,8 @@ METHOD_NAMES = {
 METHODS = tuple(METHOD_NAMES)
 IDENTIFIED = ("geodesic", "geodesic_one_decoder", "ambient_chord")
 PAIR_SEED = 101
+_SUPPORT = 1000  # codes whose images stand for the data's support
+_COMMON = 0.95  # share of the codes that are no farther than one such unit from their neighbour
 _ENTRIES = 2**24  # numbers of decoded points held at a time
 
 
@@ -101,12 +102,12 @@ def tidy(columns: Mapping[str, Sequence[Tensor]]) -> pd.DataFrame:
 
 
 def measure_pairs(
-    decoder: DecoderLike,
+    f: Decoder,
     start: Tensor,
     end: Tensor,
     *,
     data: tuple[Tensor, Tensor] | None = None,
-    one_decoder: DecoderLike | None = None,
+    one_decoder: Decoder | None = None,
     line_segments: int = 64,
     **options: Unpack[Options],
 ) -> tuple[pd.DataFrame, Geodesic]:
@@ -116,7 +117,7 @@ def measure_pairs(
     :math:`|L_M - L_{M/2}| / 3 L_M`. What did not converge is not warned of: the table has it.
 
     Args:
-        decoder: f, a callable (B, d) -> (B, \*event).
+        f: a decoder that :func:`latentgeo.geometry.decoder.as_decoder` has made.
         start: latent points a, shape (P, d).
         end: latent points b, shape (P, d).
         data: the data of both ends, shape (P, \*event) each, where they are to be compared too.
@@ -136,20 +137,21 @@ def measure_pairs(
         On the unit circle between the angles 0 and 2:
 
         >>> circle = lambda z: torch.cat([z.cos(), z.sin()], -1)
-        >>> table, found = measure_pairs(circle, torch.zeros(1, 1).double(), torch.full((1, 1), 2.0).double())
+        >>> a, b = torch.zeros(1, 1).double(), torch.full((1, 1), 2.0).double()
+        >>> table, found = measure_pairs(as_decoder(circle, a), a, b)
         >>> table.set_index("method")["value"].round(4).to_dict()
         {'euclidean': 2.0, 'geodesic': 2.0, 'straight_line': 2.0, 'ambient_chord': 1.6829}
     """
-    energy = energy_of(decoder, start)
-    f = energy.decoder
-    decoders = {"geodesic": f} | ({} if one_decoder is None else {"geodesic_one_decoder": one_decoder})
-    solved = {method: solve(of, start, end, **options) for method, of in decoders.items()}
+    solved = {}
+    for method, decoder in {"geodesic": f, "geodesic_one_decoder": one_decoder}.items():
+        if decoder is not None:
+            solved[method] = solve(decoder, start, end, **options)
     parts = []
     with torch.no_grad():
         size = max(1, rows_at_once(f, start) // (line_segments + 1))
         for a, b in zip(start.split(size), end.split(size), strict=True):
-            coarse, fine = (chord_length(f, straight_line(a, b, M)) for M in (line_segments // 2, line_segments))
-            parts.append(torch.stack([coarse, fine, energy.chord(f(a), f(b))]))
+            coarse, fine = (steps(f, straight_line(a, b, M)).sum(1) for M in (line_segments // 2, line_segments))
+            parts.append(torch.stack([coarse, fine, f.chord(f(a), f(b))]))
         coarse, fine, chord = torch.cat(parts, 1)
         values = {"euclidean": (start - end).norm(dim=1), "straight_line": richardson(coarse, fine)}
         values |= {"ambient_chord": chord} | (
@@ -160,6 +162,33 @@ def measure_pairs(
     columns["straight_line"] = (*columns["straight_line"][:2], error)
     columns |= {method: (found.length, found.converged, found.error) for method, found in solved.items()}
     return tidy({method: columns[method] for method in METHODS if method in columns}), solved["geodesic"]
+
+
+def farthest_from_codes(f: Decoder, z: Tensor, ends: np.ndarray, points: Tensor, seed: int) -> np.ndarray:
+    """How far each curve's inner points get from the codes' images, in units of neighbouring codes' distance.
+
+    Args:
+        f: the decoder.
+        z: codes, shape (n, d).
+        ends: rows that are ends of curves, which count among the landmarks in any case.
+        points: curves, shape (P, N + 1, d).
+        seed: of the draw of further landmarks.
+
+    Returns:
+        Shape (P,); infinite where the decoder is not finite along the curve.
+    """
+    others = np.setdiff1d(np.arange(len(z)), ends)
+    random = np.random.default_rng(seed)
+    chosen = np.concatenate([ends, random.permutation(others)[: max(0, _SUPPORT - len(ends))]])
+    with torch.no_grad():
+        size = rows_at_once(f, z)
+        landmarks = torch.cat([f(part) for part in z[chosen[: max(3, size)]].split(size)])
+        apart = f.chords(landmarks, landmarks).fill_diagonal_(torch.inf).amin(1)
+        unit = apart.double().nan_to_num(torch.inf).quantile(_COMMON).clamp_min(torch.finfo(z.dtype).tiny)
+        inner = points[:, 1:-1].flatten(0, 1)
+        nearest = torch.cat([f.chords(f(part), landmarks).amin(1) for part in inner.split(size)])
+        farthest = nearest.double().nan_to_num(torch.inf).unflatten(0, (len(points), -1)).amax(1)
+    return (farthest / unit).nan_to_num(torch.inf).cpu().numpy()
 
 
 def pair_distances(
@@ -178,5 +207,7 @@ def pair_distances(
         The table of :func:`measure_pairs`.
     """
     data = as_images(start), as_images(end)
-    options = {"one_decoder": model.decode[0], "segments": segments, "line_segments": line_segments}
-    return measure_pairs(model.decode, *(model.encode(x) for x in data), data=data, **options)[0]
+    a, b = (model.encode(x) for x in data)
+    f, one = (as_decoder(decoder, a) for decoder in (model.decode, model.decode[0]))
+    options = {"segments": segments, "line_segments": line_segments}
+    return measure_pairs(f, a, b, data=data, one_decoder=one, **options)[0]

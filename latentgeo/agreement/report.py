@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from latentgeo.adapters.model import LatentModel, latent_model
-from latentgeo.agreement.pairs import draw_pairs, measure_pairs, rows_at_once
+from latentgeo.agreement.pairs import draw_pairs, farthest_from_codes, measure_pairs
 from latentgeo.agreement.reliability import compare_reliability
 from latentgeo.geometry.decoder import Decoder, as_decoder
-from latentgeo.geometry.geodesic.energy import energy_of
 from latentgeo.identifiability.assumptions import check_assumptions
 
 # Kinks cost digits, which the errors of the lengths show; the other assumptions cost the claim.
@@ -144,9 +143,7 @@ class Agreement:
         return f"<div>{'<br>'.join(html.escape(line) for line in self._sentences())}</div>{table}"
 
 
-_SUPPORT = 1000  # codes whose images stand for the data's support
 _MAX_GAP = 2.0  # distance of a geodesic from the codes, in units of that between neighbouring codes
-_COMMON = 0.95  # share of the codes that are no farther than one such unit from their neighbour
 _SEARCHES = {"pairs": 8, "points": 64}  # of check_assumptions, for each model
 _COLUMNS = ["model", "assumption", "verdict", "quantity", "detail", "value", "threshold"]  # of check_assumptions
 
@@ -238,7 +235,7 @@ def agreement(
         table, found = measure_pairs(f, z[first], z[second], segments=segments, tol=tol, max_iter=max_iter)
         table.insert(0, "model", model.name)
         tables.append(table)
-        gaps.append(_gap(f, z, np.union1d(first, second), found.points, seed))
+        gaps.append(farthest_from_codes(f, z, np.union1d(first, second), found.points, seed))
         if check:
             checked.append(_checked(model.name, f, z, seed))
     distances = pd.concat(tables, ignore_index=True)
@@ -345,33 +342,6 @@ def _warn_of_copies(codes: Mapping[str, Tensor]) -> None:
                 UserWarning,
                 stacklevel=3,
             )
-
-
-def _gap(f: Decoder, z: Tensor, ends: np.ndarray, points: Tensor, seed: int) -> np.ndarray:
-    """How far each curve's inner points get from the codes' images, in units of neighbouring codes' distance.
-
-    Args:
-        f: the decoder.
-        z: codes, shape (n, d).
-        ends: rows that are ends of curves, which count among the landmarks in any case.
-        points: curves, shape (P, N + 1, d).
-        seed: of the draw of further landmarks.
-
-    Returns:
-        Shape (P,); infinite where the decoder is not finite along the curve.
-    """
-    others = np.setdiff1d(np.arange(len(z)), ends)
-    random = np.random.default_rng(seed)
-    chosen = np.concatenate([ends, random.permutation(others)[: max(0, _SUPPORT - len(ends))]])
-    with torch.no_grad():
-        chords, size = energy_of(f, z).chords, rows_at_once(f, z)
-        landmarks = torch.cat([f(part) for part in z[chosen[: max(3, size)]].split(size)])
-        apart = chords(landmarks, landmarks).fill_diagonal_(torch.inf).amin(1)
-        unit = apart.double().nan_to_num(torch.inf).quantile(_COMMON).clamp_min(torch.finfo(z.dtype).tiny)
-        inner = points[:, 1:-1].flatten(0, 1)
-        nearest = torch.cat([chords(f(part), landmarks).amin(1) for part in inner.split(size)])
-        farthest = nearest.double().nan_to_num(torch.inf).unflatten(0, (len(points), -1)).amax(1)
-    return (farthest / unit).nan_to_num(torch.inf).cpu().numpy()
 
 
 def _checked(name: str, f: Decoder, z: Tensor, seed: int) -> pd.DataFrame:

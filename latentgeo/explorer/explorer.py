@@ -22,7 +22,6 @@ from latentgeo.explorer.plane import latent_plane
 from latentgeo.explorer.selection import Selection
 from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
-from latentgeo.geometry.geodesic.energy import energy_of
 from latentgeo.geometry.metric import volume_element
 
 if TYPE_CHECKING:
@@ -220,9 +219,8 @@ class Explorer:
             twentieth = len(along) // 20
             return int(along[twentieth]), int(along[-1 - twentieth])
         with torch.no_grad():
-            energy = energy_of(self._decoder, self.codes)
             x = self._decoder(self.codes[medoids])
-        first, second = divmod(int(energy.chords(x, x).argmax()), len(medoids))
+        first, second = divmod(int(self._decoder.chords(x, x).argmax()), len(medoids))
         pair = sorted((medoids[first], medoids[second]))
         return pair[0], pair[1]
 

@@ -13,8 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.decoder import DecoderLike, check_points
-from latentgeo.geometry.geodesic.energy import energy_of
+from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 
 
 def _chords(decoder: DecoderLike, points: Tensor) -> Tensor:
@@ -22,11 +21,16 @@ def _chords(decoder: DecoderLike, points: Tensor) -> Tensor:
     check_points("points", points)
     if points.ndim < 2 or points.shape[-2] < 2:
         raise ValueError(f"points: expected a curve (*batch, N + 1, d) with N ≥ 1, got {tuple(points.shape)}")
-    energy = energy_of(decoder, points)
+    f = as_decoder(decoder, points)
     # Differentiable in the points where that is asked for; never in the decoder's parameters alone.
     with torch.set_grad_enabled(torch.is_grad_enabled() and points.requires_grad):
-        x = energy.decoder(points.reshape(-1, points.shape[-1])).reshape(*points.shape[:-1], -1)
-        return energy.step(x[..., :-1, :], x[..., 1:, :])
+        return steps(f, points)
+
+
+def steps(f: Decoder, points: Tensor) -> Tensor:
+    """Lengths of the steps of a curve for a decoder that is made already: (*batch, N + 1, d) -> (*batch, N)."""
+    x = f(points.reshape(-1, points.shape[-1])).reshape(*points.shape[:-1], -1)
+    return f.step(x[..., :-1, :], x[..., 1:, :])
 
 
 def chord_length(decoder: DecoderLike, points: Tensor) -> Tensor:

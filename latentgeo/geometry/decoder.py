@@ -99,11 +99,18 @@ def check_modes(name: str, function: Callable) -> None:
 class Decoder:
     r"""A decoder as geometry takes it, made once by :func:`as_decoder`: :math:`f: (B, d) \to (B, D)` and derivatives.
 
+    The space that the image lies in is Euclidean here; a decoder that returns distributions brings its own,
+    :class:`latentgeo.geometry.likelihood.StatisticalDecoder`.
+
     Attributes:
         source: the callable it was made of.
         dtype: of the parameters of the module that this is or belongs to; None without such.
         rows: latent points decoded so far.
+        safety: by which a solver's estimates of the energy that a curve may still lose fall short, on the hardest
+            decoders measured.
     """
+
+    safety = 4.0
 
     def __init__(self, source: DecoderLike, dtype: torch.dtype | None = None) -> None:
         self.source, self.dtype, self.rows = source, dtype, 0
@@ -169,6 +176,24 @@ class Decoder:
         broken = ~torch.isfinite(x)  # where a derivative may be finite for all that
         return first.masked_fill(broken, torch.nan).detach(), second.masked_fill(broken, torch.nan).detach()
 
+    def squared(self, a: Tensor, b: Tensor) -> Tensor:
+        """What single coordinates add to the squared length of short steps, (*batch, D) each -> (*batch, D')."""
+        return (b - a).square()
+
+    def step(self, a: Tensor, b: Tensor) -> Tensor:
+        """Length of short steps between decoded points, the root of that sum: (*batch, D) each -> (*batch,)."""
+        return self.chord(a, b)
+
+    def chord(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance of decoded points in the space of the image, of which no curve on it is shorter: -> (*batch,)."""
+        return (b - a).norm(dim=-1)
+
+    def chords(self, x: Tensor, y: Tensor) -> Tensor:
+        """Chords from each of some decoded points to each of others: (R, D) and (n, D) -> (R, n)."""
+        # About the mean the fast formula |a|² - 2 a·b + |b|² loses nothing that matters.
+        centre = y.mean(0)
+        return torch.cdist(x - centre, y - centre)
+
     def bytes_per_row(self, z: Tensor) -> tuple[int, int]:
         """Memory that one more latent point takes: what autograd keeps for it, and its output; z has shape (B, d)."""
 
@@ -223,7 +248,6 @@ def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
         )
     if made is decoder or like.numel() == 0:
         return made
-    made.rows += 1
     with torch.no_grad():
         first = like.detach().reshape(-1, like.shape[-1])[:1]
         returns_distributions = isinstance(_output(decoder, first), Distribution)

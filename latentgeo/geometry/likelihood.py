@@ -32,6 +32,7 @@ from torch import distributions as dist
 
 from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, as_decoder, check_points
 
+_ENTRIES = 2**24  # numbers held at a time
 _SUM_TOLERANCE = 1e-3  # by which probabilities may miss a sum of one
 
 
@@ -347,9 +348,10 @@ class StatisticalDecoder(Decoder):
         ValueError: their rows are not those of z, or total_count depends on z.
     """
 
+    safety = 14.0
+
     def __init__(self, source: DecoderLike, dtype: torch.dtype | None, z: Tensor) -> None:
         super().__init__(source, dtype)
-        self.rows = 2  # the one that showed what comes out, and this
         with torch.enable_grad():
             rows = z.detach().clone().requires_grad_()
             p = _unwrapped(source(rows), len(rows))
@@ -375,6 +377,23 @@ class StatisticalDecoder(Decoder):
         """A map whose Jacobian at z, there alone, is √I J_θ: (B, d) -> (B, M)."""
         theta = self(z)
         return self.family.information(theta).detach().sqrt() * theta
+
+    def squared(self, a: Tensor, b: Tensor) -> Tensor:
+        """Symmetric divergence KL(a‖b) + KL(b‖a) of single coordinates, (*batch, M) each -> (*batch, M')."""
+        return self.family.divergence(a, b)
+
+    def step(self, a: Tensor, b: Tensor) -> Tensor:
+        """Length of short steps between distributions: (*batch, M) each -> (*batch,)."""
+        return self.squared(a, b).sum(-1).clamp_min(0.0).sqrt()
+
+    def chord(self, a: Tensor, b: Tensor) -> Tensor:
+        """Fisher-Rao distance in the space of all parameters: (*batch, M) each -> (*batch,)."""
+        return self.family.squared_distance(a, b).sum(-1).sqrt()
+
+    def chords(self, x: Tensor, y: Tensor) -> Tensor:
+        """Chords from each of some distributions to each of others: (R, M) and (n, M) -> (R, n)."""
+        parts = x.split(max(1, _ENTRIES // y.numel()))
+        return torch.cat([self.chord(part.unsqueeze(1), y) for part in parts])
 
     def second_derivative(self, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """There is none in a flat space that would give the surface its metric."""

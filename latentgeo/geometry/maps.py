@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
-from latentgeo.geometry.geodesic.solve import Initial, Options, solve
+from latentgeo.geometry.geodesic.solve import Initial, Options, door, solve
 from latentgeo.geometry.metric import jacobian, norm, pullback_metric
 
 _LOG_SLACK = 0.03  # error of the logarithms that a Fréchet mean's step is made of, relative to the last step
@@ -154,7 +154,7 @@ def log_map(
         tensor([[1.0000, 3.0000]])
     """
     _check_pair("z", z, "target", target)
-    f = as_decoder(decoder, z)
+    f = door(decoder, z, target)
     z, target = z.detach(), target.detach()
     found = solve(f, z, target, initial=initial, gradient=True, **{"tol": _log_tol(z), "max_iter": 1000} | options)
     warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)

@@ -18,12 +18,10 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from latentgeo.geometry.curve import chord_length, straight_line
+from latentgeo.geometry.curve import steps, straight_line
 from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder, check_points
-from latentgeo.geometry.geodesic.energy import energy_of
 from latentgeo.geometry.geodesic.lbfgs import minimise
 from latentgeo.geometry.geodesic.solve import solve
-from latentgeo.geometry.metric import jacobian
 
 _RANK = (1e-3, 1e-5)  # smallest singular value relative to the largest: below, doubtful; below, fails
 _COLLAPSED = 1e-3  # mean squared singular value, relative to the largest, of a dimension that the decoder ignores
@@ -187,7 +185,7 @@ def _spectrum(f: Decoder, z: Tensor) -> tuple[Tensor, Tensor]:
     singular, metric = [], []
     size = max(1, min(_ROWS, _ENTRIES // (z.shape[1] * f(z[:1]).shape[1])))
     for part in z.split(size):
-        J = jacobian(f, part)
+        J = f.jacobian(part)
         finite = torch.isfinite(J).flatten(1).all(1)
         values = torch.linalg.svdvals(J.where(finite[:, None, None], 0.0))
         values = torch.nn.functional.pad(values, (0, max(z.shape[1] - J.shape[1], 0)))
@@ -340,7 +338,7 @@ def _posterior(z: Tensor, prior_variance: float) -> _Row:
 def _straight(f: Decoder, a: Tensor, b: Tensor, chords: int) -> Tensor:
     """Length of the straight line's image by chords, (P, d) -> (P,)."""
     ends = zip(a.split(_ROWS), b.split(_ROWS), strict=True)
-    return torch.cat([chord_length(f, straight_line(first, last, chords)) for first, last in ends])
+    return torch.cat([steps(f, straight_line(first, last, chords)).sum(1) for first, last in ends])
 
 
 def _injective(
@@ -365,9 +363,8 @@ def _injective(
         return _Row(name, quantity, 0.0, _RATIO[0], "fails", "the decoder is constant: all codes have the same image")
     mean = mean + 1e-6 * scale * torch.eye(d, dtype=z.dtype, device=z.device)
     w = z @ torch.linalg.cholesky(mean.double()).to(z)
-    energy = energy_of(f, z)
     proxy = torch.cdist(w, w, compute_mode="donot_use_mm_for_euclid_dist")
-    chord = torch.stack([energy.chord(image, x) for image in x])
+    chord = torch.stack([f.chord(image, x) for image in x])
     near = proxy <= _NEAR * proxy[~torch.eye(n, dtype=torch.bool, device=z.device)].median()
     ratio = (chord / proxy).masked_fill(near, torch.inf)
 
@@ -380,7 +377,7 @@ def _injective(
 
     def measured(a: Tensor, b: Tensor) -> Tensor:
         length = _straight(f, a, b, _CHORDS[0])
-        quotient = energy.chord(f(a), f(b)) / length
+        quotient = f.chord(f(a), f(b)) / length
         return quotient.where((length >= floor) & torch.isfinite(quotient), torch.inf)
 
     worth = measured(z[ends[:, 0]], z[ends[:, 1]])
@@ -391,7 +388,7 @@ def _injective(
             y = y.detach().requires_grad_()
             a, b = around(y[:, :d], ends[rows, 0]), around(y[:, d:], ends[rows, 1])
             apart = ((a - b) @ mean * (a - b)).sum(1)
-            value = energy.squared(f(a), f(b)).sum(1) / apart
+            value = f.squared(f(a), f(b)).sum(1) / apart
             (gradient,) = torch.autograd.grad(value.sum(), y)
         return value.detach(), gradient
 
@@ -408,7 +405,7 @@ def _injective(
     solved = solve(f, a, b, tol=1e-3, max_iter=30)
     # Any curve is at least as long as a geodesic; the straight line is one that needs no solver. A curve that jumps
     # may be extrapolated to less than its chord, which no curve is shorter than.
-    straight, chord = _straight(f, a, b, _CHORDS[1]), energy.chord(f(a), f(b))
+    straight, chord = _straight(f, a, b, _CHORDS[1]), f.chord(f(a), f(b))
     possible = solved.length.where(solved.length >= chord, torch.nan)
     length = solved.length.where(solved.converged, torch.fmin(possible, straight))
     least = (chord / length).argmin()

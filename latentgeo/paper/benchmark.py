@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from latentgeo.geometry.curve import chord_length
+from latentgeo.geometry.decoder import as_decoder
 from latentgeo.geometry.geodesic.solve import solve
 from latentgeo.paper.baselines import collocation, spline_adam, stochman_splines
 
@@ -124,7 +125,7 @@ def error_against_time(
     """
     precise = copy.deepcopy(decoder).double()
     a, b = start.double(), end.double()
-    truth = solve(precise, a, b, segments=64, tol=1e-9, max_iter=1000).length
+    truth = solve(as_decoder(precise, a), a, b, segments=64, tol=1e-9, max_iter=1000).length
     rows = []
 
     def add(solver: str, setting: dict[str, float], seconds: float, length: Tensor, steps: int, stopped: bool) -> None:
@@ -135,9 +136,10 @@ def error_against_time(
             {"solver": solver, "setting": text, "seconds": seconds, **errors, "steps": steps, "stopped": stopped}
         )
 
-    solve(decoder, start, end)  # what is slow the first time is not the solver
+    f = as_decoder(decoder, start)
+    solve(f, start, end)  # what is slow the first time is not the solver
     for setting in OURS:
-        found, seconds = timed(lambda s=setting: solve(decoder, start, end, **s), repeats)
+        found, seconds = timed(lambda s=setting: solve(f, start, end, **s), repeats)
         add("ours", setting, seconds, found.length, int(found.iterations.max()), bool(found.converged.all()))
     chosen = slice(None) if thorough else slice(2)
     others = [("spline, Adam (paper)", spline_adam, decoder, start, end, setting) for setting in ADAM[chosen]]
@@ -180,9 +182,9 @@ def calibration(
         One row for each pair: ``length`` and ``truth`` in data units; ``true``, ``claimed`` and ``reference_error``
         (relative errors); ``converged``, ``reference_converged``; ``evaluations`` (mean over pairs).
     """
-    found = solve(decoder, start, end, **options)
+    found = solve(as_decoder(decoder, start), start, end, **options)
     reference = solve(
-        copy.deepcopy(decoder).to(precision),
+        as_decoder(copy.deepcopy(decoder).to(precision), start.to(precision)),
         start.to(precision),
         end.to(precision),
         segments=segments,
@@ -240,12 +242,12 @@ def scaling(
     def add(variable: str, size: int, f: Callable, z: Tensor, P: int = 100, N: int = 16) -> None:
         if half < P:
             raise ValueError(f"codes: expected at least {2 * P} for {P} pairs, got {len(codes)}")
-        found, seconds = timed(lambda: solve(f, z[:P], z[half : half + P], segments=N), repeats)
+        found, seconds = timed(lambda: solve(as_decoder(f, z), z[:P], z[half : half + P], segments=N), repeats)
         evaluations = found.decoder_rows / P / (N - 1)
         rows.append({"variable": variable, "size": size, "seconds": seconds, "evaluations": evaluations})
 
     f = decoders[0]
-    solve(f, codes[:1], codes[1:2])
+    solve(as_decoder(f, codes), codes[:1], codes[1:2])
     for P in pairs:
         add("P", P, f, codes, P=P)
     for N in segments:

@@ -9,6 +9,7 @@ import torch
 import latentgeo as lg
 from latentgeo.agreement import pairs
 from latentgeo.agreement.pairs import IDENTIFIED, METHODS, draw_pairs, measure_pairs, pair_distances
+from latentgeo.geometry.decoder import as_decoder
 from latentgeo.geometry.surfaces import sphere, sphere_distance
 from tests.conftest import mlp
 
@@ -50,8 +51,8 @@ def test_every_method_measures_what_it_says():
     assert table["converged"].all()
 
 
-def _table(*arguments, **options):
-    table, _ = measure_pairs(*arguments, **options)
+def _table(decoder, start, end, **options):
+    table, _ = measure_pairs(as_decoder(decoder, start), start, end, **options)
     return table.set_index(["method", "pair"])
 
 
@@ -85,9 +86,9 @@ def test_what_is_identified_survives_other_coordinates_and_nothing_else_does():
     f, A = mlp(0, d=2), lg.random_flow(2, seed=0)
     start, end = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     options = {"segments": 64, "tol": 1e-8}
-    here = _table(f, start, end, one_decoder=f, **options)["value"]
+    here = _table(f, start, end, one_decoder=as_decoder(f, start), **options)["value"]
     there = lg.reparametrise(f, A)
-    moved = _table(there, A(start), A(end), one_decoder=there, **options)["value"]
+    moved = _table(there, A(start), A(end), one_decoder=as_decoder(there, start), **options)["value"]
     off = (moved / here - 1).abs().groupby("method").max()
     assert (off[list(IDENTIFIED)] < 1e-4).all()
     assert (off[off.index.difference(IDENTIFIED)] > 1e-2).all()

@@ -13,7 +13,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.geodesic.energy import Chords
+from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.result import Geodesic
 
 _SLOWEST_RATE = 0.75  # of convergence in N that a curve is credited with
@@ -24,7 +24,7 @@ _NEGLIGIBLE = 1e-6  # a relative error for which nobody needs to hear of kinks
 
 
 def certified(
-    energy: Chords,
+    f: Decoder,
     x: Tensor,
     lengths: list[Tensor],
     weights: tuple[float, ...],
@@ -35,7 +35,7 @@ def certified(
     """The extrapolated length of curves and how far to trust it, as fields of :class:`Geodesic`.
 
     Args:
-        energy: that the curves have least of.
+        f: the decoder.
         x: decoded curves of the finest level, shape (P, N + 1, D).
         lengths: roots of the energies of the levels that are extrapolated from, coarse to fine, shape (P,) each.
         weights: of these levels.
@@ -50,13 +50,13 @@ def certified(
     # The error of the extrapolation that uses one level less; of the finest level's own, were there only two.
     lower = -1 / 3 * lengths[-2] + 4 / 3 * finest if len(lengths) > 2 else finest
     excess = torch.stack(gains).amax(0)
-    limit, order = _limit(energy, x, excess)
+    limit, order = _limit(f, x, excess)
     # Extrapolation is worth the less, the further the curves are from converging at second order.
     discretisation = (2.0 / order) ** 2 * torch.maximum((length - lower).abs(), (length - limit).abs()) / scale
     # A relative excess ε of the energy is ε/2 of the length.
-    optimisation = energy.safety * sum(abs(w) * gain for w, gain in zip(weights, gains, strict=True)) / 2.0
+    optimisation = f.safety * sum(abs(w) * gain for w, gain in zip(weights, gains, strict=True)) / 2.0
     error = (discretisation + optimisation).masked_fill(zero, 0.0)
-    speed = (x.shape[1] - 1) * energy.step(x[:, :-1], x[:, 1:])
+    speed = (x.shape[1] - 1) * f.step(x[:, :-1], x[:, 1:])
     variation = (speed.std(1, correction=0) / scale).masked_fill(zero, 0.0)
     resolved = torch.isfinite(length) & (variation <= _MAX_SPEED_VARIATION) & (error <= _MAX_ERROR)
     return {
@@ -69,7 +69,7 @@ def certified(
     }
 
 
-def _limit(energy: Chords, x: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
+def _limit(f: Decoder, x: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
     r"""Length of decoded curves as their own chords suggest, and its order of convergence, (P, N + 1, D) -> 2 × (P,).
 
     The same curve is measured by every chord, by every second and by every fourth, from wherever these may begin: a
@@ -80,7 +80,7 @@ def _limit(energy: Chords, x: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
     Chords approach the length from below, divergences from either side.
     """
     quarter, half, whole = (
-        torch.stack([_energy_length(energy, x, stride, first) for first in range(stride)]) for stride in (4, 2, 1)
+        torch.stack([_energy_length(f, x, stride, first) for first in range(stride)]) for stride in (4, 2, 1)
     )
     whole = whole[0]
     noise = (16.0 * torch.finfo(x.dtype).eps + excess) * whole
@@ -91,11 +91,11 @@ def _limit(energy: Chords, x: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
     return whole + last * rate / (1.0 - rate), -torch.log2(rate)
 
 
-def _energy_length(energy: Chords, x: Tensor, stride: int, first: int) -> Tensor:
+def _energy_length(f: Decoder, x: Tensor, stride: int, first: int) -> Tensor:
     """Square root of the energy of decoded curves (P, N + 1, D) by every so-many-th point and the ends."""
     N = x.shape[1] - 1
     nodes = torch.tensor(sorted({0, *range(first, N, stride), N}), device=x.device)
-    steps = energy.squared(x[:, nodes[:-1]], x[:, nodes[1:]]).sum(2)
+    steps = f.squared(x[:, nodes[:-1]], x[:, nodes[1:]]).sum(2)
     return (steps * (N / nodes.diff())).sum(1).sqrt()
 
 

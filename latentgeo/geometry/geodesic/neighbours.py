@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from latentgeo.geometry.decoder import Decoder, DecoderLike, check_points
-from latentgeo.geometry.geodesic.energy import Chords, energy_of
-from latentgeo.geometry.geodesic.solve import Options, solve
+from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
+from latentgeo.geometry.geodesic.solve import Options, door, solve
 
 _DECODED = 2048  # points decoded at a time
 _BLOCK = 64 * 2**20  # bytes that chords of one block of points may take
@@ -92,7 +91,7 @@ def measure(
     """
     size = torch.maximum(start.norm(dim=1), end.norm(dim=1))
     apart = (start - end).norm(dim=1) > _ROUNDING * torch.finfo(start.dtype).eps * size
-    result = solve(decoder, start[apart], end[apart], **options)
+    result = solve(door(decoder, start, end), start[apart], end[apart], **options)
     length, error, converged = start.new_zeros(len(start)), start.new_zeros(len(start)), torch.ones_like(apart)
     length[apart], error[apart], converged[apart] = result.length, result.error, result.converged
     return length, error, converged
@@ -101,16 +100,16 @@ def measure(
 class _Chords:
     """Chords between decoded points, shortest first."""
 
-    def __init__(self, energy: Chords, z: Tensor) -> None:
+    def __init__(self, f: Decoder, z: Tensor) -> None:
         with torch.no_grad():
-            x = torch.cat([energy.decoder(part) for part in z.split(_DECODED)])
+            x = torch.cat([f(part) for part in z.split(_DECODED)])
         if not torch.isfinite(x).all():
             bad = int((~torch.isfinite(x).all(1)).sum())
             raise ValueError(
                 f"z: the decoder is not finite at {bad} of {len(z)} points, which have no distance to any other; drop "
                 "those rows first"
             )
-        self.energy, self.x = energy, x.double()
+        self.f, self.x = f, x.double()
 
     def shortest(self, points: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Chords from some points (R,) to the nearest others, and which these are: (R, width) each, ascending."""
@@ -119,14 +118,14 @@ class _Chords:
         return tuple(torch.cat(each).cpu().numpy() for each in zip(*found, strict=True))
 
     def _block(self, points: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        chords = self.energy.chords(self.x[points], self.x)
+        chords = self.f.chords(self.x[points], self.x)
         chords[torch.arange(len(points), device=points.device), points] = torch.inf
         return chords.topk(width, largest=False)
 
     def between(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Chords of pairs (P,), (P,) -> (P,)."""
         parts = np.array_split(np.stack([a, b]), max(1, len(a) // _DECODED), axis=1)
-        return np.concatenate([self.energy.chord(self.x[i], self.x[j]).cpu().numpy() for i, j in parts])
+        return np.concatenate([self.f.chord(self.x[i], self.x[j]).cpu().numpy() for i, j in parts])
 
 
 class _Solved:
@@ -231,12 +230,12 @@ def search(decoder: DecoderLike, z: Tensor, neighbours: int, candidates: int | N
         raise ValueError(f"candidates: expected at least neighbours = {k}, got {candidates!r}")
     limit = n - 1 if candidates is None else min(candidates, n - 1)
     z = z.detach()
-    before = decoder.rows if isinstance(decoder, Decoder) else 0
-    energy = energy_of(decoder, z)
-    chords, solved = _Chords(energy, z), _Solved(n, k)
+    f = as_decoder(decoder, z)
+    before = f.rows
+    chords, solved = _Chords(f, z), _Solved(n, k)
     progress, options = options.get("progress", False), options | {"progress": False}
     with tqdm(total=n, desc="neighbours", unit="point", disable=not progress) as bar:
-        uncertain = _search(energy.decoder, z, chords, solved, limit, options, bar)
+        uncertain = _search(f, z, chords, solved, limit, options, bar)
     index, length, error = solved.nearest()
     short = np.flatnonzero(index[:, -1] < 0)
     if len(short):
@@ -259,7 +258,7 @@ def search(decoder: DecoderLike, z: Tensor, neighbours: int, candidates: int | N
         pairs=len(solved.keys),
         unconverged=len(possible),
         untried=len(uncertain),
-        decoder_rows=energy.decoder.rows - before,
+        decoder_rows=f.rows - before,
     )
 
 

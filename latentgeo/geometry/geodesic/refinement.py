@@ -11,9 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.curve import resample, straight_line
+from latentgeo.geometry.curve import resample
+from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.certificate import certified
-from latentgeo.geometry.geodesic.energy import Chords, end_covectors
+from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors
 from latentgeo.geometry.geodesic.lbfgs import Minimum, minimise
 from latentgeo.geometry.geodesic.preconditioner import CurveWhitening, FlatWhitening, Whitening
 from latentgeo.geometry.geodesic.result import Geodesic
@@ -26,9 +27,9 @@ _STARTING_TOL = 1e-3  # relative excess of curves that only serve to start the n
 _WEIGHTS = {2: (-1 / 3, 4 / 3), 3: (1 / 45, -20 / 45, 64 / 45)}
 
 
-def bytes_per_pair(energy: Chords, start: Tensor, segments: int) -> int:
+def bytes_per_pair(f: Decoder, start: Tensor, segments: int) -> int:
     """Memory that one more pair takes: autograd's, the solver's, and that of a Jacobian."""
-    row, output = energy.decoder.bytes_per_row(start)
+    row, output = f.bytes_per_row(start)
     d = start.shape[1]
     activations = 2 * (segments - 1) * (row + output)
     memory = 2 * (_MEMORY + 4) * (segments - 1) * d * start.element_size()
@@ -36,14 +37,14 @@ def bytes_per_pair(energy: Chords, start: Tensor, segments: int) -> int:
     return activations + memory + jacobian
 
 
-def _decoded(energy: Chords, interior: Tensor, ends: Tensor) -> Tensor:
+def _decoded(f: Decoder, interior: Tensor, ends: Tensor) -> Tensor:
     """Decoded points of whole curves: inner points (P, N - 1, d) and decoded ends (P, 2, D) -> (P, N + 1, D)."""
-    x = energy.decoder(interior.reshape(-1, interior.shape[2])).reshape(*interior.shape[:2], -1)
+    x = f(interior.reshape(-1, interior.shape[2])).reshape(*interior.shape[:2], -1)
     return torch.cat([ends[:, :1], x, ends[:, 1:]], dim=1)
 
 
 def _minimise_energy(
-    energy: Chords, curve: Tensor, ends: Tensor, whitening: Whitening, tol: float, max_iter: int | Tensor
+    f: Decoder, curve: Tensor, ends: Tensor, whitening: Whitening, tol: float, max_iter: int | Tensor
 ) -> tuple[Tensor, Minimum]:
     """Minimise the energy of curves (P, N + 1, d) in whitened coordinates."""
     P, N, d = curve.shape[0], curve.shape[1] - 1, curve.shape[2]
@@ -54,7 +55,7 @@ def _minimise_energy(
     def value_and_gradient(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         z = interior(y, rows).requires_grad_()
         with torch.enable_grad():
-            value = energy.total(_decoded(energy, z, ends[rows]))
+            value = curve_energy(f, _decoded(f, z, ends[rows]))
             (gradient,) = torch.autograd.grad(value.sum(), z)
         return value.detach(), whitening.gradient(gradient, rows).flatten(1)
 
@@ -65,7 +66,7 @@ def _minimise_energy(
 
 
 def _solve_level(
-    energy: Chords, curve: Tensor, ends: Tensor, hard: Tensor, tol: float, max_iter: int
+    f: Decoder, curve: Tensor, ends: Tensor, hard: Tensor, tol: float, max_iter: int
 ) -> tuple[Tensor, Minimum]:
     """Minimise the energy of curves with a given number of segments.
 
@@ -73,7 +74,7 @@ def _solve_level(
     of their present shape, and again every few steps.
 
     Args:
-        energy: what is to be least.
+        f: the decoder.
         curve: initial curves, shape (P, N + 1, d).
         ends: decoded end points, shape (P, 2, D).
         hard: which curves not to try the mean metric on, shape (P,).
@@ -94,7 +95,7 @@ def _solve_level(
     )
 
     def go_on(rows: Tensor, whitening: Whitening, budget: Tensor) -> None:
-        curve[rows], more = _minimise_energy(energy, curve[rows], ends[rows], whitening, tol, budget)
+        curve[rows], more = _minimise_energy(f, curve[rows], ends[rows], whitening, tol, budget)
         for old, new in (
             (report.value, more.value),
             (report.gain, more.gain),
@@ -105,17 +106,17 @@ def _solve_level(
 
     if d > _FULL_METRIC_DIM:
         everyone = torch.arange(P, device=curve.device)
-        go_on(everyone, FlatWhitening(energy.decoder, curve, full=False), torch.full_like(everyone, max_iter))
+        go_on(everyone, FlatWhitening(f, curve, full=False), torch.full_like(everyone, max_iter))
         return curve, report
     easy = torch.nonzero(~hard).squeeze(1)
     if len(easy):
-        whitening = FlatWhitening(energy.decoder, curve[easy], full=True)
+        whitening = FlatWhitening(f, curve[easy], full=True)
         go_on(easy, whitening, torch.full_like(easy, min(max_iter, _FIRST_PATIENCE)))
     left = torch.nonzero(hard | (~report.converged & torch.isfinite(report.gain))).squeeze(1)
     left = left[report.iterations[left] < max_iter]
     while len(left):
         before = report.iterations[left]
-        go_on(left, CurveWhitening(energy.decoder, curve[left]), (max_iter - before).clamp_max(_PATIENCE))
+        go_on(left, CurveWhitening(f, curve[left]), (max_iter - before).clamp_max(_PATIENCE))
         # A row that could not move, or whose value is not finite, would do no better again.
         after = report.iterations[left]
         go = ~report.converged[left] & torch.isfinite(report.gain[left]) & (after > before) & (after < max_iter)
@@ -137,10 +138,8 @@ def levels(segments: int) -> list[int]:
 
 
 def refine(
-    energy: Chords,
-    start: Tensor,
-    end: Tensor,
-    initial: Tensor | None,
+    f: Decoder,
+    curve: Tensor,
     segments: int,
     tol: float,
     max_iter: int,
@@ -149,17 +148,15 @@ def refine(
     """Solve all levels for some pairs, extrapolate, and say how far to trust the result.
 
     Args:
-        energy: what is to be least.
-        start: latent points, shape (P, d).
-        end: latent points, shape (P, d).
-        initial: initial curves (P, M + 1, d), or None for straight lines.
+        f: the decoder.
+        curve: initial curves, shape (P, M + 1, d).
         segments: N of the finest level.
         tol: relative energy excess to stop at.
         max_iter: steps of each level at most.
         gradient: whether to differentiate the lengths by the ends.
     """
-    ends = energy.decoder(torch.cat([start, end])).reshape(2, len(start), -1).transpose(0, 1)  # [P, 2, D]
-    curve = straight_line(start, end, 2) if initial is None else initial
+    start, end = curve[:, 0], curve[:, -1]
+    ends = f(torch.cat([start, end])).reshape(2, len(start), -1).transpose(0, 1)  # [P, 2, D]
     iterations = torch.zeros(len(start), dtype=torch.long, device=start.device)
     ladder = levels(segments)
     weights = _WEIGHTS[min(len(ladder), 3)]
@@ -169,23 +166,23 @@ def refine(
     for N in ladder:
         enters = N in ladder[-len(weights) :]
         goal = tol if enters else max(tol, _STARTING_TOL)
-        curve, report = _solve_level(energy, resample(curve, N), ends, hard, goal, max_iter)
+        curve, report = _solve_level(f, resample(curve, N), ends, hard, goal, max_iter)
         hard = report.iterations >= _FIRST_PATIENCE
         iterations += report.iterations
         if enters:
-            x = _decoded(energy, curve[:, 1:-1], ends)
+            x = _decoded(f, curve[:, 1:-1], ends)
             lengths.append(report.value.sqrt())
             gains.append(report.gain)
             solved &= report.converged
             if gradient:
-                covectors.append(end_covectors(energy, x) / lengths[-1][:, None, None])
+                covectors.append(end_covectors(f, x))
     # Between two identical ends there is no curve, only the rounding of two passes through the decoder.
     same = (start == end).all(1)
     slopes = None
     if gradient:
-        covector = sum(w * c for w, c in zip(weights, covectors, strict=True))
+        covector = sum(w * c / L[:, None, None] for w, c, L in zip(weights, covectors, lengths, strict=True))
         covector = covector.masked_fill((same | (lengths[-1] == 0))[:, None, None], 0.0)
-        slopes = energy.decoder.vjp(torch.stack([start, end], 1).flatten(0, 1), covector.flatten(0, 1))
+        slopes = f.vjp(torch.stack([start, end], 1).flatten(0, 1), covector.flatten(0, 1))
         slopes = slopes.unflatten(0, (-1, 2))
     return Geodesic(
         points=torch.where(same[:, None, None], start[:, None], curve),
@@ -193,5 +190,5 @@ def refine(
         tol=tol,
         decoder_rows=0,
         gradient=slopes,
-        **certified(energy, x, lengths, weights, gains, solved, same),
+        **certified(f, x, lengths, weights, gains, solved, same),
     )

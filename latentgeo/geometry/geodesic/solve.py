@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from latentgeo.geometry.decoder import Decoder, DecoderLike, check_points
+from latentgeo.geometry.curve import straight_line
+from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
-from latentgeo.geometry.geodesic.energy import energy_of
 from latentgeo.geometry.geodesic.refinement import bytes_per_pair, refine
 from latentgeo.geometry.geodesic.result import Geodesic
 
@@ -68,7 +68,8 @@ def _checked(options: Options) -> tuple[int, float, int, int | None, bool]:
     return int(segments), tol, max_iter, chunk_size, progress
 
 
-def _check_ends(start: Tensor, end: Tensor) -> None:
+def door(decoder: DecoderLike, start: Tensor, end: Tensor) -> Decoder:
+    """The decoder as the solver takes it, and pairs of points (P, d) that fit it, see :func:`as_decoder`."""
     check_points("start", start, ndim=2)
     check_points("end", end, ndim=2)
     if start.shape != end.shape or start.dtype != end.dtype or start.device != end.device:
@@ -78,6 +79,7 @@ def _check_ends(start: Tensor, end: Tensor) -> None:
         )
     if start.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"start and end: expected float32 or float64, got {start.dtype}; half precision is too coarse")
+    return as_decoder(decoder, start)
 
 
 def geodesic(
@@ -133,7 +135,7 @@ def geodesic(
         >>> round(geodesic(normal, a, b).length.item(), 3)
         1.414
     """
-    found = solve(decoder, start, end, initial=initial, **options)
+    found = solve(door(decoder, start, end), start, end, initial=initial, **options)
     warn_of_failures(found, "their converged is False", stacklevel=3)
     return found
 
@@ -156,7 +158,7 @@ def _checked_initial(initial: Initial, start: Tensor, end: Tensor) -> list[Tenso
 
 
 def solve(
-    decoder: DecoderLike,
+    f: Decoder,
     start: Tensor,
     end: Tensor,
     *,
@@ -166,30 +168,30 @@ def solve(
 ) -> Geodesic:
     """What :func:`geodesic` returns, without its warnings; with the gradients of the lengths if asked for.
 
-    For callers that say themselves what did not converge.
+    For callers behind the door that say themselves what did not converge.
     """
     segments, tol, max_iter, chunk_size, progress = _checked(options)
-    _check_ends(start, end)
     candidates = _checked_initial(initial, start, end)
     with torch.inference_mode(False), torch.no_grad():
         # Nothing of the caller's may be written to, or be tracked by its autograd.
         start, end = start.detach().clone(), end.detach().clone()
-        before = decoder.rows if isinstance(decoder, Decoder) else 0
-        energy = energy_of(decoder, start)
         if len(start) == 0:
             return Geodesic.empty(start, segments, tol)
-        size = chunk_size or max(1, _BUDGET // bytes_per_pair(energy, start, segments))
+        before = f.rows
+        size = chunk_size or max(1, _BUDGET // bytes_per_pair(f, start, segments))
         chunks = [slice(first, first + size) for first in range(0, len(start), size)]
         parts: list[Geodesic] = []
         for part in tqdm(chunks, desc="geodesics", unit="chunk", disable=not progress):
             best: Geodesic | None = None
             for curves in candidates:
-                if curves is not None:
+                if curves is None:
+                    curves = straight_line(start[part], end[part], 2)
+                else:
                     curves = torch.cat([start[part, None], curves[part, 1:-1].detach(), end[part, None]], 1)
-                found = refine(energy, start[part], end[part], curves, segments, tol, max_iter, gradient)
+                found = refine(f, curves, segments, tol, max_iter, gradient)
                 best = found if best is None else _shorter(best, found)
             parts.append(best)
-    return dataclasses.replace(Geodesic.joined(parts), decoder_rows=energy.decoder.rows - before)
+    return dataclasses.replace(Geodesic.joined(parts), decoder_rows=f.rows - before)
 
 
 def _shorter(first: Geodesic, second: Geodesic) -> Geodesic:
@@ -254,9 +256,9 @@ def distance(
         >>> d.detach(), b.grad
         (tensor([15.]), tensor([[1.8000, 2.4000]]))
     """
-    _check_ends(start, end)
+    f = door(decoder, start, end)
     wanted = torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)
-    found = solve(decoder, start, end, initial=initial, gradient=wanted, **options)
+    found = solve(f, start, end, initial=initial, gradient=wanted, **options)
     warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
     return _WithEndGradient.apply(start, end, found.length, found.gradient) if wanted else found.length
 
@@ -291,7 +293,7 @@ def distance_matrix(
     check_points("z", points, ndim=2)
     n = len(points)
     i, j = torch.triu_indices(n, n, offset=1, device=points.device)
-    found = solve(decoder, points[i], points[j], **options)
+    found = solve(door(decoder, points[i], points[j]), points[i], points[j], **options)
     warn_of_failures(found, "with_error=True gives them an infinite error", stacklevel=3)
     matrix, error = points.new_zeros(n, n), points.new_zeros(n, n)
     matrix[i, j] = matrix[j, i] = found.length

@@ -7,10 +7,11 @@ import torch
 from torch import distributions as dist
 
 import latentgeo as lg
-from latentgeo.geometry.decoder import as_decoder
-from latentgeo.geometry.geodesic.energy import Chords, Divergences, end_covectors, energy_of
+from latentgeo.geometry.decoder import Decoder, as_decoder
+from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors
 from latentgeo.geometry.geodesic.neighbours import nearest_neighbours
-from latentgeo.geometry.geodesic.solve import geodesic, solve
+from latentgeo.geometry.geodesic.solve import door, geodesic, solve
+from latentgeo.geometry.likelihood import StatisticalDecoder
 
 FAMILIES = {
     "poisson": (lambda z: dist.Poisson(z.exp()), lambda z: 2.0 * (0.5 * z).exp()),
@@ -38,12 +39,12 @@ def points():
     return torch.tensor([1.5, 0.5], dtype=torch.float64) * torch.randn(14, 2, generator=random, dtype=torch.float64)
 
 
-def test_the_kind_of_energy_is_that_of_what_comes_out():
+def test_the_kind_of_a_decoder_is_that_of_what_comes_out():
     z = torch.zeros(3, 2)
-    assert type(energy_of(lambda z: z, z)) is Chords
-    assert type(energy_of(half_plane, z)) is Divergences
+    assert type(as_decoder(lambda z: z, z)) is Decoder
     made = as_decoder(half_plane, z)
-    assert energy_of(made, z).decoder is made  # nothing is asked twice
+    assert type(made) is StatisticalDecoder
+    assert as_decoder(made, z) is made  # nothing is asked twice
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -51,8 +52,9 @@ def test_the_chord_of_one_coordinate_is_its_fisher_rao_distance_and_so_is_the_ge
     f, phi = FAMILIES[family]
     a, b = torch.tensor([[-1.0], [0.3], [2.0]]).double(), torch.tensor([[0.5], [0.4], [-1.0]]).double()
     truth = (phi(b) - phi(a)).abs().squeeze(1)
-    energy = energy_of(f, a)
-    torch.testing.assert_close(energy.chord(energy.decoder(a), energy.decoder(b)), truth)
+    g = as_decoder(f, a)
+    torch.testing.assert_close(g.chord(g(a), g(b)), truth)
+    torch.testing.assert_close(g.chords(g(a), g(b)).diagonal(), truth)
     found = geodesic(f, a, b, segments=32, tol=1e-12)
     assert ((found.length / truth - 1).abs() <= found.error.clamp_min(1e-9)).all()
     torch.testing.assert_close(found.length, truth, rtol=1e-5, atol=0)
@@ -60,22 +62,22 @@ def test_the_chord_of_one_coordinate_is_its_fisher_rao_distance_and_so_is_the_ge
 
 def test_the_chord_of_gaussians_is_hyperbolic_and_no_geodesic_is_shorter(points):
     a, b = points[:7], points[7:]
-    energy = energy_of(half_plane, a)
-    chord = energy.chord(energy.decoder(a), energy.decoder(b))
+    f = as_decoder(half_plane, a)
+    chord = f.chord(f(a), f(b))
     torch.testing.assert_close(chord, half_plane_distance(a, b))
     curved = lambda z: dist.Normal(torch.cat([z, z.square()], 1), (0.3 * torch.cat([z, z], 1)).exp())  # noqa: E731
-    ambient = energy_of(curved, a)
+    f = as_decoder(curved, a)
     lengths = geodesic(curved, a, b, segments=32, tol=1e-8).length
-    assert (lengths > ambient.chord(ambient.decoder(a), ambient.decoder(b))).all()
+    assert (lengths > f.chord(f(a), f(b))).all()
 
 
 def test_covectors_at_the_ends_are_the_derivative_of_half_the_energy(points):
-    for f in (half_plane, lambda z: torch.cat([z, z.square()], 1)):
-        energy = energy_of(f, points)
-        x = energy.decoder(points).unflatten(0, (2, 7)).detach()
+    for decoder in (half_plane, lambda z: torch.cat([z, z.square()], 1)):
+        f = as_decoder(decoder, points)
+        x = f(points).unflatten(0, (2, 7)).detach()
         free = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(0.5 * energy.total(free).sum(), free)
-        torch.testing.assert_close(end_covectors(energy, x), gradient[:, [0, -1]])
+        (gradient,) = torch.autograd.grad(0.5 * curve_energy(f, free).sum(), free)
+        torch.testing.assert_close(end_covectors(f, x), gradient[:, [0, -1]])
 
 
 def test_distances_between_distributions_are_differentiable(points):
@@ -121,7 +123,7 @@ def test_the_logarithm_among_distributions_has_the_length_of_the_geodesic(points
 
 def test_the_quiet_solver_says_nothing_and_returns_the_same(points, recwarn):
     a, b = points[:7], points[7:]
-    found = solve(half_plane, a, b, tol=1e-12, max_iter=1)
+    found = solve(door(half_plane, a, b), a, b, tol=1e-12, max_iter=1)
     assert not found.converged.any()
     assert len(recwarn) == 0
     with pytest.warns(RuntimeWarning, match="7 of 7 geodesics did not converge"):
