@@ -88,6 +88,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(autoencoder, images):
         model.codes(images[:, :, :32, :32])
 
 
+@pytest.mark.thorough
 def test_the_distance_of_two_codes_of_4096_dimensions_is_certified(autoencoder, images):
     model = lg.from_autoencoder_kl(autoencoder, rows=4)
     a, b = model.codes(images[:2]).unsqueeze(1)

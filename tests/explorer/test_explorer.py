@@ -321,6 +321,7 @@ def test_a_selection_is_printed_in_a_line():
 _LONG = "lymphocytes/CD8+/CD45RA+, naive and cytotoxic, of the donor's blood, number"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("d", "kind", "names", "tol"),
     [

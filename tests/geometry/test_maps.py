@@ -21,6 +21,7 @@ def _lonlat_sphere(z):
     return spheroid(z, equatorial=1.0, flattening=0.0)
 
 
+@pytest.mark.thorough
 def test_the_exponential_map_walks_great_circles():
     z, v = _points(10, 3), _points(10, 3, seed=1)
     length = lg.metric.norm(sphere, z, v)
@@ -30,6 +31,7 @@ def test_the_exponential_map_walks_great_circles():
     torch.testing.assert_close(sphere_distance(z, half) + sphere_distance(half, y), length, rtol=1e-7, atol=0)
 
 
+@pytest.mark.thorough
 def test_the_exponential_map_converges_with_the_fourth_power_of_the_steps():
     z, v = _points(5, 2), _points(5, 2, seed=1)
     best = lg.exp_map(torus, z, v, steps=60)
@@ -117,6 +119,7 @@ def test_transport_carries_a_geodesics_velocity_along():
     torch.testing.assert_close(arrived, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_frechet_mean_on_the_sphere_is_a_fixed_point_of_its_closed_form():
     z, w = _points(7, 2), torch.tensor([1.0, 2.0, 1.0, 3.0, 1.0, 0.0, 1.0]).double()
     m = lg.frechet_mean(sphere, z, w, tol=1e-9, segments=64)
@@ -193,6 +196,7 @@ def test_a_mean_that_does_not_converge_is_an_error():
         lg.frechet_mean(sphere, _points(5, 2), tol=1e-12, max_iter=1)
 
 
+@pytest.mark.thorough
 def test_an_exponential_map_that_cannot_be_followed_is_named():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -105,6 +105,7 @@ def test_in_three_dimensions_there_are_sides_and_angles_but_nothing_is_enclosed(
             function(sphere, triangle)
 
 
+@pytest.mark.thorough
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="three points"):
         geodesic_triangle(sphere, OCTANT[:2])

@@ -47,6 +47,7 @@ CONTROLS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CONTROLS)
 def test_every_assumption_holds(case):
     decoder, z = CONTROLS[case]
@@ -95,6 +96,7 @@ def test_what_fails_is_found_and_nothing_else(case):
     assert ((failed.value < failed.threshold) | (failed.index == "effective rank")).all()
 
 
+@pytest.mark.thorough
 def test_the_values_are_what_they_are_by_hand():
     table = check_assumptions(*CONTROLS["sphere"]).set_index("assumption")
     # J of the stereographic chart is conformal, 2 / (1 + r²): from the origin, nearly, to the corner of the box.
@@ -185,6 +187,7 @@ def test_nan_is_never_a_number(decoder):
     assert table.detail[table.value.isna()].str.contains("NaN|not finite|do not differ").all()
 
 
+@pytest.mark.thorough
 def test_nothing_of_the_callers_is_changed():
     decoder, z = mlp(0), _normal(3).requires_grad_()
     before, state = z.detach().clone(), torch.get_rng_state()

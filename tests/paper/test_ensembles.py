@@ -17,6 +17,7 @@ def study(tmp_path_factory):
 OPTIONS = {"sizes": (1, 4), "points": (8, 32), "audited": 3, "workers": 0}
 
 
+@pytest.mark.thorough
 def test_tables_hold_what_they_say_and_come_from_the_store(study, monkeypatch):
     table = ensemble_distances(study, **OPTIONS)
     wide = table.pivot(index=["seed", "pair"], columns="method", values="value")

@@ -214,6 +214,7 @@ def test_a_whole_study_of_it(place):
     np.testing.assert_allclose(table.loc[table["method"] == "data", "value"], distances, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_bytes_are_the_same_images_as_floats(place):
     data = lg.paper.load_dataset("celeba")
     model = lg.paper.build_vae("mlp", data.event_shape, 2, 2, seed=0)

@@ -44,6 +44,7 @@ def test_corners_are_where_the_loop_turns(loop):
     assert letters == {"A": (0.0, 0.0), "B": (1.0, 0.0), "C": (0.0, 1.0)}
 
 
+@pytest.mark.thorough
 def test_transport_and_curvature_are_drawn(loop, saved):
     stops = [0, 8, 16, 24]
     directions = np.array([[0.5, 0.0], [0.5, 0.1], [0.4, 0.3], [0.0, 0.5]])

@@ -154,6 +154,7 @@ def test_it_is_an_architecture(decoders):
         assert (model.decoders[first](z) - model.decoders[0](z)).norm() > 0.1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("decoders", [1, 2])
 def test_a_study_trains_and_stores_it(tmp_path, decoders):
     training = lg.paper.TrainingConfig(epochs=2, batch_size=128, learning_rate=8e-3, warmup_steps=5)
