@@ -61,7 +61,7 @@ class Explorer:
             default the coordinates for d = 2, else the principal axes. The background is then that of the plane of
             these axes through the mean of the codes: the log area element.
         kind: how decoded points are drawn: ``"images"`` (film strips), ``"features"`` (lines of the six that change
-            most along the curves), or ``"auto"`` to tell by their shape.
+            most along the curves), or ``"auto"`` to decide by their shape.
         feature_names: names of the features, as many as the decoder gives.
         show: latent points (B, d) -> what is drawn instead of the decoder's output, for instance images from a flat
             vector, or expression where the decoder gives what distances are measured in. Of an ensemble the mean of its
@@ -80,7 +80,7 @@ class Explorer:
         tol: tolerance of the geodesics.
 
     Raises:
-        TypeError, ValueError: the model is none, or data, labels or what is decoded do not fit; the message says what
+        TypeError, ValueError: model, data, labels or what is decoded do not fit; the message says what
             was expected.
 
     Example:
@@ -141,7 +141,7 @@ class Explorer:
         Returns:
             The geodesic, equal to that of :func:`latentgeo.geodesic`, as ``geodesic``; its ``length`` (data units),
             ``error`` (estimated, relative) and ``converged``; this and the other ``distances`` as a table; and the
-            geodesic and the straight line decoded. A geodesic that did not converge is no error, and is not warned of.
+            geodesic and the straight line decoded. A geodesic that did not converge raises no error and no warning.
 
         Raises:
             IndexError: there is no such row.

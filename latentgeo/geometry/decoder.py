@@ -217,7 +217,7 @@ def _output(source: DecoderLike, z: Tensor) -> object:
     try:
         return source(z)
     except RuntimeError as error:
-        if "memory" in str(error):  # which is no fault of the points
+        if "memory" in str(error):  # which is not the points' fault
             raise
         raise ValueError(
             f"decoder: could not decode latent points of shape {tuple(z.shape)} and type {z.dtype}: {error}. "

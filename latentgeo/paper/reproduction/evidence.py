@@ -62,7 +62,7 @@ def save_evidence(rows: Sequence[Evidence], name: str, sources: Collection[Sourc
     Args:
         rows: in the order in which they are to be shown.
         name: of the notebook, such as ``"07_fashion_mnist"``.
-        sources: the models that they tell of, see :func:`latentgeo.paper.reproduction.manifest.save_files`.
+        sources: the models that they are about, see :func:`latentgeo.paper.reproduction.manifest.save_files`.
 
     Returns:
         The rows as a table.
