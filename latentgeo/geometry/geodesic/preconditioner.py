@@ -6,26 +6,15 @@ The interior points X of curves near :math:`X_0` are written as :math:`X = X_0 +
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 from latentgeo.geometry.curve import sine_basis
 from latentgeo.geometry.decoder import Decoder
 
+FULL_METRIC_DIM = 256  # above this many dimensions the diagonal of the metric has to do
 _FLOOR = 1e-4  # of a metric's eigenvalues, relative to their mean
 _PROBES = 4  # backward passes that the diagonal of a metric is estimated by, at each of three points
-
-
-class Whitening(Protocol):
-    """A factor C of the approximate Hessian for each curve."""
-
-    def step(self, y: Tensor, rows: Tensor) -> Tensor:
-        """C⁻ᵀ Y for some of the curves: (A, N - 1, d) -> (A, N - 1, d)."""
-
-    def gradient(self, g: Tensor, rows: Tensor) -> Tensor:
-        """C⁻¹ g, the gradient with respect to Y: (A, N - 1, d) -> (A, N - 1, d)."""
 
 
 def _regularised(metric: Tensor) -> Tensor:
@@ -60,8 +49,8 @@ def _mean_diagonal(decode: Decoder, nodes: Tensor) -> Tensor:
     return torch.where(torch.isfinite(size) & (size > 0), 0.5 * (diagonal + size), 1.0)
 
 
-class FlatWhitening:
-    r"""Whitening that is exact on a flat manifold.
+class FlatPreconditioner:
+    r"""A factor C that is exact on a flat manifold.
 
     With one metric :math:`\bar G = L L^\top` everywhere the Hessian of the chord energy is
     :math:`2N\,T \otimes \bar G`, T the 1-D Laplacian, so that
@@ -71,16 +60,15 @@ class FlatWhitening:
     Args:
         decode: the decoder.
         curve: curves, shape (P, N + 1, d).
-        full: whether to take the metric rather than its diagonal.
     """
 
-    def __init__(self, decode: Decoder, curve: Tensor, full: bool) -> None:
+    def __init__(self, decode: Decoder, curve: Tensor) -> None:
         N = curve.shape[1] - 1
         basis, eigenvalues = sine_basis(N)
         self._time = ((basis / (2.0 * N * eigenvalues).sqrt()) @ basis).to(curve)  # symmetric
-        self._full = full
+        self._full = curve.shape[2] <= FULL_METRIC_DIM
         nodes = curve[:, [N // 6, N // 2, N * 5 // 6]]
-        if full:
+        if self._full:
             J = decode.jacobian(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2]).double()
             factor = torch.linalg.cholesky(_regularised((J.mT @ J).mean(1)))
         else:
@@ -88,18 +76,18 @@ class FlatWhitening:
         self._factor = factor.to(curve)  # [P, d, d] or [P, 1, d]
 
     def step(self, y: Tensor, rows: Tensor) -> Tensor:
-        """See :class:`Whitening`."""
+        """C⁻ᵀ Y for some of the curves: (A, N - 1, d) -> (A, N - 1, d)."""
         L = self._factor[rows]
         return self._time @ (torch.linalg.solve_triangular(L, y, upper=False, left=False) if self._full else y / L)
 
     def gradient(self, g: Tensor, rows: Tensor) -> Tensor:
-        """See :class:`Whitening`."""
+        """C⁻¹ g, the gradient with respect to Y: (A, N - 1, d) -> (A, N - 1, d)."""
         L = self._factor[rows]
         return self._time @ (torch.linalg.solve_triangular(L.mT, g, upper=True, left=False) if self._full else g / L)
 
 
-class CurveWhitening:
-    r"""Whitening by the Gauss-Newton Hessian of the chord energy along each curve.
+class CurvePreconditioner:
+    r"""A factor C of the Gauss-Newton Hessian of the chord energy along each curve.
 
     Its blocks are :math:`H_{ii} = 4N J_i^\top J_i` and :math:`H_{i,i+1} = -2N J_i^\top J_{i+1}` with the Jacobian at
     every node; C is its block bidiagonal Cholesky factor. It costs d forward-mode passes for each node and follows a
@@ -130,7 +118,7 @@ class CurveWhitening:
         self._below = [B.to(curve) for B in self._below]
 
     def step(self, y: Tensor, rows: Tensor) -> Tensor:
-        """See :class:`Whitening`."""
+        """See :meth:`FlatPreconditioner.step`."""
         x = [None] * y.shape[1]
         for i in reversed(range(y.shape[1])):
             right = y[:, i, :, None]
@@ -140,7 +128,7 @@ class CurveWhitening:
         return torch.stack(x, 1).squeeze(-1)
 
     def gradient(self, g: Tensor, rows: Tensor) -> Tensor:
-        """See :class:`Whitening`."""
+        """See :meth:`FlatPreconditioner.gradient`."""
         y: list[Tensor] = []
         for i in range(g.shape[1]):
             right = g[:, i, :, None]

@@ -16,11 +16,10 @@ from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.certificate import certified
 from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors
 from latentgeo.geometry.geodesic.lbfgs import Minimum, minimise
-from latentgeo.geometry.geodesic.preconditioner import CurveWhitening, FlatWhitening, Whitening
+from latentgeo.geometry.geodesic.preconditioner import FULL_METRIC_DIM, CurvePreconditioner, FlatPreconditioner
 from latentgeo.geometry.geodesic.result import Geodesic
 
 _MEMORY = 10  # secant pairs of the solver
-_FULL_METRIC_DIM = 256  # above this many dimensions the whitening uses the metric's diagonal only
 _FIRST_PATIENCE = 30  # steps before a pair is whitened by the metric at every node
 _PATIENCE = 60  # steps before it is whitened so again
 _STARTING_TOL = 1e-3  # relative excess of curves that only serve to start the next level
@@ -33,7 +32,7 @@ def bytes_per_pair(f: Decoder, start: Tensor, segments: int) -> int:
     d = start.shape[1]
     activations = 2 * (segments - 1) * (row + output)
     memory = 2 * (_MEMORY + 4) * (segments - 1) * d * start.element_size()
-    jacobian = 3 * d * (3 * output + row) if d <= _FULL_METRIC_DIM else 0
+    jacobian = 3 * d * (3 * output + row) if d <= FULL_METRIC_DIM else 0
     return activations + memory + jacobian
 
 
@@ -44,20 +43,25 @@ def _decoded(f: Decoder, interior: Tensor, ends: Tensor) -> Tensor:
 
 
 def _minimise_energy(
-    f: Decoder, curve: Tensor, ends: Tensor, whitening: Whitening, tol: float, max_iter: int | Tensor
+    f: Decoder,
+    curve: Tensor,
+    ends: Tensor,
+    preconditioner: FlatPreconditioner | CurvePreconditioner,
+    tol: float,
+    max_iter: int | Tensor,
 ) -> tuple[Tensor, Minimum]:
     """Minimise the energy of curves (P, N + 1, d) in whitened coordinates."""
     P, N, d = curve.shape[0], curve.shape[1] - 1, curve.shape[2]
 
     def interior(y: Tensor, rows: Tensor) -> Tensor:
-        return curve[rows, 1:-1] + whitening.step(y.reshape(-1, N - 1, d), rows)
+        return curve[rows, 1:-1] + preconditioner.step(y.reshape(-1, N - 1, d), rows)
 
     def value_and_gradient(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         z = interior(y, rows).requires_grad_()
         with torch.enable_grad():
             value = curve_energy(f, _decoded(f, z, ends[rows]))
             (gradient,) = torch.autograd.grad(value.sum(), z)
-        return value.detach(), whitening.gradient(gradient, rows).flatten(1)
+        return value.detach(), preconditioner.gradient(gradient, rows).flatten(1)
 
     start = curve.new_zeros(P, (N - 1) * d)
     report = minimise(value_and_gradient, start, tol=tol, max_iter=max_iter, memory=_MEMORY)
@@ -94,8 +98,8 @@ def _solve_level(
         iterations=torch.zeros(P, dtype=torch.long, device=curve.device),
     )
 
-    def go_on(rows: Tensor, whitening: Whitening, budget: Tensor) -> None:
-        curve[rows], more = _minimise_energy(f, curve[rows], ends[rows], whitening, tol, budget)
+    def go_on(rows: Tensor, preconditioner: FlatPreconditioner | CurvePreconditioner, budget: Tensor) -> None:
+        curve[rows], more = _minimise_energy(f, curve[rows], ends[rows], preconditioner, tol, budget)
         for old, new in (
             (report.value, more.value),
             (report.gain, more.gain),
@@ -104,19 +108,16 @@ def _solve_level(
         ):
             old[rows] = new
 
-    if d > _FULL_METRIC_DIM:
-        everyone = torch.arange(P, device=curve.device)
-        go_on(everyone, FlatWhitening(f, curve, full=False), torch.full_like(everyone, max_iter))
-        return curve, report
-    easy = torch.nonzero(~hard).squeeze(1)
+    every_node = d <= FULL_METRIC_DIM  # whether there are Jacobians to be had
+    easy = torch.nonzero(~hard | (not every_node)).squeeze(1)
     if len(easy):
-        whitening = FlatWhitening(f, curve[easy], full=True)
-        go_on(easy, whitening, torch.full_like(easy, min(max_iter, _FIRST_PATIENCE)))
+        patience = min(max_iter, _FIRST_PATIENCE) if every_node else max_iter
+        go_on(easy, FlatPreconditioner(f, curve[easy]), torch.full_like(easy, patience))
     left = torch.nonzero(hard | (~report.converged & torch.isfinite(report.gain))).squeeze(1)
-    left = left[report.iterations[left] < max_iter]
+    left = left[every_node & (report.iterations[left] < max_iter)]
     while len(left):
         before = report.iterations[left]
-        go_on(left, CurveWhitening(f, curve[left]), (max_iter - before).clamp_max(_PATIENCE))
+        go_on(left, CurvePreconditioner(f, curve[left]), (max_iter - before).clamp_max(_PATIENCE))
         # A row that could not move, or whose value is not finite, would do no better again.
         after = report.iterations[left]
         go = ~report.converged[left] & torch.isfinite(report.gain[left]) & (after > before) & (after < max_iter)
