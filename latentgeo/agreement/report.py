@@ -13,6 +13,7 @@ from types import FunctionType, MethodType
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -414,28 +415,21 @@ def _pair_table(
         if columns["cv_geodesic"][p] > max_cv:
             found.append(f"varies more than {100 * max_cv:g} % between models")
         reasons.append("; ".join(found + common))
-    # What is not known is pd.NA; numbers alone are numbers.
-    known = {name: [None if np.isnan(v) else float(v) for v in of] for name, of in columns.items()}
-    table = pd.DataFrame({name: pd.array(of, dtype="Float64") for name, of in known.items()})
+    table = pd.DataFrame(columns).astype("Float64")  # in which what is not known is pd.NA
     reliable = [not reason for reason in reasons]
     return table.assign(models=converged.sum(0), gap=gaps.max(0), reliable=reliable, reason=reasons)
 
 
 def _over_models(method: str, values: np.ndarray, used: np.ndarray, level: float) -> dict[str, np.ndarray]:
     """Mean, Student interval and CV over the models (S, P) that are used, NaN where these are too few."""
-    import scipy.stats
-
-    count = used.sum(0)
-    unknown = np.full(len(count), np.nan)
-    mean = np.divide(np.where(used, values, 0.0).sum(0), count, out=unknown.copy(), where=count > 0)
-    squares = np.where(used, values - np.nan_to_num(mean), 0.0) ** 2
-    deviation = np.sqrt(np.divide(squares.sum(0), count - 1, out=unknown.copy(), where=count > 1))
+    count, shown = used.sum(0), np.ma.masked_array(values, ~used)
+    mean, deviation = (of.filled(np.nan) for of in (shown.mean(0), shown.std(0, ddof=1)))
     reach = scipy.stats.t.ppf((1 + level) / 2, np.maximum(count - 1, 1)) * deviation / np.sqrt(np.maximum(count, 1))
     return {
         method: mean,
         f"{method}_low": np.maximum(mean - reach, 0.0),  # a distance is not negative
         f"{method}_high": mean + reach,
-        f"cv_{method}": np.divide(deviation, mean, out=unknown, where=mean > 0),
+        f"cv_{method}": deviation / np.where(mean > 0, mean, np.nan),
     }
 
 
