@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from latentgeo.geometry.geodesic.solve import geodesic
@@ -152,7 +153,9 @@ def cell_atlas(
 def _common_radius(views: Sequence[LatentView]) -> float:
     """One radius in data space, of one significant digit, whose ellipses hardly overlap in any of the planes."""
     largest = min(
-        0.5 * np.median(_spacing(view.centres)) * np.quantile(np.linalg.eigvalsh(view.metrics)[:, 0], 0.2) ** 0.5
+        0.5
+        * np.median(KDTree(view.centres).query(view.centres, 2)[0][:, 1])
+        * np.quantile(np.linalg.eigvalsh(view.metrics)[:, 0], 0.2) ** 0.5
         for view in views
     )
     digit = 10.0 ** np.floor(np.log10(largest))
@@ -162,19 +165,10 @@ def _common_radius(views: Sequence[LatentView]) -> float:
 def _plane(ax: Axes, view: LatentView, labels: np.ndarray, colours: Sequence[str], radius: float, width: float) -> None:
     values, vectors = np.linalg.eigh(view.metrics)
     axes = 2.0 * radius / np.sqrt(values)
-    ellipses = EllipseCollection(
-        axes[:, 0],
-        axes[:, 1],
-        np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0])),
-        units="xy",
-        offsets=view.centres,
-        transOffset=ax.transData,
-        facecolor="none",
-        edgecolor="0.7",
-        linewidth=0.6,
-        zorder=0,
-    )
-    ax.add_collection(ellipses)
+    turned = np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]))
+    style = {"facecolor": "none", "edgecolor": "0.7", "linewidth": 0.6, "zorder": 0}
+    where = {"offsets": view.centres, "offset_transform": ax.transData}
+    ax.add_collection(EllipseCollection(*axes.T, turned, units="xy", **where, **style))
     ax.scatter(*view.codes.T, s=9, c=[colours[label] for label in labels], linewidth=0, zorder=2)
     for curve, straight, length in zip(view.sides, view.euclidean, view.geodesic, strict=True):
         ends = curve[[0, -1]]
@@ -216,12 +210,6 @@ def _apart(codes: np.ndarray, labels: np.ndarray, width: float = 1.0) -> dict[in
     return dict(zip(numbers.tolist(), places * shape, strict=True))
 
 
-def _spacing(points: np.ndarray) -> np.ndarray:
-    """Distance of each point to its nearest neighbour."""
-    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
-    return np.sort(distances, axis=1)[:, 1]
-
-
 def _mirrored(figure: Figure, ax: Axes, matrix: MirroredMatrix) -> None:
     """One matrix above the diagonal and one below it, with their scale."""
     shown = np.where(np.triu(np.ones_like(matrix.upper, dtype=bool), 1), matrix.upper, matrix.lower)
@@ -232,8 +220,7 @@ def _mirrored(figure: Figure, ax: Axes, matrix: MirroredMatrix) -> None:
     ax.set_xticks(ticks, numbered)
     ax.set_yticks(ticks, numbered)
     ax.tick_params(length=0, pad=1.5)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.text(1.02, 1.0, matrix.names[0], rotation=270, ha="left", va="top", fontsize=7.5, transform=ax.transAxes)
     ax.set_xlabel(matrix.names[1], loc="left", fontsize=7.5, labelpad=1)
     figure.colorbar(image, ax=ax, orientation="horizontal", label=matrix.unit, aspect=22, shrink=0.85, pad=0.02)
