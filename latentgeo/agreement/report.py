@@ -121,7 +121,7 @@ class Agreement:
             found = "geodesic distances agree less"
         else:
             found = "it contains zero, so that these models do not decide which agree better"
-        return [
+        lines = [
             f"Mean coefficient of variation over models: geodesic {100 * row.mean_cv:.2g} %, Euclidean "
             f"{100 * base.mean_cv:.2g} %; difference {100 * row.difference:.2g} points, {100 * self.level:g} % "
             f"interval over models [{100 * low:.2g}, {100 * high:.2g}]: {found}.",
@@ -129,15 +129,13 @@ class Agreement:
             f"{100 * row.scale_free_cv:.2g} %, Euclidean {100 * base.scale_free_cv:.2g} %; difference "
             f"{100 * row.scale_free_difference:.2g} points [{100 * row.scale_free_difference_low:.2g}, "
             f"{100 * row.scale_free_difference_high:.2g}].",
-            *(
-                []
-                if math.isnan(row.spearman)
-                else [
-                    f"Rank correlation of the pairs between two models: geodesic {row.spearman:.3f}, Euclidean "
-                    f"{base.spearman:.3f}."
-                ]
-            ),
         ]
+        if not math.isnan(row.spearman):
+            lines.append(
+                f"Rank correlation of the pairs between two models: geodesic {row.spearman:.3f}, Euclidean "
+                f"{base.spearman:.3f}."
+            )
+        return lines
 
     def _repr_html_(self) -> str:
         shown = ["mean_cv", "difference", "difference_low", "difference_high", "scale_free_cv", "spearman"]
@@ -291,15 +289,12 @@ def _rows(data: object) -> object:
         if data.dtype.kind not in "fiub":
             raise TypeError(f"data: expected an array of numbers, got dtype {data.dtype}")
         data = torch.from_numpy(np.array(data))
-    if isinstance(data, Dataset | DataLoader):
+    served = isinstance(data, Dataset | DataLoader)
+    if served or not hasattr(data, "__len__") or not hasattr(data, "shape"):
+        gather = "gather its data first, as in torch.stack([dataset[i][0] for i in range(len(dataset))])"
         raise TypeError(
-            f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; gather its data "
-            "first, as in torch.stack([dataset[i][0] for i in range(len(dataset))])"
-        )
-    if not hasattr(data, "__len__") or not hasattr(data, "shape"):
-        raise TypeError(
-            f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; convert with "
-            "np.asarray(...)"
+            f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; "
+            f"{gather if served else 'convert with np.asarray(...)'}"
         )
     if isinstance(data, Tensor):
         if data.ndim < 2:
