@@ -31,8 +31,7 @@ def cubes(table: pd.DataFrame, needed: Sequence[str] = ()) -> tuple[dict[str, np
     if missing:
         raise ValueError(f"expected columns {sorted(_COLUMNS)}, but {sorted(missing)} are missing")
     wide = table.pivot(index=["method", "seed"], columns="pair", values="value")  # raises ValueError on duplicates
-    methods = wide.index.get_level_values("method").unique()
-    seeds = wide.index.get_level_values("seed").unique()
+    methods, seeds = wide.index.levels
     if len(seeds) < 2:
         raise ValueError(f"expected at least two models to compare, got {len(seeds)}")
     if len(wide) != len(methods) * len(seeds):
