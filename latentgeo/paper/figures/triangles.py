@@ -87,12 +87,12 @@ def _write_measures(ax: Axes, view: TriangleView) -> None:
 
 
 @plt.rc_context(STYLE)
-def geodesic_triangles(views: Sequence[TriangleView], labels: np.ndarray | None = None) -> Figure:
+def geodesic_triangles(views: Sequence[TriangleView], labels: np.ndarray) -> Figure:
     """The same geodesic triangle in several latent spaces, with its measures and those of the straight triangle below.
 
     Args:
         views: one for each latent space; their ``identified`` numbers should agree.
-        labels: class of each code as a digit, shape (n,), which is its marker; dots by default.
+        labels: class of each code as a digit, shape (n,), which is its marker.
 
     Returns:
         The figure, a page wide. Lengths are in data units, those of straight triangles in latent units.
@@ -102,12 +102,8 @@ def geodesic_triangles(views: Sequence[TriangleView], labels: np.ndarray | None 
     for number, (ax, below, view) in enumerate(zip(*axes, views, strict=True)):
         for line in view.grid:
             ax.plot(*line.T, color="0.87", linewidth=0.6, zorder=0)
-        if labels is None:
-            ax.scatter(*view.codes.T, s=3, color="0.6", linewidth=0, zorder=1)
-        else:
-            for c in np.unique(labels):
-                points = view.codes[labels == c]
-                ax.scatter(*points.T, s=11, marker=f"${c}$", color="0.45", linewidth=0, zorder=1)
+        for c in np.unique(labels):
+            ax.scatter(*view.codes[labels == c].T, s=11, marker=f"${c}$", color="0.45", linewidth=0, zorder=1)
         _draw_triangle(ax, view.boundary)
         square(ax, np.concatenate([view.codes, view.boundary]), 0.58)
         ax.set(title=view.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
@@ -190,7 +186,6 @@ def transport_and_curvature(
     views: Sequence[TransportView],
     turns: Sequence[float],
     fields: Sequence[FieldView],
-    unit: str = "data unit$^{-2}$",
 ) -> Figure:
     """Parallel transport around a triangle on a surface and in its latent spaces; below, curvature of a decoder.
 
@@ -201,7 +196,6 @@ def transport_and_curvature(
         views: the same walk in two latent spaces.
         turns: the angle by which the vector has turned in each of them, in radians.
         fields: curvature of a decoder in two latent spaces.
-        unit: of the curvature.
 
     Returns:
         The figure, a page wide.
@@ -229,7 +223,7 @@ def transport_and_curvature(
             note(ax, f"{letter}  {value:+.4f}", mark, (-4 if left else 4, 4), **style)
         ax.set(title=field.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
         ax.locator_params(nbins=5)
-    below.colorbar(mesh, ax=axes, label=f"Gaussian curvature $K$ ({unit})", extend="both", aspect=25)
+    below.colorbar(mesh, ax=axes, label="Gaussian curvature $K$ (data unit$^{-2}$)", extend="both", aspect=25)
     return figure
 
 
