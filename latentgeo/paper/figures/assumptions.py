@@ -145,10 +145,8 @@ def broken_assumptions(
     figure.text(box.x0 + 0.01, box.y1 + 0.015, "(f) collapsed posterior", fontweight="bold")
     for number, (name, spectrum) in enumerate(spectra.items()):
         values = np.sort(np.asarray(spectrum, dtype=float))[::-1]
-        colour, marker = (COLOURS[0], COLOURS[3])[number % 2], "os"[number % 2]
-        ax.plot(
-            np.arange(1, len(values) + 1), values, marker + "-", color=colour, markersize=3.5, linewidth=0.9, label=name
-        )
+        style = {"color": (COLOURS[0], COLOURS[3])[number % 2], "marker": "os"[number % 2], "markersize": 3.5}
+        ax.plot(range(1, len(values) + 1), values, linewidth=0.9, label=name, **style)
     ax.axhline(threshold, color="0.4", linewidth=0.9, linestyle=":")
     longest = max(map(len, spectra.values()))
     note(ax, "collapsed", (longest, threshold), (0, -9), ha="right", va="baseline")
