@@ -14,11 +14,10 @@ from matplotlib.ticker import FixedLocator
 from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.style import COLOURS, PAGE, STYLE
 
-_NAMES = {"euclidean": "Euclidean", "ambient_chord": "chord", "geodesic": "geodesic"}
 _LOOK = {
-    "euclidean": {"color": METHOD_COLOURS["euclidean"], "marker": "s"},
-    "ambient_chord": {"color": COLOURS[2], "marker": "^"},
-    "geodesic": {"color": METHOD_COLOURS["geodesic"], "marker": "o"},
+    "euclidean": {"label": "Euclidean", "color": METHOD_COLOURS["euclidean"], "marker": "s"},
+    "ambient_chord": {"label": "chord", "color": COLOURS[2], "marker": "^"},
+    "geodesic": {"label": "geodesic", "color": METHOD_COLOURS["geodesic"], "marker": "o"},
 }
 _DECADES = (100, 1_000, 10_000, 100_000)
 
@@ -73,7 +72,7 @@ def _spread(ax: Axes, curves: pd.DataFrame, fits: pd.DataFrame, control: pd.Data
         fine = np.geomspace(n.min(), n.max(), 100)
         ax.plot(fine, 100.0 * np.sqrt(fit.rate**2 / fine + fit.floor**2), color=look["color"], linewidth=1.1)
         exponent = f"{fit.exponent:.2f} ± {fit.exponent_high - fit.exponent:.2f}".replace("-", "−")
-        text = f"{_NAMES[method]}\n$b$ = {exponent}\n$c$ = {100 * fit.floor:.2g} %"
+        text = f"{look['label']}\n$b$ = {exponent}\n$c$ = {100 * fit.floor:.2g} %"
         labels.append((100.0 * curve["cv"].iloc[-1], text, look["color"]))
     _labels(ax, labels, apart=0.2)
 
@@ -95,7 +94,7 @@ def _errors(ax: Axes, errors: pd.DataFrame) -> None:
 
 @plt.rc_context(STYLE)
 def sample_size(
-    spreads: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], bias: pd.DataFrame, control: pd.DataFrame | None = None
+    spreads: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], bias: pd.DataFrame, control: pd.DataFrame
 ) -> Figure:
     """Spread of distances over models as the data grow, and the error of the geodesic distance where there is a truth.
 
@@ -112,9 +111,8 @@ def sample_size(
     """
     geodesic = bias[bias["method"] == "geodesic"].sort_values("n")
     shown = [curves[curves["method"].isin(_LOOK)] for curves, _ in spreads.values()]
-    dashed = None if control is None else control[control["method"] == "geodesic"].sort_values("n")
-    parts = [part["cv"] for part in shown] + [geodesic[["bias", "spread"]].stack()]
-    values = pd.concat([*parts, *([] if dashed is None else [dashed["cv"]])])
+    dashed = control[control["method"] == "geodesic"].sort_values("n")
+    values = pd.concat([*(part["cv"] for part in [*shown, dashed]), geodesic[["bias", "spread"]].stack()])
     limits = (100.0 * values[values > 0].min() / 1.8, 100.0 * values.max() * 1.9)
     figure, axes = plt.subplots(1, len(spreads) + 1, figsize=(PAGE, 2.4), layout="constrained")
     for ax, (title, (curves, fits)) in zip(axes, spreads.items(), strict=False):
