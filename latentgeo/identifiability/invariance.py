@@ -182,11 +182,6 @@ def _curvature(first: Tensor, second: Tensor, m: _Pair) -> Measured:
     return _relative(first, second, scale), 0.01 * m.rounding**2 / (1e3 * m.eps) + m.rounding
 
 
-def _sectional_curvature(m: _Pair) -> Measured:
-    here = sectional_curvature(m.f, m.z, m.u, m.v)
-    return _curvature(here, sectional_curvature(m.g, m.y, m.moved(m.u), m.moved(m.v)), m)
-
-
 def _curvature_tensor(m: _Pair) -> Measured:
     J = m.J_A
     there = torch.einsum("bijkl,bip,bjq,bkr,bls->bpqrs", riemann(m.g, m.y), J, J, J, J)
@@ -250,7 +245,9 @@ _IDENTIFIED: dict[str, Callable[[_Pair], Measured]] = {
     "exponential": _exponential,
     "parallel transport": _parallel_transport,
     "holonomy": _holonomy,
-    "sectional curvature": _sectional_curvature,
+    "sectional curvature": lambda m: _curvature(
+        sectional_curvature(m.f, m.z, m.u, m.v), sectional_curvature(m.g, m.y, m.moved(m.u), m.moved(m.v)), m
+    ),
     "scalar curvature": lambda m: _curvature(scalar_curvature(m.f, m.z), scalar_curvature(m.g, m.y), m),
     "Ricci curvature": lambda m: _curvature(ricci_curvature(m.f, m.z), m.pulled_back(ricci_curvature(m.g, m.y)), m),
     "curvature tensor": _curvature_tensor,
