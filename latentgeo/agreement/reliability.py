@@ -17,14 +17,21 @@ _COLUMNS = {"seed", "pair", "method", "value"}
 _RESAMPLES = 200  # of each of many subsets of models
 
 
-def cubes(table: pd.DataFrame) -> tuple[dict[str, np.ndarray], int]:
-    """Values by method as arrays (S, P), over the pairs finite under every model and method, and how many are not."""
+def cubes(table: pd.DataFrame, needed: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], int]:
+    """Values by method as arrays (S, P), over the pairs finite under every model and method, and how many are not.
+
+    Args:
+        table: as for :func:`coefficient_of_variation`.
+        needed: methods that it must have.
+
+    Raises:
+        ValueError: see :func:`coefficient_of_variation`, or a method that is needed is missing.
+    """
     missing = _COLUMNS - set(table.columns)
     if missing:
         raise ValueError(f"expected columns {sorted(_COLUMNS)}, but {sorted(missing)} are missing")
     wide = table.pivot(index=["method", "seed"], columns="pair", values="value")  # raises ValueError on duplicates
-    methods = wide.index.get_level_values("method").unique()
-    seeds = wide.index.get_level_values("seed").unique()
+    methods, seeds = wide.index.levels
     if len(seeds) < 2:
         raise ValueError(f"expected at least two models to compare, got {len(seeds)}")
     if len(wide) != len(methods) * len(seeds):
@@ -34,6 +41,9 @@ def cubes(table: pd.DataFrame) -> tuple[dict[str, np.ndarray], int]:
     finite &= (wide.groupby(level="method").mean() > 0).to_numpy().all(0)
     if not finite.any():
         raise ValueError("expected at least one pair with finite, positive values under every method, got none")
+    for name in needed:
+        if name not in methods:
+            raise ValueError(f"method or baseline: expected a method among {', '.join(methods)}, got {name!r}")
     kept = wide.loc[:, finite]
     return {method: kept.loc[method].loc[seeds].to_numpy() for method in methods}, int((~finite).sum())
 
@@ -105,8 +115,8 @@ def _spearman(values: np.ndarray) -> float:
 
 
 def _paired_test(cv: np.ndarray, baseline_cv: np.ndarray) -> dict[str, float]:
-    """The paper's test: one-sided paired t-test over pairs for a CV below the baseline's."""
-    if len(cv) < 2:
+    """The paper's test: one-sided paired t-test over pairs for a CV below the baseline's, which itself has none."""
+    if len(cv) < 2 or cv is baseline_cv:
         return dict.fromkeys(("t", "df", "p"), np.nan)
     test = scipy.stats.ttest_rel(cv, baseline_cv, alternative="less")
     return {"t": float(test.statistic), "df": len(cv) - 1, "p": float(test.pvalue)}
@@ -184,16 +194,17 @@ def compare_reliability(
             raise ValueError("baseline: expected at least one method, got none")
         options = {"resamples": resamples, "level": level, "seed": seed}
         return pd.concat({name: compare_reliability(table, name, **options) for name in baseline}, names=["baseline"])
-    values, dropped = cubes(table)
-    if baseline not in values:
-        raise ValueError(f"baseline: expected a method among {', '.join(values)}, got {baseline!r}")
+    values, dropped = cubes(table, [baseline])
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"expected resamples ≥ 1 and 0 < level < 1, got {resamples!r} and {level!r}")
     S, P = values[baseline].shape
     random = np.random.default_rng(seed)
     models, pairs = resampled(S, resamples, random), resampled(P, resamples, random) / P  # [B, S] and [B, P]
-    plain = {method: (cv_over_models(of), cv_over_models(of, models)) for method, of in values.items()}
-    free = {method: (cv_over_models(of), cv_over_models(of, models)) for method, of in _all_scale_free(values).items()}
+    scale_free = {method: of / of.mean(1, keepdims=True) for method, of in values.items()}
+    plain, free = (
+        {method: (cv_over_models(of), cv_over_models(of, models)) for method, of in those.items()}
+        for those in (values, scale_free)
+    )
     converged = table.groupby("method")["converged"].mean() if "converged" in table.columns else None
     rows = {}
     for method, of in values.items():
@@ -205,25 +216,19 @@ def compare_reliability(
         over_both = with_interval("difference_pairs", gap, (gaps * pairs).sum(1), level, S)
         row |= {name: over_both[name] for name in ("difference_pairs_low", "difference_pairs_high")}
         row |= _ratio(cv.mean(), base_cv.mean(), draws.mean(1), base_draws.mean(1), level, S)
-        other = method != baseline
-        row |= _paired_test(cv, base_cv) if other else dict.fromkeys(("t", "df", "p"), np.nan)
+        row |= _paired_test(cv, base_cv)
         (cv, draws), (base_cv, base_draws) = free[method], free[baseline]
         gap, gaps = (cv - base_cv).mean(), (draws - base_draws).mean(1)
         row["scale_free_cv"] = cv.mean()
         row |= with_interval("scale_free_difference", gap, gaps, level, S)
         row["scale_free_p_models"] = _one_sided(gap, gaps, S)
-        test = _paired_test(cv, base_cv) if other else dict.fromkeys(("t", "p"), np.nan)
+        test = _paired_test(cv, base_cv)
         row |= {f"scale_free_{name}": test[name] for name in ("t", "p")}
         row["spearman"] = _spearman(of)
         row |= {"models": S, "pairs": P, "dropped_pairs": dropped}
         row["unconverged"] = 0.0 if converged is None else 1.0 - converged[method]
         rows[method] = row
     return pd.DataFrame.from_dict(rows, orient="index").loc[table["method"].unique()].rename_axis("method")
-
-
-def _all_scale_free(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Each model's distances divided by their mean over pairs, for every method: (S, P) -> (S, P)."""
-    return {method: of / of.mean(1, keepdims=True) for method, of in values.items()}
 
 
 def _ratio(
@@ -269,37 +274,25 @@ def power_curve(
     Raises:
         ValueError: a method is not in the table, or a number of models is out of range.
     """
-    values, _ = cubes(table)
-    for name in (method, baseline):
-        if name not in values:
-            raise ValueError(f"expected a method among {', '.join(values)}, got {name!r}")
+    values, _ = cubes(table, [method, baseline])
     S = len(values[method])
     if not models or min(models) < 2 or max(models) > S:
         raise ValueError(f"models: expected numbers between 2 and the {S} models of the table, got {list(models)}")
     sign = np.sign((cv_over_models(values[method]) - cv_over_models(values[baseline])).mean())
     random, rows = np.random.default_rng(seed), []
     for size in models:
-        found, tested, gaps, reaches = [], [], [], []
+        drawn = []
         for _ in range(draws):
             chosen = random.choice(S, size, replace=False)
             weights = resampled(size, _RESAMPLES, random)
             a, b = values[method][chosen], values[baseline][chosen]
             cv_a, cv_b = cv_over_models(a), cv_over_models(b)
             spread = (cv_over_models(a, weights) - cv_over_models(b, weights)).mean(1)
-            gaps.append((cv_a - cv_b).mean())
-            reaches.append(student_reach(spread, level, size))
-            found.append(sign * gaps[-1] > reaches[-1])
-            tested.append(scipy.stats.ttest_rel(cv_a, cv_b, alternative="less").pvalue < 1 - level)
-        rows.append(
-            {
-                "models": size,
-                "power": np.mean(found),
-                "t_test": np.mean(tested),
-                "difference": np.mean(gaps),
-                "half_width": np.mean(reaches),
-            }
-        )
-    return pd.DataFrame(rows)
+            gap, reach = (cv_a - cv_b).mean(), student_reach(spread, level, size)
+            p = scipy.stats.ttest_rel(cv_a, cv_b, alternative="less").pvalue
+            drawn.append((sign * gap > reach, p < 1 - level, gap, reach))
+        rows.append((size, *(np.mean(column) for column in zip(*drawn, strict=True))))
+    return pd.DataFrame(rows, columns=["models", "power", "t_test", "difference", "half_width"])
 
 
 def false_positive_rates(
@@ -326,10 +319,7 @@ def false_positive_rates(
     Raises:
         ValueError: the method is not in the table, or there are fewer than four models.
     """
-    values, _ = cubes(table)
-    if method not in values:
-        raise ValueError(f"expected a method among {', '.join(values)}, got {method!r}")
-    of, random = values[method], np.random.default_rng(seed)
+    of, random = cubes(table, [method])[0][method], np.random.default_rng(seed)
     size = len(of) // 2
     if size < 2:
         raise ValueError(f"expected at least four models to split in halves, got {len(of)}")

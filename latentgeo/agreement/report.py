@@ -13,6 +13,7 @@ from types import FunctionType, MethodType
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -119,7 +120,7 @@ class Agreement:
             found = "geodesic distances agree less"
         else:
             found = "it contains zero, so that these models do not decide which agree better"
-        return [
+        lines = [
             f"Mean coefficient of variation over models: geodesic {100 * row.mean_cv:.2g} %, Euclidean "
             f"{100 * base.mean_cv:.2g} %; difference {100 * row.difference:.2g} points, {100 * self.level:g} % "
             f"interval over models [{100 * low:.2g}, {100 * high:.2g}]: {found}.",
@@ -127,15 +128,13 @@ class Agreement:
             f"{100 * row.scale_free_cv:.2g} %, Euclidean {100 * base.scale_free_cv:.2g} %; difference "
             f"{100 * row.scale_free_difference:.2g} points [{100 * row.scale_free_difference_low:.2g}, "
             f"{100 * row.scale_free_difference_high:.2g}].",
-            *(
-                []
-                if math.isnan(row.spearman)
-                else [
-                    f"Rank correlation of the pairs between two models: geodesic {row.spearman:.3f}, Euclidean "
-                    f"{base.spearman:.3f}."
-                ]
-            ),
         ]
+        if not math.isnan(row.spearman):
+            lines.append(
+                f"Rank correlation of the pairs between two models: geodesic {row.spearman:.3f}, Euclidean "
+                f"{base.spearman:.3f}."
+            )
+        return lines
 
     def _repr_html_(self) -> str:
         shown = ["mean_cv", "difference", "difference_low", "difference_high", "scale_free_cv", "spearman"]
@@ -287,15 +286,12 @@ def _rows(data: object) -> object:
         if data.dtype.kind not in "fiub":
             raise TypeError(f"data: expected an array of numbers, got dtype {data.dtype}")
         data = torch.from_numpy(np.array(data))
-    if isinstance(data, Dataset | DataLoader):
+    served = isinstance(data, Dataset | DataLoader)
+    if served or not hasattr(data, "__len__") or not hasattr(data, "shape"):
+        gather = "gather its data first, as in torch.stack([dataset[i][0] for i in range(len(dataset))])"
         raise TypeError(
-            f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; gather its data "
-            "first, as in torch.stack([dataset[i][0] for i in range(len(dataset))])"
-        )
-    if not hasattr(data, "__len__") or not hasattr(data, "shape"):
-        raise TypeError(
-            f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; convert with "
-            "np.asarray(...)"
+            f"data: expected a tensor, a NumPy array or a table with rows, got {type(data).__name__}; "
+            f"{gather if served else 'convert with np.asarray(...)'}"
         )
     if isinstance(data, Tensor):
         if data.ndim < 2:
@@ -384,28 +380,21 @@ def _pair_table(
         if columns["cv_geodesic"][p] > max_cv:
             found.append(f"varies more than {100 * max_cv:g} % between models")
         reasons.append("; ".join(found + common))
-    # What is not known is pd.NA; numbers alone are numbers.
-    known = {name: [None if np.isnan(v) else float(v) for v in of] for name, of in columns.items()}
-    table = pd.DataFrame({name: pd.array(of, dtype="Float64") for name, of in known.items()})
+    table = pd.DataFrame(columns).astype("Float64")  # in which what is not known is pd.NA
     reliable = [not reason for reason in reasons]
     return table.assign(models=converged.sum(0), gap=gaps.max(0), reliable=reliable, reason=reasons)
 
 
 def _over_models(method: str, values: np.ndarray, used: np.ndarray, level: float) -> dict[str, np.ndarray]:
     """Mean, Student interval and CV over the models (S, P) that are used, NaN where these are too few."""
-    import scipy.stats
-
-    count = used.sum(0)
-    unknown = np.full(len(count), np.nan)
-    mean = np.divide(np.where(used, values, 0.0).sum(0), count, out=unknown.copy(), where=count > 0)
-    squares = np.where(used, values - np.nan_to_num(mean), 0.0) ** 2
-    deviation = np.sqrt(np.divide(squares.sum(0), count - 1, out=unknown.copy(), where=count > 1))
+    count, shown = used.sum(0), np.ma.masked_array(values, ~used)
+    mean, deviation = (of.filled(np.nan) for of in (shown.mean(0), shown.std(0, ddof=1)))
     reach = scipy.stats.t.ppf((1 + level) / 2, np.maximum(count - 1, 1)) * deviation / np.sqrt(np.maximum(count, 1))
     return {
         method: mean,
         f"{method}_low": np.maximum(mean - reach, 0.0),  # a distance is not negative
         f"{method}_high": mean + reach,
-        f"cv_{method}": np.divide(deviation, mean, out=unknown, where=mean > 0),
+        f"cv_{method}": deviation / np.where(mean > 0, mean, np.nan),
     }
 
 

@@ -10,8 +10,8 @@ Reference: Syrota et al., "Identifying Metric Structures of Deep Latent Variable
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -23,12 +23,18 @@ from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder, check_poin
 from latentgeo.geometry.geodesic.lbfgs import minimise
 from latentgeo.geometry.geodesic.solve import solve
 
-_RANK = (1e-3, 1e-5)  # smallest singular value relative to the largest: below, doubtful; below, fails
+# The quantity of each assumption; where it should be large, below what it is doubtful and below what it fails.
+_QUANTITIES = {
+    "smooth": ("order at which differences of the Jacobian vanish", 0.8, 0.5),  # 1 if Lipschitz, 0 where it jumps
+    "full rank": ("smallest singular value relative to the largest", 1e-3, 1e-5),
+    "effective rank": ("latent dimensions that the decoder ignores", 0.0, 0.0),
+    "posterior": ("directions in which codes hardly vary", 0.0, 0.0),
+    "injective": ("chord in data space relative to the geodesic", 5e-2, 1e-2),
+    "noise dimension": ("data dimensions beyond the latent ones", 1.0, 1.0),
+}
 _COLLAPSED = 1e-3  # mean squared singular value, relative to the largest, of a dimension that the decoder ignores
 _UNUSED = 1e-6  # the same, of one that it does not see at all
 _VARIANCE = 1e-2  # variance of codes, relative to the prior's, of a dimension whose posterior is the prior
-_RATIO = (5e-2, 1e-2)  # chord in data space over length: below, doubtful; below, fails
-_ORDER = (0.8, 0.5)  # order at which differences of the Jacobian vanish: 1 if it is Lipschitz, 0 where it jumps
 _NEAR = 0.1  # length, relative to the median pair's, below which two points are neighbours rather than a collision
 _REACH = 2.0  # distance that a search may go from its code, in units of that to the nearest neighbour
 _STEPS = 50  # of each search
@@ -40,23 +46,15 @@ _ENTRIES = 2**25  # of the Jacobians held at a time
 _COLUMNS = ["assumption", "verdict", "quantity", "detail", "value", "threshold"]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """One assumption, and what speaks for or against it."""
-
-    assumption: str
-    quantity: str
-    value: float
-    threshold: float
-    verdict: str
-    detail: str
-
-
-def _graded(value: float, thresholds: tuple[float, float]) -> str:
-    """Verdict on a value that should be large; NaN fails."""
-    if value >= thresholds[0]:
-        return "holds"
-    return "doubtful" if value >= thresholds[1] else "fails"
+def _row(
+    assumption: str, value: float, detail: str, verdict: str | None = None, threshold: float | None = None
+) -> dict[str, object]:
+    """One assumption, and what speaks for or against it: without a verdict, a value that should be large; NaN fails."""
+    quantity, doubtful, fails = _QUANTITIES[assumption]
+    if verdict is None:
+        verdict = "holds" if value >= doubtful else "doubtful" if value >= fails else "fails"
+    threshold = doubtful if threshold is None else threshold
+    return dict(zip(_COLUMNS, (assumption, verdict, quantity, detail, float(value), threshold), strict=True))
 
 
 class _Neighbourhood:
@@ -165,11 +163,13 @@ def check_assumptions(
         singular, metric = _spectrum(f, chosen)
         broken = ~(torch.isfinite(singular).all(1) & torch.isfinite(x).all(1))
         if broken.any():
-            rows = _not_finite(int(broken.sum()), chosen, broken)
+            where = f"at {int(broken.sum())} of {len(chosen)} codes, first at z = {_written(chosen[broken][0])}"
+            detail = f"the decoder or its Jacobian is NaN or infinite {where}"
+            rows = [_row(name, math.nan, detail) for name in ("smooth", "full rank", "effective rank", "injective")]
         else:
             around = _Neighbourhood(chosen)
             rows = [
-                _smooth(f, chosen, singular, pairs, random),
+                _smooth(f, chosen, pairs, random),
                 _full_rank(f, chosen, singular, metric, around, pairs),
                 _effective_rank(singular),
                 _injective(f, chosen, x, metric, around, pairs, random),
@@ -177,7 +177,7 @@ def check_assumptions(
         if prior_variance is not None:
             rows.insert(3, _posterior(codes, prior_variance))
         rows.append(_noise_dimension(z.shape[1], x.shape[1] // members, noise_known))
-    return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=_COLUMNS)
+    return pd.DataFrame(rows)
 
 
 def _spectrum(f: Decoder, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,26 +194,12 @@ def _spectrum(f: Decoder, z: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(singular), torch.cat(metric)
 
 
-def _not_finite(count: int, z: Tensor, broken: Tensor) -> list[_Row]:
-    where = _written(z[broken][0])
-    detail = f"the decoder or its Jacobian is NaN or infinite at {count} of {len(z)} codes, first at z = {where}"
-    quantities = {
-        "smooth": ("order at which differences of the Jacobian vanish", _ORDER[0]),
-        "full rank": ("smallest singular value relative to the largest", _RANK[0]),
-        "effective rank": ("latent dimensions that the decoder ignores", 0.0),
-        "injective": ("chord in data space relative to the geodesic", _RATIO[0]),
-    }
-    return [
-        _Row(name, quantity, math.nan, threshold, "fails", detail) for name, (quantity, threshold) in quantities.items()
-    ]
-
-
 def _written(z: Tensor) -> str:
     values = [f"{value:.3g}" for value in z[:6].tolist()]
     return f"({', '.join(values)}{', …' if len(z) > 6 else ''})"
 
 
-def _smooth(f: Decoder, z: Tensor, singular: Tensor, pairs: int, random: torch.Generator) -> _Row:
+def _smooth(f: Decoder, z: Tensor, pairs: int, random: torch.Generator) -> dict[str, object]:
     r"""Bisect segments between codes towards the largest change of Jv.
 
     The change over an interval of a smooth decoder halves with the interval. Where J jumps, one half always holds the
@@ -242,12 +228,10 @@ def _smooth(f: Decoder, z: Tensor, singular: Tensor, pairs: int, random: torch.G
         changes.append(torch.maximum(first, second))
     start, end = changes[-1 - last], changes[-1]
     noise = 1e3 * torch.finfo(z.dtype).eps * largest
-    name, quantity = "smooth", "order at which differences of the Jacobian vanish"
     finite = torch.isfinite(start) & torch.isfinite(end)
     if not finite.all():
         where = _written((low + left[:, None] * v)[~finite][0])
-        detail = f"the Jacobian is NaN or infinite between codes, near z = {where}"
-        return _Row(name, quantity, math.nan, _ORDER[0], "fails", detail)
+        return _row("smooth", math.nan, f"the Jacobian is NaN or infinite between codes, near z = {where}")
     # A change that has sunk into rounding has vanished at first order at least.
     order = torch.where(end > noise, torch.log2(start / end.clamp_min(noise)) / last, 1.0).clamp(0.0, 1.0)
     worst = order.argmin()
@@ -258,40 +242,50 @@ def _smooth(f: Decoder, z: Tensor, singular: Tensor, pairs: int, random: torch.G
     unchanged = (along(middle) == along(middle + width)).all(1)
     value = order[worst].item()
     detail = f"median order {order.median():.2f} over {pairs} segments between codes"
-    if value < _ORDER[0]:
+    if value < _QUANTITIES["smooth"][1]:
         detail += (
             f"; near z = {_written(place)} the Jacobian still changes by {jump:.1e} of itself over 2^-{halvings} of one"
         )
     if unchanged.float().mean() > 0.5:
         linear = (torch.stack(changes) <= noise).all()
         detail += f"; second derivatives are exactly zero: the decoder is {'' if linear else 'piecewise '}linear"
-    return _Row(name, quantity, value, _ORDER[0], _graded(value, _ORDER), detail)
+    return _row("smooth", value, detail)
 
 
-def _full_rank(f: Decoder, z: Tensor, singular: Tensor, metric: Tensor, around: _Neighbourhood, starts: int) -> _Row:
+def _searched(value: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Tensor:
+    """Minimise a function of free coordinates and their rows, (A, k), (A,) -> (A,), from a start (P, k)."""
+
+    def with_gradient(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            found = value(y, rows)
+            (gradient,) = torch.autograd.grad(found.sum(), y)
+        return found.detach(), gradient
+
+    return minimise(with_gradient, start, tol=1e-6, max_iter=_STEPS).x
+
+
+def _full_rank(
+    f: Decoder, z: Tensor, singular: Tensor, metric: Tensor, around: _Neighbourhood, starts: int
+) -> dict[str, object]:
     r"""Search for the least singular value, from the worst codes.
 
     It is minimised with its singular vector, :math:`\min_{z, v} \|J(z) v\|^2 / \|v\|^2`, which takes one forward-mode
     pass for each step.
     """
     largest, d = singular[:, 0].max(), z.shape[1]
-    name, quantity = "full rank", "smallest singular value relative to the largest"
     if largest == 0:
-        return _Row(name, quantity, 0.0, _RANK[0], "fails", "the decoder is constant: every singular value is zero")
+        return _row("full rank", 0.0, "the decoder is constant: every singular value is zero")
     worst = singular[:, -1].argsort()[:starts]
     vectors = torch.linalg.eigh(metric[worst].double())[1][:, :, 0].to(z)
 
-    def rayleigh(yv: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            yv = yv.detach().requires_grad_()
-            y, v = yv[:, :d], vectors[rows] + yv[:, d:]
-            Jv = jvp(f, (around(y, worst[rows]),), (v,))[1] / largest
-            value = Jv.square().sum(1) / v.square().sum(1)
-            (gradient,) = torch.autograd.grad(value.sum(), yv)
-        return value.detach(), gradient
+    def rayleigh(yv: Tensor, rows: Tensor) -> Tensor:
+        y, v = yv[:, :d], vectors[rows] + yv[:, d:]
+        Jv = jvp(f, (around(y, worst[rows]),), (v,))[1] / largest
+        return Jv.square().sum(1) / v.square().sum(1)
 
-    found = minimise(rayleigh, z.new_zeros(len(worst), 2 * d), tol=1e-6, max_iter=_STEPS)
-    candidates = torch.cat([z[worst], around(found.x[:, :d], worst)])
+    found = _searched(rayleigh, z.new_zeros(len(worst), 2 * d))
+    candidates = torch.cat([z[worst], around(found[:, :d], worst)])
     least = _spectrum(f, candidates)[0][:, -1]
     least = torch.where(torch.isfinite(least), least, torch.inf)
     value = (least.min() / largest).item()
@@ -301,16 +295,15 @@ def _full_rank(f: Decoder, z: Tensor, singular: Tensor, metric: Tensor, around: 
         f"least near z = {_written(candidates[least.argmin()])}; at the codes the condition number is {median:.3g} "
         f"(median), {upper:.3g} (90 %), {worst_condition:.3g} (largest)"
     )
-    return _Row(name, quantity, value, _RANK[0], _graded(value, _RANK), detail)
+    return _row("full rank", value, detail)
 
 
-def _effective_rank(singular: Tensor) -> _Row:
+def _effective_rank(singular: Tensor) -> dict[str, object]:
     """Count the dimensions that the decoder hardly uses anywhere."""
     power = singular.square().mean(0)
     d = len(power)
-    name, quantity = "effective rank", "latent dimensions that the decoder ignores"
     if power[0] == 0:
-        return _Row(name, quantity, float(d), 0.0, "fails", "the decoder is constant: every singular value is zero")
+        return _row("effective rank", d, "the decoder is constant: every singular value is zero", "fails")
     share = power / power[0]
     ignored, unused = int((share < _COLLAPSED).sum()), int((share < _UNUSED).sum())
     participation = (power.sum().square() / power.square().sum()).item()
@@ -319,20 +312,19 @@ def _effective_rank(singular: Tensor) -> _Row:
         f"of {d} mean squared singular values {ignored} lie below {_COLLAPSED:.0e} of the largest, {unused} below "
         f"{_UNUSED:.0e}; the smallest is {share[-1].item():.1e} of it; participation ratio {participation:.2f}"
     )
-    return _Row(name, quantity, float(ignored), 0.0, verdict, detail)
+    return _row("effective rank", ignored, detail, verdict)
 
 
-def _posterior(z: Tensor, prior_variance: float) -> _Row:
+def _posterior(z: Tensor, prior_variance: float) -> dict[str, object]:
     """Count the directions in which codes do not follow the data, the posterior being the prior."""
     n, d = z.shape
-    name, quantity = "posterior", "directions in which codes hardly vary"
     centred = (z - z.mean(0)).double()
     variance = torch.linalg.eigvalsh(centred.mT @ centred / (n - 1)) / prior_variance
     collapsed = int((variance < _VARIANCE).sum())
     detail = f"variance of codes relative to the prior's: {variance[0]:.2g} (least) to {variance[-1]:.2g} (largest)"
     if n <= d:
         detail += f"; {n} codes cannot vary in all {d} dimensions, give more"
-    return _Row(name, quantity, float(collapsed), 0.0, "holds" if collapsed == 0 else "fails", detail)
+    return _row("posterior", collapsed, detail, "holds" if collapsed == 0 else "fails")
 
 
 def _straight(f: Decoder, a: Tensor, b: Tensor, chords: int) -> Tensor:
@@ -349,18 +341,18 @@ def _injective(
     around: _Neighbourhood,
     pairs: int,
     random: torch.Generator,
-) -> _Row:
+) -> dict[str, object]:
     r"""Search for points far apart whose images nearly meet.
 
     From the pairs of codes with the least ratio of chord to straight pull-back length,
     :math:`\|f(a) - f(b)\|^2 / (a - b)^\top \bar G (a - b)` is minimised, the mean metric :math:`\bar G` standing in for
     the distance. Of what is found the geodesics are solved, and the least ratio of chord to geodesic counts.
     """
-    name, quantity, n, d = "injective", "chord in data space relative to the geodesic", *z.shape
+    n, d = z.shape
     mean = metric.mean(0)
     scale = mean.diagonal().mean()
     if scale == 0:
-        return _Row(name, quantity, 0.0, _RATIO[0], "fails", "the decoder is constant: all codes have the same image")
+        return _row("injective", 0.0, "the decoder is constant: all codes have the same image")
     mean = mean + 1e-6 * scale * torch.eye(d, dtype=z.dtype, device=z.device)
     w = z @ torch.linalg.cholesky(mean.double()).to(z)
     proxy = torch.cdist(w, w, compute_mode="donot_use_mm_for_euclid_dist")
@@ -383,24 +375,19 @@ def _injective(
     worth = measured(z[ends[:, 0]], z[ends[:, 1]])
     ends = ends[worth.argsort()[:pairs]]
 
-    def closeness(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
-            a, b = around(y[:, :d], ends[rows, 0]), around(y[:, d:], ends[rows, 1])
-            apart = ((a - b) @ mean * (a - b)).sum(1)
-            value = f.squared(f(a), f(b)).sum(1) / apart
-            (gradient,) = torch.autograd.grad(value.sum(), y)
-        return value.detach(), gradient
+    def closeness(y: Tensor, rows: Tensor) -> Tensor:
+        a, b = around(y[:, :d], ends[rows, 0]), around(y[:, d:], ends[rows, 1])
+        apart = ((a - b) @ mean * (a - b)).sum(1)
+        return f.squared(f(a), f(b)).sum(1) / apart
 
-    found = minimise(closeness, z.new_zeros(len(ends), 2 * d), tol=1e-6, max_iter=_STEPS).x
+    found = _searched(closeness, z.new_zeros(len(ends), 2 * d))
     a = torch.cat([z[ends[:, 0]], around(found[:, :d], ends[:, 0]), z[drawn[:, 0]]])
     b = torch.cat([z[ends[:, 1]], around(found[:, d:], ends[:, 1]), z[drawn[:, 1]]])
     worth = measured(a, b)
     kept = worth.argsort()[:_CHECKED]
     kept = kept[torch.isfinite(worth[kept])]
     if len(kept) == 0:
-        detail = "the images of codes do not differ, or are not finite between codes"
-        return _Row(name, quantity, math.nan, _RATIO[0], "fails", detail)
+        return _row("injective", math.nan, "the images of codes do not differ, or are not finite between codes")
     a, b = a[kept], b[kept]
     solved = solve(f, a, b, tol=1e-3, max_iter=30)
     # Any curve is at least as long as a geodesic; the straight line is one that needs no solver. A curve that jumps
@@ -415,10 +402,10 @@ def _injective(
         f"images of a = {_written(a[least])} and b = {_written(b[least])} are {chord[least].item():.3g} apart, the "
         f"points {length[least].item():.3g} ({kind}); least of {len(ends)} searches"
     )
-    return _Row(name, quantity, value, _RATIO[0], _graded(value, _RATIO), detail)
+    return _row("injective", value, detail)
 
 
-def _noise_dimension(d: int, D: int, noise_known: bool) -> _Row:
+def _noise_dimension(d: int, D: int, noise_known: bool) -> dict[str, object]:
     """Compare the dimensions of latent and data space."""
     needed = 0 if noise_known else 1
     spare = D - d
@@ -429,11 +416,4 @@ def _noise_dimension(d: int, D: int, noise_known: bool) -> _Row:
         detail += (
             "; noise of unknown variance fills the same dimensions as the signal and cannot be distinguished from it"
         )
-    return _Row(
-        "noise dimension",
-        "data dimensions beyond the latent ones",
-        float(spare),
-        float(needed),
-        "holds" if spare >= needed else "fails",
-        detail,
-    )
+    return _row("noise dimension", spare, detail, "holds" if spare >= needed else "fails", float(needed))

@@ -94,9 +94,12 @@ def isometric_embedding(distances: ArrayLike | Tensor, dim: int, *, max_iter: in
     return Embedding(unit * centred @ axes.T, _stress(best, delta / unit), negative_share)
 
 
+def _array(values: ArrayLike | Tensor) -> np.ndarray:
+    return np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, np.float64)
+
+
 def _checked_distances(distances: ArrayLike | Tensor) -> np.ndarray:
-    values = distances.detach().cpu().numpy() if isinstance(distances, Tensor) else distances
-    delta = np.asarray(values, dtype=np.float64)
+    delta = _array(distances)
     if delta.ndim != 2 or delta.shape[0] != delta.shape[1] or len(delta) < 2:
         raise ValueError(f"distances: expected a square matrix (n, n) of at least two points, got {delta.shape}")
     if not np.isfinite(delta).all():
@@ -194,9 +197,7 @@ def scale_fit(distances: ArrayLike | Tensor, reference: ArrayLike | Tensor) -> t
         >>> scale_fit([1.0, 2.0], [3.0, 6.0])
         (3.0, 0.0)
     """
-    e, g = (
-        np.asarray(v.detach().cpu().numpy() if isinstance(v, Tensor) else v, np.float64) for v in (distances, reference)
-    )
+    e, g = _array(distances), _array(reference)
     if e.ndim != 1 or e.shape != g.shape or not e.size:
         raise ValueError(f"distances and reference: expected the same shape (P,), got {e.shape} and {g.shape}")
     if not (np.isfinite(e).all() and np.isfinite(g).all() and (g > 0).all() and (e >= 0).all() and e.any()):

@@ -26,7 +26,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, constraints
+from torch.distributions import Independent, Normal, TransformedDistribution, constraints
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform, _InverseTransform
 
 from latentgeo.geometry.decoder import Decoder, Ensemble
@@ -608,14 +608,6 @@ class ReparametrisedModel(nn.Module):
         """All decoders as one decoder whose pull-back metric is the expected metric."""
         return Ensemble(list(self.decoders))
 
-    def prior_distribution(self, like: Tensor) -> TransformedDistribution:
-        """Prior A_# N(0, I) over latents of the dimension, dtype and device of the given ones, shape (B, d)."""
-        return TransformedDistribution(_standard_normal(like), self.transform)
-
-    def posterior_distribution(self, x: Tensor) -> TransformedDistribution:
-        """Posterior A_# q(z | x) of images (B, *event), a batch of B distributions over R^d."""
-        return TransformedDistribution(_gaussian_posterior(self.model, x), self.transform)
-
     @torch.no_grad()
     def encode(self, x: Tensor, batch_size: int = 2048) -> Tensor:
         """Codes A(μ(x)) of images, in batches and without gradients: (n, *event) -> (n, d).
@@ -653,26 +645,26 @@ def elbo_terms(model: nn.Module, x: Tensor, noise: Tensor) -> tuple[Tensor, Tens
         >>> [term.shape for term in elbo_terms(vae, torch.rand(3, 1, 8, 8), torch.zeros(3, 2))]
         [torch.Size([3]), torch.Size([3]), torch.Size([3])]
     """
-    if isinstance(model, ReparametrisedModel):
-        posterior = model.posterior_distribution(x)
-        gaussian, transforms = posterior.base_dist, posterior.transforms
-    elif _is_autoencoder(model):
-        posterior = gaussian = _gaussian_posterior(model, x)
-        transforms = []
-    else:
+    if not _is_autoencoder(model):
         raise TypeError(
             f"model: expected an autoencoder with posterior, decoders, noise and encode, got {type(model).__name__}"
         )
-    if noise.shape != gaussian.mean.shape or noise.dtype != gaussian.mean.dtype:
+    vae, transforms = (model.model, [model.transform]) if isinstance(model, ReparametrisedModel) else (model, [])
+    mean, log_variance = vae.posterior(x)
+    gaussian = Independent(Normal(mean, (0.5 * log_variance).exp()), 1)
+    if noise.shape != mean.shape or noise.dtype != mean.dtype:
         raise ValueError(
-            f"noise: expected one draw for each latent, shape {tuple(gaussian.mean.shape)} and dtype "
-            f"{gaussian.mean.dtype}, got {tuple(noise.shape)} and {noise.dtype}"
+            f"noise: expected one draw for each latent, shape {tuple(mean.shape)} and dtype {mean.dtype}, "
+            f"got {tuple(noise.shape)} and {noise.dtype}"
         )
-    z = gaussian.mean + gaussian.stddev * noise
+    z = mean + gaussian.stddev * noise
     for transform in transforms:
         z = transform(z)
-    prior = model.prior_distribution(z) if isinstance(model, ReparametrisedModel) else _standard_normal(z)
-    return _log_likelihood(model, x, z), prior.log_prob(z), posterior.log_prob(z)
+    log_densities = [Normal(decoder(z), model.noise).log_prob(x).flatten(1).sum(1) for decoder in model.decoders]
+    zeros = z.new_zeros(z.shape[-1])
+    standard = Independent(Normal(zeros, zeros + 1.0), 1)
+    log_prior, log_posterior = (TransformedDistribution(of, transforms).log_prob(z) for of in (standard, gaussian))
+    return torch.stack(log_densities).mean(0), log_prior, log_posterior
 
 
 def elbo(model: nn.Module, x: Tensor, noise: Tensor) -> Tensor:
@@ -704,19 +696,3 @@ def elbo(model: nn.Module, x: Tensor, noise: Tensor) -> Tensor:
     """
     log_likelihood, log_prior, log_posterior = elbo_terms(model, x, noise)
     return log_likelihood + log_prior - log_posterior
-
-
-def _gaussian_posterior(model: nn.Module, x: Tensor) -> Distribution:
-    mean, log_variance = model.posterior(x)
-    return Independent(Normal(mean, (0.5 * log_variance).exp()), 1)
-
-
-def _standard_normal(like: Tensor) -> Distribution:
-    zeros = like.new_zeros(like.shape[-1])
-    return Independent(Normal(zeros, zeros + 1.0), 1)
-
-
-def _log_likelihood(model: nn.Module, x: Tensor, z: Tensor) -> Tensor:
-    """Mean over decoders of log N(x; f_k(z), τ²I): shape (B,), in nats."""
-    log_densities = [Normal(decoder(z), model.noise).log_prob(x).flatten(1).sum(1) for decoder in model.decoders]
-    return torch.stack(log_densities).mean(0)

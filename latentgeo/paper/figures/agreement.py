@@ -45,13 +45,7 @@ def agreement(report: Agreement, title: str) -> Figure:
         axes[method].set(title=METHOD_NAMES[method], xlabel="pairs, by distance")
     axes["euclidean"].set(ylabel="distance / mean distance", ylim=(0, None))
     axes["geodesic"].tick_params(labelleft=False)
-    _scatter(axes["cv"], 100 * pairs[["cv_euclidean", "cv_geodesic"]].to_numpy(float, na_value=np.nan), reliable)
-    axes["cv"].set_title(f"{title}, {len(report.names)} models, {len(pairs)} pairs")
-    return figure
-
-
-def _scatter(ax: plt.Axes, cv: np.ndarray, reliable: np.ndarray) -> None:
-    """Coefficients of variation (P, 2) in per cent, Euclidean to the right and geodesic upwards, and their means."""
+    ax, cv = axes["cv"], 100 * pairs[["cv_euclidean", "cv_geodesic"]].to_numpy(float, na_value=np.nan)
     top = 1.05 * np.nanmax(cv)
     ax.plot([0, top], [0, top], color="0.75", linewidth=0.8, zorder=0)
     ax.plot(*cv[reliable].T, "o", color=METHOD_COLOURS["geodesic"], markersize=2.6, label="reliable")
@@ -59,3 +53,5 @@ def _scatter(ax: plt.Axes, cv: np.ndarray, reliable: np.ndarray) -> None:
     ax.plot(*np.nanmean(cv, 0), "+", color="black", markersize=9, markeredgewidth=1.2, label="mean")
     ax.set(xlim=(0, top), ylim=(0, top), xlabel="CV of Euclidean distance (%)", ylabel="CV of geodesic distance (%)")
     ax.legend(loc="upper left", handletextpad=0.2, borderaxespad=0.1)
+    ax.set_title(f"{title}, {len(report.names)} models, {len(pairs)} pairs")
+    return figure

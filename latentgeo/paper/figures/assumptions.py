@@ -24,30 +24,34 @@ def _curve(decoder: object, start: float, end: float, **options: object) -> np.n
     return decoder(torch.linspace(start, end, 400, dtype=torch.float64)[:, None], **options).numpy().T
 
 
-def _points(ax: Axes, x: np.ndarray, names: Sequence[str], offsets: Sequence[tuple[float, float]]) -> None:
+def _points(ax: Axes, x: np.ndarray, offsets: Sequence[tuple[float, float]]) -> None:
     ax.plot(*x.T, "o", color="black", markersize=4, zorder=5)
-    for point, name, offset in zip(x, names, offsets, strict=True):
+    for point, name, offset in zip(x, ("x", "x'"), offsets, strict=True):
         note(ax, name, point, offset, fontsize=8)
 
 
-def _winding(ax: Axes, codes: Sequence[float]) -> None:
-    a, b = codes
-    ax.plot(*_curve(surfaces.winding, 0.0, 2.0 * np.pi), **_IMAGE)
-    ax.plot(*_curve(surfaces.winding, a, b), **_ONE)
+def _winding(ax: Axes, a: float, b: float) -> None:
     once_more = np.linspace(a, b + 2.0 * np.pi, 400)
     radius = 1.12 + 0.16 * (once_more - a) / (b + 2.0 * np.pi - a)  # moved off the circle, to be seen
     ax.plot(radius * np.cos(once_more), radius * np.sin(once_more), **_OTHER)
-    x = np.array([[np.cos(t), np.sin(t)] for t in codes])
-    _points(ax, x, ("x", "x'"), ((-8, -6), (2, -11)))
 
 
-def _cusp(ax: Axes, codes: Sequence[float]) -> None:
-    ax.plot(*_curve(surfaces.cusp, -0.95, 0.95), **_IMAGE)
-    z, y = codes
-    ax.plot(*_curve(surfaces.cusp, z, y), **_ONE)
-    x = np.array([[t**2, t**3] for t in codes])
-    _points(ax, x, ("x", "x'"), ((-8, 0), (-2, 10)))
-    ax.plot(*x[0], "o", color="white", markeredgecolor=COLOURS[3], markersize=9, markeredgewidth=1.4, zorder=4)
+def _cusp(ax: Axes, a: float, b: float) -> None:
+    style = {"color": "white", "markeredgecolor": COLOURS[3], "markersize": 9, "markeredgewidth": 1.4, "zorder": 4}
+    ax.plot(*_curve(surfaces.cusp, a, a)[:, 0], "o", **style)
+
+
+def _figure_eight(ax: Axes, a: float, b: float) -> None:
+    # The other strand's codes of the same data.
+    ax.plot(*_curve(surfaces.figure_eight, a - np.pi * np.sign(a), b - np.pi * np.sign(b), other=True), **_OTHER)
+
+
+# Curves with two data: the decoder, the codes of its image, what else is drawn, and where the data's names stand.
+_CURVES = {
+    "winding": (surfaces.winding, (0.0, 2.0 * np.pi), _winding, ((-8, -6), (2, -11))),
+    "cusp": (surfaces.cusp, (-0.95, 0.95), _cusp, ((-8, 0), (-2, 10))),
+    "figure-eight": (surfaces.figure_eight, (-np.pi, np.pi), _figure_eight, ((0, -10), (0, 10))),
+}
 
 
 def _pyramid(ax: Axes) -> None:
@@ -64,16 +68,6 @@ def _pyramid(ax: Axes) -> None:
     ax.view_init(elev=32, azim=-62)
 
 
-def _figure_eight(ax: Axes, codes: Sequence[float]) -> None:
-    a, b = codes
-    ax.plot(*_curve(surfaces.figure_eight, -np.pi, np.pi), **_IMAGE)
-    ax.plot(*_curve(surfaces.figure_eight, a, b), **_ONE)
-    # The other strand's codes of the same data.
-    ax.plot(*_curve(surfaces.figure_eight, a - np.pi * np.sign(a), b - np.pi * np.sign(b), other=True), **_OTHER)
-    x = np.array([[np.sin(2.0 * t), np.sin(t)] for t in codes])
-    _points(ax, x, ("x", "x'"), ((0, -10), (0, 10)))
-
-
 def _noise(ax: Axes, covariance: np.ndarray, signals: Sequence[np.ndarray], x: np.ndarray) -> None:
     turn = np.linspace(0.0, 2.0 * np.pi, 200)
     circle = np.stack([np.cos(turn), np.sin(turn)])
@@ -85,7 +79,7 @@ def _noise(ax: Axes, covariance: np.ndarray, signals: Sequence[np.ndarray], x: n
     ax.fill(*ellipse(covariance), color="0.9", zorder=0)
     for matrix, style in zip(signals, (_ONE, _OTHER), strict=True):
         ax.plot(*ellipse(matrix), **style)
-    _points(ax, x, ("x", "x'"), ((-8, 4), (3, -9)))
+    _points(ax, x, ((-8, 4), (3, -9)))
 
 
 @plt.rc_context(STYLE)
@@ -138,7 +132,12 @@ def broken_assumptions(
         if name == "noise":
             _noise(ax, *noise)
         else:
-            {"winding": _winding, "cusp": _cusp, "figure-eight": _figure_eight}[name](ax, codes[name])
+            decoder, whole, draw, offsets = _CURVES[name]
+            ax.plot(*_curve(decoder, *whole), **_IMAGE)
+            between = _curve(decoder, *codes[name])
+            ax.plot(*between, **_ONE)
+            draw(ax, *codes[name])
+            _points(ax, between[:, [0, -1]].T, offsets)
         ax.margins(0.08)
         ax.set_aspect("equal", adjustable="datalim")
     ax = figure.add_subplot(2, 3, 6)
@@ -146,10 +145,8 @@ def broken_assumptions(
     figure.text(box.x0 + 0.01, box.y1 + 0.015, "(f) collapsed posterior", fontweight="bold")
     for number, (name, spectrum) in enumerate(spectra.items()):
         values = np.sort(np.asarray(spectrum, dtype=float))[::-1]
-        colour, marker = (COLOURS[0], COLOURS[3])[number % 2], "os"[number % 2]
-        ax.plot(
-            np.arange(1, len(values) + 1), values, marker + "-", color=colour, markersize=3.5, linewidth=0.9, label=name
-        )
+        style = {"color": (COLOURS[0], COLOURS[3])[number % 2], "marker": "os"[number % 2], "markersize": 3.5}
+        ax.plot(range(1, len(values) + 1), values, linewidth=0.9, label=name, **style)
     ax.axhline(threshold, color="0.4", linewidth=0.9, linestyle=":")
     longest = max(map(len, spectra.values()))
     note(ax, "collapsed", (longest, threshold), (0, -9), ha="right", va="baseline")

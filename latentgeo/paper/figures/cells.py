@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from latentgeo.geometry.geodesic.solve import geodesic
@@ -24,7 +25,6 @@ from latentgeo.style import PAGE, STYLE
 
 _OUTLINE = [matplotlib.patheffects.withStroke(linewidth=2.2, foreground="white")]
 _DASHES = (0, (4, 1.5))
-_CENTRED = {"horizontalalignment": "center", "verticalalignment": "center"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +152,9 @@ def cell_atlas(
 def _common_radius(views: Sequence[LatentView]) -> float:
     """One radius in data space, of one significant digit, whose ellipses hardly overlap in any of the planes."""
     largest = min(
-        0.5 * np.median(_spacing(view.centres)) * np.quantile(np.linalg.eigvalsh(view.metrics)[:, 0], 0.2) ** 0.5
+        0.5
+        * np.median(KDTree(view.centres).query(view.centres, 2)[0][:, 1])
+        * np.quantile(np.linalg.eigvalsh(view.metrics)[:, 0], 0.2) ** 0.5
         for view in views
     )
     digit = 10.0 ** np.floor(np.log10(largest))
@@ -162,19 +164,10 @@ def _common_radius(views: Sequence[LatentView]) -> float:
 def _plane(ax: Axes, view: LatentView, labels: np.ndarray, colours: Sequence[str], radius: float, width: float) -> None:
     values, vectors = np.linalg.eigh(view.metrics)
     axes = 2.0 * radius / np.sqrt(values)
-    ellipses = EllipseCollection(
-        axes[:, 0],
-        axes[:, 1],
-        np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0])),
-        units="xy",
-        offsets=view.centres,
-        transOffset=ax.transData,
-        facecolor="none",
-        edgecolor="0.7",
-        linewidth=0.6,
-        zorder=0,
-    )
-    ax.add_collection(ellipses)
+    turned = np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]))
+    style = {"facecolor": "none", "edgecolor": "0.7", "linewidth": 0.6, "zorder": 0}
+    where = {"offsets": view.centres, "offset_transform": ax.transData}
+    ax.add_collection(EllipseCollection(*axes.T, turned, units="xy", **where, **style))
     ax.scatter(*view.codes.T, s=9, c=[colours[label] for label in labels], linewidth=0, zorder=2)
     for curve, straight, length in zip(view.sides, view.euclidean, view.geodesic, strict=True):
         ends = curve[[0, -1]]
@@ -183,8 +176,7 @@ def _plane(ax: Axes, view: LatentView, labels: np.ndarray, colours: Sequence[str
         ax.plot(*ends.T, color=METHOD_COLOURS["euclidean"], linewidth=1.3, linestyle=_DASHES, zorder=4)
         ax.plot(*ends.T, "o", color="black", markersize=4.5, markeredgecolor="white", markeredgewidth=0.8, zorder=5)
         _on_both_sides(ax, curve, f"{straight:.1f}", f"{length:.1f}")
-    for number, place in _apart(view.codes, labels).items():
-        ax.text(*place, str(number + 1), fontsize=8, weight="bold", path_effects=_OUTLINE, zorder=6, **_CENTRED)
+    _write_names(ax, view.codes, labels, [str(number + 1) for number in range(len(colours))])
     middle = 0.5 * (view.centres.min(0) + view.centres.max(0))
     low, high = middle - 0.5 * width, middle + 0.5 * width
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
@@ -202,8 +194,8 @@ def _on_both_sides(ax: Axes, curve: np.ndarray, straight: str, length: str) -> N
         note(ax, text, place, way * normal, **style)
 
 
-def _apart(codes: np.ndarray, labels: np.ndarray, width: float = 1.0) -> dict[int, np.ndarray]:
-    """Median code of each type, moved until no two are so close that their texts of a given width would overlap."""
+def _write_names(ax: Axes, codes: np.ndarray, labels: np.ndarray, names: Sequence[str], width: float = 1.0) -> None:
+    """Names at the median codes of their types, moved until no two of a given width would overlap."""
     numbers = np.unique(labels)
     shape = np.array([width, 1.0])
     places = np.stack([np.median(codes[labels == number], axis=0) for number in numbers]) / shape
@@ -213,13 +205,9 @@ def _apart(codes: np.ndarray, labels: np.ndarray, width: float = 1.0) -> dict[in
         distance = np.linalg.norm(between, axis=2) + np.eye(len(places)) * 1e9
         close = np.maximum(least - distance, 0.0) / np.maximum(distance, 1e-9)
         places = places + 0.25 * (between * close[..., None]).sum(1)
-    return dict(zip(numbers.tolist(), places * shape, strict=True))
-
-
-def _spacing(points: np.ndarray) -> np.ndarray:
-    """Distance of each point to its nearest neighbour."""
-    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
-    return np.sort(distances, axis=1)[:, 1]
+    style = {"fontsize": 8, "weight": "bold", "path_effects": _OUTLINE, "ha": "center", "va": "center", "zorder": 6}
+    for number, place in zip(numbers, places * shape, strict=True):
+        ax.text(*place, names[number], **style)
 
 
 def _mirrored(figure: Figure, ax: Axes, matrix: MirroredMatrix) -> None:
@@ -232,8 +220,7 @@ def _mirrored(figure: Figure, ax: Axes, matrix: MirroredMatrix) -> None:
     ax.set_xticks(ticks, numbered)
     ax.set_yticks(ticks, numbered)
     ax.tick_params(length=0, pad=1.5)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.text(1.02, 1.0, matrix.names[0], rotation=270, ha="left", va="top", fontsize=7.5, transform=ax.transAxes)
     ax.set_xlabel(matrix.names[1], loc="left", fontsize=7.5, labelpad=1)
     figure.colorbar(image, ax=ax, orientation="horizontal", label=matrix.unit, aspect=22, shrink=0.85, pad=0.02)
@@ -265,9 +252,7 @@ def cell_planes(
             ax.scatter(*z.T, s=size, c=colours, linewidth=0, rasterized=len(z) > 5_000)
             width = 0.6 * max(len(text) for text in class_names[title])  # of a line's height
             named = np.array([bool(class_names[title][label]) for label in labels[title]])
-            for number, place in _apart(z[named], labels[title][named], width).items():
-                text = class_names[title][number]
-                ax.text(*place, text, fontsize=8, weight="bold", path_effects=_OUTLINE, zorder=5, **_CENTRED)
+            _write_names(ax, z[named], labels[title][named], class_names[title], width)
             ax.set_title(f"{title}, model {model}", loc="left")
             ax.set(xlabel="$z_1$ (latent units)", ylabel="$z_2$ (latent units)")
             ax.set_aspect("equal", adjustable="datalim")

@@ -46,8 +46,8 @@ def flatness(
         The figure, a page wide, in two rows.
     """
     figure = plt.figure(figsize=(PAGE, 4.7), layout="constrained")
-    grid = figure.add_gridspec(2, 3, height_ratios=(1.0, 1.0))
-    top = [figure.add_subplot(grid[0, k], projection="3d" if k == 0 else None) for k in range(3)]
+    panels = figure.subplot_mosaic("abc;def", per_subplot_kw={"a": {"projection": "3d"}})
+    top = [panels[letter] for letter in "abc"]
     titles = ("a  image of the decoder: flat", "b  a latent chart", "c  chart from geodesic distances")
     for ax, title, dots, mesh in zip(top, titles, points, meshes, strict=True):
         for curve in (*mesh[::_EVERY], *mesh[:, ::_EVERY].swapaxes(0, 1)):
@@ -59,10 +59,9 @@ def flatness(
     top[1].set(xlabel="$z_1$ (latent units)", ylabel="$z_2$ (latent units)")
     top[2].set(xlabel="arc length (data units)", ylabel="height (data units)")
     top[2].set_aspect("equal", adjustable="datalim")
-    bottom = [figure.add_subplot(grid[1, k]) for k in range(3)]
-    _scatter(bottom[0], penalised)
-    _agreement(bottom[1], agreement)
-    _stress(bottom[2], caps, marks)
+    _scatter(panels["d"], penalised)
+    _agreement(panels["e"], agreement)
+    _stress(panels["f"], caps, marks)
     return figure
 
 
@@ -77,15 +76,13 @@ def _in_space(ax: Axes, mesh: np.ndarray) -> None:
 
 
 def _scatter(ax: Axes, penalised: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    limit = 1.05 * max(max(euclidean.max(), geodesic.max()) for euclidean, geodesic in penalised.values())
-    low = 0.9 * min(min(euclidean.min(), geodesic.min()) for euclidean, geodesic in penalised.values())
-    ax.plot([low, limit], [low, limit], color="0.6", linewidth=0.8, zorder=0)
+    values = np.concatenate([distances for both in penalised.values() for distances in both])
+    limits = 0.9 * values.min(), 1.05 * values.max()
+    ax.plot(limits, limits, color="0.6", linewidth=0.8, zorder=0)
     styles = ({"color": COLOURS[1], "marker": "s"}, {"color": COLOURS[0], "marker": "o"})
     for (name, (euclidean, geodesic)), style in zip(penalised.items(), styles, strict=True):
         ax.scatter(geodesic, euclidean, s=9, alpha=0.75, linewidth=0, label=name, **style)
-    ax.set(
-        xlim=(low, limit), ylim=(low, limit), xlabel="geodesic (data units)", ylabel="Euclidean × factor (data units)"
-    )
+    ax.set(xlim=limits, ylim=limits, xlabel="geodesic (data units)", ylabel="Euclidean × factor (data units)")
     ax.set_title("d  without and with penalty", loc="left")
     ax.set_aspect("equal")
     ax.legend(loc="lower right", handletextpad=0.1, borderpad=0.1, borderaxespad=0.2)

@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from latentgeo.style import COLOURS, PAGE, STYLE
 
@@ -41,23 +40,21 @@ def _against_decoders(ax: plt.Axes, comparison: pd.DataFrame, sizes: Sequence[in
     ax.plot(sizes, 100 * rows["scale_free_cv"], ":o", color=COLOURS[0], markersize=3.2, markerfacecolor="white")
     ax.set(xscale="log", xlabel="decoders $K$", ylabel="mean CV (%)", ylim=(0, None))
     ax.set_xticks(sizes, [str(size) for size in sizes])
-    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.minorticks_off()
     ax.set_title("a  hollow: scale-free", loc="left")
 
 
 def _against_points(ax: plt.Axes, lengths: pd.DataFrame, sizes: Sequence[int], points: Sequence[int]) -> None:
-    draws = lengths[[f"draws_{N}" for N in points]].to_numpy()
-    ax.plot(points, draws.T, color=COLOURS[3], linewidth=0.4, alpha=0.5)
-    ax.plot(points, draws.mean(0), color=COLOURS[3], marker="s", markersize=4, label="independent draws")
-    chords = lengths[[f"draws_{N}_chords" for N in points]].to_numpy()
-    ax.plot(points, chords.T, color=COLOURS[0], linewidth=0.4, alpha=0.5)
-    ax.plot(points, chords.mean(0), color=COLOURS[0], marker="o", markersize=4, label="minus disagreement")
+    looks = (("", COLOURS[3], "s", "independent draws"), ("_chords", COLOURS[0], "o", "minus disagreement"))
+    for ending, colour, marker, label in looks:
+        drawn = lengths[[f"draws_{N}{ending}" for N in points]].to_numpy()
+        ax.plot(points, drawn.T, color=colour, linewidth=0.4, alpha=0.5)
+        ax.plot(points, drawn.mean(0), color=colour, marker=marker, markersize=4, label=label)
     ax.axhline(lengths[f"geodesic_{max(sizes)}"].mean(), color="black", linewidth=0.9, linestyle="--")
     ax.set(xscale="log", yscale="log", xlabel="time points $N$", ylabel="length (data units)")
     ax.set_xticks(points, [str(N) for N in points])
     ax.minorticks_off()
-    ax.set_ylim(top=50 * draws.max())  # room for the legend
+    ax.set_ylim(top=50 * lengths[[f"draws_{N}" for N in points]].to_numpy().max())  # room for the legend
     ax.legend(loc="upper left", title="dashed: expected metric", title_fontsize=7)
     ax.set_title("b  no limit", loc="left")
 

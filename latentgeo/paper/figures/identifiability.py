@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,6 +13,7 @@ from latentgeo.style import COLOURS, PAGE, STYLE
 
 _FLOOR = 1e-17  # where a difference of zero is drawn
 _MARKERS = "osD^vP*"
+_COLOURS = [COLOURS[i] for i in (0, 1, 2, 3, 4, 7)]
 
 
 @plt.rc_context(STYLE | {"axes.titlesize": 7, "ytick.labelsize": 7})
@@ -26,6 +29,7 @@ def identifiability(table: pd.DataFrame, changed: float) -> Figure:
         a marker for each family.
     """
     models, families = (list(dict.fromkeys(table[column])) for column in ("model", "family"))
+    looks = dict(zip(families, zip(cycle(_MARKERS), cycle(_COLOURS)), strict=False))
     names = list(dict.fromkeys(table["quantity"]))[::-1]
     heights = {name: height for height, name in enumerate(names)}
     identified = set(table.loc[table["kind"] == "identified", "quantity"])
@@ -36,17 +40,11 @@ def identifiability(table: pd.DataFrame, changed: float) -> Figure:
     for ax, model in zip(axes[0], models, strict=True):
         ax.axhspan(border, len(names) - 0.5, color="0.95", zorder=0)
         ax.axvline(changed, color="0.5", linewidth=0.8, linestyle=":", zorder=0)
-        for number, family in enumerate(families):
+        for number, (family, (marker, colour)) in enumerate(looks.items()):
             part = table[(table["model"] == model) & (table["family"] == family)]
             offset = 0.5 * (number / max(len(families) - 1, 1) - 0.5)
-            ax.plot(
-                part["difference"].clip(lower=_FLOOR),
-                [heights[name] + offset for name in part["quantity"]],
-                _MARKERS[number % len(_MARKERS)],
-                color=COLOURS[(0, 1, 2, 3, 4, 7)[number % 6]],
-                markersize=2.8,
-                markeredgewidth=0,
-            )
+            x, y = part["difference"].clip(lower=_FLOOR), [heights[name] + offset for name in part["quantity"]]
+            ax.plot(x, y, marker, color=colour, markersize=2.8, markeredgewidth=0)
         ax.set(xscale="log", xlim=(_FLOOR / 3, 30), title=model, ylim=(-0.6, len(names) - 0.4))
         ax.set_xticks([1e-16, 1e-8, 1e0], ["$10^{-16}$", "$10^{-8}$", "1"])
         ax.xaxis.set_minor_locator(plt.NullLocator())
@@ -55,9 +53,6 @@ def identifiability(table: pd.DataFrame, changed: float) -> Figure:
     for label in axes[0, 0].get_yticklabels():
         label.set_color("0" if label.get_text() in identified else COLOURS[3])
     figure.supxlabel("largest relative difference between the two coordinate systems", fontsize=8)
-    handles = [
-        Line2D([], [], marker=_MARKERS[i], color=COLOURS[(0, 1, 2, 3, 4, 7)[i % 6]], linestyle="", markersize=4)
-        for i in range(len(families))
-    ]
+    handles = [Line2D([], [], marker=m, color=colour, linestyle="", markersize=4) for m, colour in looks.values()]
     figure.legend(handles, families, loc="outside upper center", ncols=len(families))
     return figure

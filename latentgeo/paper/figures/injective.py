@@ -30,24 +30,20 @@ def collisions(t: np.ndarray, images: Mapping[str, np.ndarray], distances: Mappi
     """
     rows, n = len(images), len(next(iter(images.values())))
     step = (t[-1] - t[0]) / (n - 1)
-    figure, axes = plt.subplots(
-        rows + 1, 1, figsize=(COLUMN, 1.75 + 0.52 * rows), height_ratios=[*[1] * rows, 3.6], layout="constrained"
-    )
+    ends, size = (t[0] - step / 2, t[-1] + step / 2), (COLUMN, 1.75 + 0.52 * rows)
+    figure, axes = plt.subplots(rows + 1, 1, figsize=size, height_ratios=[*[1] * rows, 3.6], layout="constrained")
     for ax, (name, strip), colour in zip(axes, images.items(), COLOURS, strict=False):
         low, high = np.percentile(strip, (0.5, 99.5))
         for k, image in enumerate(strip):
             centre = t[0] + k * step
             extent = (centre - 0.46 * step, centre + 0.46 * step, 0, 0.92 * step)
             ax.imshow(image, cmap="gray_r", vmin=low, vmax=high, extent=extent, interpolation="nearest")
-        ax.set(xlim=(t[0] - step / 2, t[-1] + step / 2), ylim=(0, 0.92 * step), aspect="equal")
+        ax.set(xlim=ends, ylim=(0, 0.92 * step), aspect="equal")
         ax.set_axis_off()
         ax.set_title(name, loc="left", color=colour, pad=2)
     for (name, distance), colour, line in zip(distances.items(), COLOURS, _LINES, strict=False):
         axes[-1].plot(t, distance, color=colour, linestyle=line, linewidth=1.4, label=name)
     axes[-1].axhline(0, color="0.6", linewidth=0.6)
-    axes[-1].set(
-        xlim=(t[0] - step / 2, t[-1] + step / 2),
-        xlabel="first latent coordinate",
-        ylabel="distance from the\nfirst image (data units)",
-    )
+    axes[-1].set(xlabel="first latent coordinate", ylabel="distance from the\nfirst image (data units)")
+    axes[-1].set_xlim(*ends)
     return figure

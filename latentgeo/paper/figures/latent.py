@@ -8,23 +8,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.style import PAGE, STYLE
-
-
-def _against(
-    axes: Axes, first: np.ndarray, second: np.ndarray, colour: object, title: str, labels: tuple[str, str]
-) -> None:
-    """Scatter of one model's numbers against the other's, with the line of agreement."""
-    limit = 1.05 * max(first.max(), second.max())
-    axes.plot([0, limit], [0, limit], color="0.6", linewidth=0.8, zorder=0)
-    axes.scatter(first, second, s=7, color=colour, alpha=0.7, linewidth=0)
-    axes.set(xlim=(0, limit), ylim=(0, limit), title=title, xlabel=labels[0], ylabel=labels[1])
-    axes.set_aspect("equal")
 
 
 @plt.rc_context(STYLE)
@@ -52,9 +40,11 @@ def two_models(
         ax.set(title=f"codes of model {model + 1}", xlabel="$z_1$", ylabel="$z_2$")
     for ax, method, unit in zip(axes[1], ("euclidean", "geodesic"), ("latent units", "data units"), strict=True):
         wide = table[table["method"] == method].pivot(index="pair", columns="seed", values="value").to_numpy()
-        title = f"{METHOD_NAMES[method]} distances of {len(wide)} pairs"
-        models = (f"model 1 ({unit})", f"model 2 ({unit})")
-        _against(ax, wide[:, 0], wide[:, 1], METHOD_COLOURS[method], title, models)
+        limit = 1.05 * wide.max()
+        ax.plot([0, limit], [0, limit], color="0.6", linewidth=0.8, zorder=0)
+        ax.scatter(*wide.T, s=7, color=METHOD_COLOURS[method], alpha=0.7, linewidth=0)
+        ax.set(xlim=(0, limit), ylim=(0, limit), title=f"{METHOD_NAMES[method]} distances of {len(wide)} pairs")
+        ax.set(xlabel=f"model 1 ({unit})", ylabel=f"model 2 ({unit})", aspect="equal")
     return figure
 
 

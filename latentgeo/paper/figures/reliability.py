@@ -35,11 +35,8 @@ def cv_histogram(cv: pd.DataFrame, models: int, title: str) -> Figure:
         colour = METHOD_COLOURS[method]
         ax.hist(shown[method], bins=bins, color=colour, alpha=0.55, label=METHOD_NAMES[method])
         ax.axvline(shown[method].mean(), color=colour, linewidth=1.2, linestyle="--")
-    ax.set(
-        title=f"{title}, {models} models, {len(cv)} pairs",
-        xlabel="coefficient of variation over models (%)",
-        ylabel="pairs",
-    )
+    ax.set(title=f"{title}, {models} models, {len(cv)} pairs", ylabel="pairs")
+    ax.set_xlabel("coefficient of variation over models (%)")
     ax.legend(title="distance (dashed: mean)", title_fontsize=7)
     return figure
 
@@ -73,12 +70,8 @@ def reliabilities(comparisons: Mapping[str, pd.DataFrame], *, side_by_side: bool
         The figure, a column wide, or a page if side by side.
     """
     panels = len(comparisons)
-    if side_by_side:
-        size = (PAGE, 2.3)
-        figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", sharey=True, squeeze=False)
-    else:
-        size = (COLUMN, 0.9 + 1.4 * panels)
-        figure, axes = plt.subplots(panels, 1, figsize=size, layout="constrained", squeeze=False)
+    shape, size = ((1, panels), (PAGE, 2.3)) if side_by_side else ((panels, 1), (COLUMN, 0.9 + 1.4 * panels))
+    figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", sharey="row", squeeze=False)
     for ax, (title, comparison) in zip(axes.flat, comparisons.items(), strict=True):
         shown = comparison.drop(index="data", errors="ignore")[::-1]
         for y, (method, row) in enumerate(shown.iterrows()):

@@ -9,37 +9,28 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator
 
 from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.style import COLOURS, PAGE, STYLE
 
-_NAMES = {"euclidean": "Euclidean", "ambient_chord": "chord", "geodesic": "geodesic"}
 _LOOK = {
-    "euclidean": {"color": METHOD_COLOURS["euclidean"], "marker": "s"},
-    "ambient_chord": {"color": COLOURS[2], "marker": "^"},
-    "geodesic": {"color": METHOD_COLOURS["geodesic"], "marker": "o"},
+    "euclidean": {"label": "Euclidean", "color": METHOD_COLOURS["euclidean"], "marker": "s"},
+    "ambient_chord": {"label": "chord", "color": COLOURS[2], "marker": "^"},
+    "geodesic": {"label": "geodesic", "color": METHOD_COLOURS["geodesic"], "marker": "o"},
 }
 _DECADES = (100, 1_000, 10_000, 100_000)
 
 
-def _sizes_axis(ax: Axes, n: np.ndarray) -> None:
-    ax.set_xscale("log")
-    ax.set_xlim(n.min() / 1.5, n.max() * 1.5)
-    ax.xaxis.set_major_locator(FixedLocator([tick for tick in _DECADES if n.min() / 1.5 <= tick <= n.max() * 1.5]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("training points n")
-
-
-def _percent_axis(ax: Axes, low: float, high: float) -> None:
-    ax.set_yscale("log")
-    ax.set_ylim(low, high)
-    steps = np.array([1, 2, 5])
-    ticks = np.concatenate([steps * 10.0**power for power in range(-3, 4)])
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+def _axes(ax: Axes, n: np.ndarray, low: float, high: float) -> None:
+    """Sizes and per cent, both logarithmic and written out."""
+    left, right = n.min() / 1.5, n.max() * 1.5
+    ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high), xlabel="training points n")
+    ax.xaxis.set_major_locator(FixedLocator([tick for tick in _DECADES if left <= tick <= right]))
+    ax.yaxis.set_major_locator(FixedLocator([step * 10.0**power for power in range(-3, 4) for step in (1, 2, 5)]))
+    for axis, written in ((ax.xaxis, "{x:,.0f}"), (ax.yaxis, "{x:g}")):
+        axis.set_major_formatter(written)
+        axis.set_minor_formatter("")
     ax.grid(axis="y", color="0.93", linewidth=0.6)
     ax.set_axisbelow(True)
 
@@ -81,7 +72,7 @@ def _spread(ax: Axes, curves: pd.DataFrame, fits: pd.DataFrame, control: pd.Data
         fine = np.geomspace(n.min(), n.max(), 100)
         ax.plot(fine, 100.0 * np.sqrt(fit.rate**2 / fine + fit.floor**2), color=look["color"], linewidth=1.1)
         exponent = f"{fit.exponent:.2f} ± {fit.exponent_high - fit.exponent:.2f}".replace("-", "−")
-        text = f"{_NAMES[method]}\n$b$ = {exponent}\n$c$ = {100 * fit.floor:.2g} %"
+        text = f"{look['label']}\n$b$ = {exponent}\n$c$ = {100 * fit.floor:.2g} %"
         labels.append((100.0 * curve["cv"].iloc[-1], text, look["color"]))
     _labels(ax, labels, apart=0.2)
 
@@ -89,20 +80,21 @@ def _spread(ax: Axes, curves: pd.DataFrame, fits: pd.DataFrame, control: pd.Data
 def _errors(ax: Axes, errors: pd.DataFrame) -> None:
     """Bias and spread of the geodesic distance."""
     n = errors["n"].to_numpy()
-    colours = {"spread": METHOD_COLOURS["geodesic"], "bias": "0.25"}
-    looks = {"spread": {"marker": "o", "linestyle": "-"}, "bias": {"marker": "D", "linestyle": ":"}}
-    names = {"spread": "spread\nover models", "bias": "bias against\nthe truth"}
+    looks = {
+        "spread": ("spread\nover models", "o-", METHOD_COLOURS["geodesic"]),
+        "bias": ("bias against\nthe truth", "D:", "0.25"),
+    }
     labels = []
-    for part, colour in colours.items():
+    for part, (name, line, colour) in looks.items():
         _bars(ax, n, errors[f"{part}_low"].to_numpy(), errors[f"{part}_high"].to_numpy(), colour)
-        ax.plot(n, 100.0 * errors[part], markersize=4, linewidth=1.2, color=colour, **looks[part])
-        labels.append((100.0 * errors[part].iloc[-1], names[part], colour))
+        ax.plot(n, 100.0 * errors[part], line, markersize=4, linewidth=1.2, color=colour)
+        labels.append((100.0 * errors[part].iloc[-1], name, colour))
     _labels(ax, labels, apart=0.15)
 
 
 @plt.rc_context(STYLE)
 def sample_size(
-    spreads: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], bias: pd.DataFrame, control: pd.DataFrame | None = None
+    spreads: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], bias: pd.DataFrame, control: pd.DataFrame
 ) -> Figure:
     """Spread of distances over models as the data grow, and the error of the geodesic distance where there is a truth.
 
@@ -119,20 +111,17 @@ def sample_size(
     """
     geodesic = bias[bias["method"] == "geodesic"].sort_values("n")
     shown = [curves[curves["method"].isin(_LOOK)] for curves, _ in spreads.values()]
-    dashed = None if control is None else control[control["method"] == "geodesic"].sort_values("n")
-    parts = [part["cv"] for part in shown] + [geodesic[["bias", "spread"]].stack()]
-    values = pd.concat([*parts, *([] if dashed is None else [dashed["cv"]])])
+    dashed = control[control["method"] == "geodesic"].sort_values("n")
+    values = pd.concat([*(part["cv"] for part in [*shown, dashed]), geodesic[["bias", "spread"]].stack()])
     limits = (100.0 * values[values > 0].min() / 1.8, 100.0 * values.max() * 1.9)
     figure, axes = plt.subplots(1, len(spreads) + 1, figsize=(PAGE, 2.4), layout="constrained")
     for ax, (title, (curves, fits)) in zip(axes, spreads.items(), strict=False):
-        _percent_axis(ax, *limits)
-        _sizes_axis(ax, curves["n"])
+        _axes(ax, curves["n"], *limits)
         _spread(ax, curves, fits, dashed if ax is axes[0] else None)
         ax.set_title(title, loc="left")
     axes[0].set_ylabel("mean CV over models (%)")
-    _percent_axis(axes[-1], *limits)
-    _sizes_axis(axes[-1], geodesic["n"])
+    _axes(axes[-1], geodesic["n"], *limits)
     _errors(axes[-1], geodesic)
-    axes[-1].set_title(f"{next(iter(spreads))}", loc="left")
+    axes[-1].set_title(next(iter(spreads)), loc="left")
     axes[-1].set_ylabel("error of geodesic distance (%)")
     return figure

@@ -41,19 +41,20 @@ class TriangleView:
     euclidean: Sequence[float]
 
 
-def _corners(loop: np.ndarray) -> np.ndarray:
-    return loop[:: (len(loop) - 1) // 3][:3]
+def _draw_sides(ax: Axes, loop: np.ndarray, **style: object) -> np.ndarray:
+    """Sides of a loop in their colours; its corners are returned."""
+    M = (len(loop) - 1) // 3
+    for k, colour in enumerate(_SIDES):
+        ax.plot(*loop[k * M : (k + 1) * M + 1].T, color=colour, linewidth=2.0, **style)
+    return loop[::M][:3]
 
 
 def _draw_triangle(ax: Axes, loop: np.ndarray, straight: bool = True) -> None:
     """Sides in their colours over a light fill, the straight triangle dashed, and the corners' letters."""
-    M = (len(loop) - 1) // 3
-    corners = _corners(loop)
+    corners = _draw_sides(ax, loop, solid_capstyle="round", zorder=4)
     ax.fill(*loop.T, color=COLOURS[4], alpha=0.22, linewidth=0, zorder=2)
     if straight:
         ax.plot(*corners[[0, 1, 2, 0]].T, color="0.15", linewidth=0.9, linestyle=(0, (4, 2.5)), zorder=3)
-    for k, colour in enumerate(_SIDES):
-        ax.plot(*loop[k * M : (k + 1) * M + 1].T, color=colour, linewidth=2.0, solid_capstyle="round", zorder=4)
     ax.plot(*corners.T, "o", color="0.1", markersize=3.5, zorder=5)
     _letters(ax, corners, loop.mean(0), 8.0, 6)
 
@@ -65,60 +66,46 @@ def _letters(ax: Axes, corners: np.ndarray, middle: np.ndarray, distance: float,
         note(ax, letter, corner, distance * away, fontsize=9, weight="bold", path_effects=_HALO, zorder=zorder)
 
 
-def _measures(values: Sequence[float]) -> list[tuple[str, list[str]]]:
-    return [
-        ("sides", [f"{value:.4f}" for value in values[:3]]),
-        ("angles", [f"{np.degrees(value):.2f}°" for value in values[3:6]]),
-        ("area", [f"{values[6]:.4f}"]),
-    ]
-
-
 def _write_measures(ax: Axes, view: TriangleView) -> None:
     """Measures of the geodesic and of the straight triangle, a line each, in columns."""
     ax.set_axis_off()
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    columns, height = (0.42, 0.69, 0.96), 1.0
-    for heading, values, colours in (
-        ("geodesic (data units)", view.identified, _SIDES),
-        ("straight, dashed (latent units)", view.euclidean, ("0.4",) * 3),
+    height, style = 1.0, {"fontsize": 7, "va": "top"}
+    for heading, measures, text, sides in (
+        ("geodesic (data units)", view.identified, "0.1", _SIDES),
+        ("straight, dashed (latent units)", view.euclidean, "0.4", ("0.4",) * 3),
     ):
-        ax.text(0.0, height, heading, fontsize=7, weight="bold", color="0.1" if colours is _SIDES else "0.4", va="top")
-        for name, numbers in _measures(values):
+        ax.text(0.0, height, heading, weight="bold", color=text, **style)
+        lengths, angles = [f"{value:.4f}" for value in (*measures[:3], measures[6])], np.degrees(measures[3:6])
+        rows = {"sides": lengths[:3], "angles": [f"{value:.2f}°" for value in angles], "area": lengths[3:]}
+        for name, numbers in rows.items():
             height -= 0.125
-            ax.text(0.0, height, name, fontsize=7, va="top", color="0.1" if colours is _SIDES else "0.4")
-            for x, number, colour in zip(columns, numbers, colours, strict=False):
-                shown = colour if name == "sides" else ("0.1" if colours is _SIDES else "0.4")
-                ax.text(x, height, number, fontsize=7, va="top", ha="right", color=shown)
+            ax.text(0.0, height, name, color=text, **style)
+            for x, number, side in zip((0.42, 0.69, 0.96), numbers, sides, strict=False):
+                ax.text(x, height, number, ha="right", color=side if name == "sides" else text, **style)
         height -= 0.175
 
 
 @plt.rc_context(STYLE)
-def geodesic_triangles(views: Sequence[TriangleView], labels: np.ndarray | None = None) -> Figure:
+def geodesic_triangles(views: Sequence[TriangleView], labels: np.ndarray) -> Figure:
     """The same geodesic triangle in several latent spaces, with its measures and those of the straight triangle below.
 
     Args:
         views: one for each latent space; their ``identified`` numbers should agree.
-        labels: class of each code as a digit, shape (n,), which is its marker; dots by default.
+        labels: class of each code as a digit, shape (n,), which is its marker.
 
     Returns:
         The figure, a page wide. Lengths are in data units, those of straight triangles in latent units.
     """
-    place = {"left": 0.055, "right": 0.995, "top": 0.94, "bottom": 0.01, "wspace": 0.16, "hspace": 0.27}
-    figure, axes = plt.subplots(
-        2, len(views), figsize=(PAGE, 3.85), squeeze=False, gridspec_kw={"height_ratios": [1.72, 1]} | place
-    )
+    figure, axes = plt.subplots(2, len(views), figsize=(PAGE, 3.85), squeeze=False, height_ratios=[1.72, 1])
+    figure.subplots_adjust(left=0.055, right=0.995, top=0.94, bottom=0.01, wspace=0.16, hspace=0.27)
     for number, (ax, below, view) in enumerate(zip(*axes, views, strict=True)):
         for line in view.grid:
             ax.plot(*line.T, color="0.87", linewidth=0.6, zorder=0)
-        if labels is None:
-            ax.scatter(*view.codes.T, s=3, color="0.6", linewidth=0, zorder=1)
-        else:
-            for c in np.unique(labels):
-                points = view.codes[labels == c]
-                ax.scatter(*points.T, s=11, marker=f"${c}$", color="0.45", linewidth=0, zorder=1)
+        for c in np.unique(labels):
+            ax.scatter(*view.codes[labels == c].T, s=11, marker=f"${c}$", color="0.45", linewidth=0, zorder=1)
         _draw_triangle(ax, view.boundary)
-        shown = np.concatenate([view.codes, view.boundary])
-        square(ax, shown, 0.58)
+        square(ax, np.concatenate([view.codes, view.boundary]), 0.58)
         ax.set(title=view.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
         ax.locator_params(nbins=4)
         _write_measures(below, view)
@@ -199,7 +186,6 @@ def transport_and_curvature(
     views: Sequence[TransportView],
     turns: Sequence[float],
     fields: Sequence[FieldView],
-    unit: str = "data unit$^{-2}$",
 ) -> Figure:
     """Parallel transport around a triangle on a surface and in its latent spaces; below, curvature of a decoder.
 
@@ -210,7 +196,6 @@ def transport_and_curvature(
         views: the same walk in two latent spaces.
         turns: the angle by which the vector has turned in each of them, in radians.
         fields: curvature of a decoder in two latent spaces.
-        unit: of the curvature.
 
     Returns:
         The figure, a page wide.
@@ -220,11 +205,10 @@ def transport_and_curvature(
     spec = above.add_gridspec(1, 3, width_ratios=[1.15, 1, 1])
     space = above.add_subplot(spec[0], projection="3d", computed_zorder=False)
     _draw_in_space(space, surface, loop, arrows)
-    for number, (view, turn) in enumerate(zip(views, turns, strict=True)):
-        ax = above.add_subplot(spec[1 + number])
+    planes = [above.add_subplot(spec[1 + number]) for number in range(len(views))]
+    for ax, view, turn in zip(planes, views, turns, strict=True):
         _draw_transport(ax, view, turn)
-        if number == 0:
-            ax.set_ylabel("$z_2$")
+    planes[0].set_ylabel("$z_2$")
     axes = below.subplots(1, len(fields))
     largest = np.nanpercentile(np.abs(np.concatenate([field.values.ravel() for field in fields])), 98)
     for number, (ax, field) in enumerate(zip(axes, fields, strict=True)):
@@ -239,7 +223,7 @@ def transport_and_curvature(
             note(ax, f"{letter}  {value:+.4f}", mark, (-4 if left else 4, 4), **style)
         ax.set(title=field.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
         ax.locator_params(nbins=5)
-    below.colorbar(mesh, ax=axes, label=f"Gaussian curvature $K$ ({unit})", extend="both", aspect=25)
+    below.colorbar(mesh, ax=axes, label="Gaussian curvature $K$ (data unit$^{-2}$)", extend="both", aspect=25)
     return figure
 
 
@@ -251,10 +235,7 @@ def _draw_in_space(
 ) -> None:
     ax.plot_surface(*surface, color="0.93", alpha=1.0, linewidth=0, antialiased=True, rstride=1, cstride=1, zorder=0)
     ax.plot_wireframe(*surface, color="0.78", linewidth=0.3, rstride=4, cstride=4, zorder=1)
-    M = (len(loop) - 1) // 3
-    for k, colour in enumerate(_SIDES):
-        ax.plot(*loop[k * M : (k + 1) * M + 1].T, color=colour, linewidth=2.0, zorder=3)
-    corners = _corners(loop)
+    corners = _draw_sides(ax, loop, zorder=3)
     low, high = loop.min(0), loop.max(0)
     centre, half = 0.5 * (low + high), 0.62 * (high - low).max()
     ax.set(xlim=centre[0] + half * np.array([-1, 1]), ylim=centre[1] + half * np.array([-1, 1]))
