@@ -27,7 +27,6 @@ from latentgeo.paper.models.training import TrainingConfig
 from latentgeo.paper.models.vae import VAE
 from latentgeo.paper.paths import runs_dir
 from latentgeo.paper.profiles import NOISE, RunConfig
-from latentgeo.paper.store import RunStore
 from latentgeo.paper.study import Sweep, checked_seeds
 from latentgeo.paper.torus import NOISE as TORUS_NOISE
 from latentgeo.paper.torus import torus_dataset
@@ -261,12 +260,11 @@ class SampleSizeStudy(Sweep):
         tables = []
         for n in self.sizes:
             for seed in self.seeds:
-                store, data = RunStore(self.store), self.data(n, seed)
-                run = store.find(self.config(n, seed), data)
-                if run is None:
+                run = self.stored(n, seed)
+                if run.marker is None:
                     continue
                 rows = pd.DataFrame(json.loads(line) for line in run.read("metrics.jsonl").splitlines())
-                step = (rows["epoch"] + 1) * (len(data.train) // self.batch_size)
+                step = (rows["epoch"] + 1) * (len(run.dataset.train) // self.batch_size)
                 tables.append(rows[["train_loss", "validation_loss"]].assign(n=n, seed=seed, step=step))
         order = ["n", "seed", "step", "train_loss", "validation_loss"]
         return pd.concat(tables, ignore_index=True)[order] if tables else pd.DataFrame(columns=order)

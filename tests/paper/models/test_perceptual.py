@@ -8,7 +8,7 @@ from torch import nn
 
 import latentgeo as lg
 from latentgeo.paper.models.perceptual import VGG16_LAYERS, PerceptualVAE, load_vgg16, vgg16_features
-from latentgeo.paper.store import RunStore
+from latentgeo.paper.store import Run
 
 EVENT = (3, 16, 16)
 
@@ -147,11 +147,11 @@ def test_a_study_trains_stores_and_finds_it(path, tmp_path, images):
     study = lg.paper.Study(
         "digits", seeds=1, decoders=2, training=lg.paper.TrainingConfig(epochs=1, batch_size=6), perceptual=path
     )
-    store, config = RunStore(tmp_path), study.config(0)
-    model = store.train(config, data)
+    run = Run(tmp_path, study.config(0), data)
+    model = run.train()
     assert isinstance(model, PerceptualVAE)
-    again = store.load(config, data)
+    again = run.load()
     assert isinstance(again, PerceptualVAE)
     assert again.evaluate(data.validation) == model.evaluate(data.validation)
     plain = lg.paper.Study("digits", seeds=1, decoders=2, training=study.training)
-    assert store.find(plain.config(0), data) is None
+    assert Run(tmp_path, plain.config(0), data).marker is None
