@@ -8,7 +8,6 @@ absent. What does not match its checksum is moved aside and made again. Nothing 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -28,6 +27,7 @@ from latentgeo.paper.environment import environment
 from latentgeo.paper.models.perceptual import PerceptualVAE
 from latentgeo.paper.models.training import train
 from latentgeo.paper.models.vae import VAE, build_vae
+from latentgeo.paper.paths import checksum, move_aside, write_atomically
 from latentgeo.paper.profiles import RunConfig
 
 _CHECKPOINT_SECONDS = 20.0  # least time between checkpoints, of which one takes some tenths of a second
@@ -35,38 +35,8 @@ _MARKER, _WEIGHTS, _CONFIG = "SUCCESS.json", "weights.safetensors", "config.json
 _ENVIRONMENT, _METRICS, _LOG = "environment.json", "metrics.jsonl", "log.txt"
 
 
-def checksum(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is whole or absent, also after a crash or on a full disk.
-
-    Raises:
-        OSError: it cannot be written; nothing is left behind.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
-
-
-def move_aside(path: Path) -> Path:
-    """Rename a damaged file or folder, so that it is neither trusted nor lost, and return its new path."""
-    candidates = (path.with_name(f"{path.name}.damaged{i}") for i in range(100_000))
-    aside = next(candidate for candidate in candidates if not candidate.exists())
-    os.replace(path, aside)
-    return aside
 
 
 class Run:

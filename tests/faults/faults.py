@@ -26,7 +26,8 @@ import pandas as pd
 
 import latentgeo as lg
 from latentgeo.paper.data import load_dataset
-from latentgeo.paper.store import Run, checksum
+from latentgeo.paper.paths import checksum
+from latentgeo.paper.store import Run
 
 EPOCHS = 60
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "LATENTGEO_CHECKPOINT_SECONDS": "0.2"}

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 import latentgeo as lg
-from latentgeo.paper.profiles import RunConfig, canonical_json, training_preset
+from latentgeo.paper.profiles import RunConfig, digest, training_preset
 
 RUN = RunConfig("digits", "mlp", 2, 4, 0.25, "tanh", 0, lg.paper.TrainingConfig())
 SHA = {"images": "a", "labels": "b"}
@@ -38,12 +38,12 @@ def test_the_plain_loss_leaves_no_trace_and_the_perceptual_one_that_of_the_files
 
 def test_the_key_does_not_depend_on_the_order_of_names():
     assert RUN.key(SHA) == RUN.key(dict(reversed(SHA.items())))
-    assert canonical_json({"a": 1, "b": [2.5]}) == canonical_json({"b": [2.5], "a": 1})
+    assert digest({"a": 1, "b": [2.5]}) == digest({"b": [2.5], "a": 1})
 
 
 def test_what_is_not_a_number_has_no_key():
     with pytest.raises(ValueError, match="JSON"):
-        canonical_json(float("nan"))
+        digest(float("nan"))
 
 
 def test_the_papers_training_is_the_papers():

@@ -14,6 +14,7 @@ from latentgeo.agreement.pairs import METHODS, pair_distances, tidy
 from latentgeo.paper import store as store_module
 from latentgeo.paper.data import load_dataset
 from latentgeo.paper.jobs import JobsFailedError
+from latentgeo.paper.paths import checksum
 from latentgeo.paper.study import _status
 
 pytestmark = pytest.mark.thorough
@@ -264,7 +265,7 @@ def test_nothing_to_do_over_three_hundred_models_takes_no_time(copied):
         config = json.loads((folder / "config.json").read_text()) | {"seed": seed}
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         marker = json.loads((folder / "SUCCESS.json").read_text())
-        marker["files"]["config.json"] = store_module.checksum((folder / "config.json").read_bytes())
+        marker["files"]["config.json"] = checksum((folder / "config.json").read_bytes())
         (folder / "SUCCESS.json").write_text(json.dumps(marker))
     began = time.process_time()
     table = many.run(workers=0, progress=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentgeo.paper.paths import data_dir
+from latentgeo.paper.paths import checksum, data_dir
 
 SPLIT_SEED = 0
 
@@ -113,18 +112,13 @@ def read(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read ({error})") from error
 
 
-def sha256_of(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def check(path: Path, content: bytes, sha256: str) -> None:
     """Compare what a file holds with the published checksum.
 
     Raises:
         DataError: it is another.
     """
-    if (found := sha256_of(content)) != sha256:
+    if (found := checksum(content)) != sha256:
         raise DataError(f"{path} is damaged: expected sha256 {sha256}, got {found} ({len(content):,} bytes). Remove it")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,8 @@ from latentgeo.paper.data.base import (
     find,
     folders,
     read,
-    sha256_of,
 )
-from latentgeo.paper.paths import data_dir
+from latentgeo.paper.paths import checksum, data_dir, write_atomically
 
 _FOLDER = "cifar-10-batches-bin"
 _ARCHIVE = "cifar-10-binary.tar.gz"
@@ -92,7 +90,7 @@ def load() -> Dataset:
     folder = find([folder / _TEST for folder in folders(_FOLDER)]).parent
     training = [name for name in _TRAINING if (folder / name).exists()]
     contents = {name: read(folder / name) for name in (*(training or _TRAINING), _TEST, _META)}
-    sha256 = {name: sha256_of(content) for name, content in contents.items()}
+    sha256 = {name: checksum(content) for name, content in contents.items()}
     class_names = tuple(contents.pop(_META).decode("utf-8", "replace").split())
     if len(class_names) != 10:
         raise _damaged(folder / _META, f"expected the names of 10 classes, got {len(class_names)}")
@@ -127,13 +125,11 @@ def _unpack(archive: Path, folder: Path) -> None:
                 contents[name] = opened.extractfile(f"{_FOLDER}/{name}").read()
     except (tarfile.TarError, KeyError, EOFError, OSError) as error:
         raise DataError(f"{archive} cannot be unpacked ({error}). Remove it") from error
-    files = {name: sha256_of(content) for name, content in contents.items()}
+    files = {name: checksum(content) for name, content in contents.items()}
     contents[_RECORD] = (json.dumps({"archive": _SHA256, "files": files}, indent=2) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        partial = folder / f".{name}.{os.getpid()}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, folder / name)
+        write_atomically(folder / name, content)
 
 
 def fetch(report: Callable[[str], None]) -> None:

@@ -25,7 +25,7 @@ from latentgeo.paper.data.base import (
     images,
     read,
 )
-from latentgeo.paper.paths import data_dir
+from latentgeo.paper.paths import data_dir, move_aside
 
 _DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -111,7 +111,7 @@ def _all_here(report: Callable[[str], None]) -> bool:
             if path.parent != data_dir() / "fashion-mnist":
                 raise
             report(f"moved aside: {error}")
-            os.replace(path, path.with_name(f"{path.name}.damaged"))
+            move_aside(path)
             return _all_here(report)
     return True
 

@@ -144,7 +144,7 @@ def test_a_damaged_cache_is_moved_aside_and_got_again(copied, server):
     lines = []
     assert len(datasets.fetch_dataset("fashion_mnist", lines.append).test) == 10_000
     assert lines[0].startswith("moved aside")
-    assert (copied / f"{TEST_LABELS}.gz.damaged").exists()
+    assert (copied / f"{TEST_LABELS}.gz.damaged0").exists()
 
 
 def test_a_download_with_another_checksum_is_not_taken(nowhere, server):
