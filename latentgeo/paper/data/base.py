@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,21 +122,20 @@ def check(path: Path, content: bytes, sha256: str) -> None:
         raise DataError(f"{path} is damaged: expected sha256 {sha256}, got {found} ({len(content):,} bytes). Remove it")
 
 
-def download(url: str, known_hash: str, folder: Path, report: Callable[[str], None]) -> Path:
+def download(url: str, known_hash: str, folder: Path) -> Path:
     """Download a file into a folder, with a progress bar.
 
     Args:
         url: of the file, whose name is its last part.
         known_hash: its checksum, such as ``"sha256:…"``.
         folder: where it goes.
-        report: called with a line for it.
 
     Raises:
         MissingDataError: there is no connection, or what came has another checksum.
     """
     import pooch
 
-    report(f"downloading {url}")
+    print(f"downloading {url}")
     name = url.rpartition("/")[2]
     try:
         with_bar = pooch.HTTPDownloader(progressbar=True, timeout=60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +131,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         write_atomically(folder / name, content)
 
 
-def fetch(report: Callable[[str], None]) -> None:
+def fetch() -> None:
     """Download and unpack the official archive, unless the files are here already.
 
     Raises:
@@ -142,4 +141,4 @@ def fetch(report: Callable[[str], None]) -> None:
     try:
         load()
     except MissingDataError:
-        _unpack(download(_URL, f"sha256:{_SHA256}", data_dir(), report), data_dir() / _FOLDER)
+        _unpack(download(_URL, f"sha256:{_SHA256}", data_dir()), data_dir() / _FOLDER)
