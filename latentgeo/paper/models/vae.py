@@ -64,21 +64,18 @@ class VAE(nn.Module):
         """Posterior means of images, in batches and without gradients: (n, *event) -> (n, d)."""
         return torch.cat([self.posterior(part)[0] for part in x.split(batch_size)])
 
-    def loss_terms(
-        self, x: Tensor, generator: torch.Generator | None = None, *, epsilon: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def loss_terms(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Both terms of -ELBO for each image, decoder k reconstructing the k-th share of the batch.
 
         Args:
             x: images, shape (B, *event), in [0, 1] or as bytes.
             generator: source of the reparametrisation noise.
-            epsilon: the reparametrisation noise itself, shape (B, d), instead of a draw from the generator.
 
         Returns:
             The scaled squared error ½‖x - f_k(z)‖²/τ² and the KL divergence, each of shape (B,), in nats.
 
         Raises:
-            ValueError: B is smaller than K, so that a decoder would go without data, or ``epsilon`` is not (B, d).
+            ValueError: B is smaller than K, so that a decoder would go without data.
         """
         if len(x) < len(self.decoders):
             raise ValueError(
@@ -86,10 +83,7 @@ class VAE(nn.Module):
             )
         x = as_images(x)
         mean, log_variance = self.posterior(x)
-        if epsilon is None:
-            epsilon = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        elif epsilon.shape != mean.shape:
-            raise ValueError(f"epsilon: expected noise of shape {tuple(mean.shape)}, got {tuple(epsilon.shape)}")
+        epsilon = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         z = mean + epsilon * (0.5 * log_variance).exp()
         shares = zip(self.decoders, z.tensor_split(len(self.decoders)), strict=True)
         reconstruction = torch.cat([decoder(share) for decoder, share in shares])
