@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +10,22 @@ from torch import Tensor, nn
 from latentgeo.adapters.arrays import as_images
 from latentgeo.geometry.decoder import Ensemble
 from latentgeo.paper.models.injective import InjectiveDecoder
-from latentgeo.paper.models.networks import ACTIVATIONS, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from latentgeo.paper.models.networks import (
+    ACTIVATIONS,
+    ConvDecoder,
+    ConvEncoder,
+    CountEncoder,
+    MLPDecoder,
+    MLPEncoder,
+    ProportionDecoder,
+)
 
-_NETWORKS = {
+ARCHITECTURES = {
     "conv": (ConvEncoder, ConvDecoder),
     "mlp": (MLPEncoder, MLPDecoder),
     "flow": (MLPEncoder, InjectiveDecoder),
+    "counts": (CountEncoder, ProportionDecoder),
 }
-ARCHITECTURES = (*_NETWORKS, "counts")
 
 
 class VAE(nn.Module):
@@ -153,14 +160,10 @@ def build_vae(
         raise ValueError(
             f"expected positive sizes, got latent_dim={latent_dim}, decoders={decoders}, event_shape={event_shape}"
         )
-    make_model: Callable[..., VAE] = VAE
+    make_encoder, make_decoder = ARCHITECTURES[architecture]
+    make_model = VAE
     if architecture == "counts":
-        # Here, as they build on this module.
-        from latentgeo.paper.models.counts import CountEncoder, CountVAE, ProportionDecoder
-
-        make_encoder, make_decoder, make_model = CountEncoder, ProportionDecoder, CountVAE
-    else:
-        make_encoder, make_decoder = _NETWORKS[architecture]
+        from latentgeo.paper.models.counts import CountVAE as make_model  # here, as it builds on this module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = make_encoder(event_shape, latent_dim, activation=activation)
