@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 
 from latentgeo.paper.models.training import TrainingConfig
-from latentgeo.paper.models.vae import ARCHITECTURES
 from latentgeo.paper.paths import checksum, file_checksum
 
 SCHEMA = 3  # raise it whenever the same configuration would give another model
@@ -130,21 +129,19 @@ def training_preset(dataset: str, architecture: str, profile: str) -> TrainingCo
         500
     """
     if profile not in PROFILES:
-        raise ValueError(f"expected a profile among {', '.join(PROFILES)}, got {profile!r}")
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"expected an architecture among {', '.join(ARCHITECTURES)}, got {architecture!r}")
-    if (dataset, architecture) not in _QUICK:
-        if dataset in LATENT_DIM:
-            known = ", ".join(repr(name) for other, name in _QUICK if other == dataset)
-            raise ValueError(f"expected the architecture {known} for {dataset}, got {architecture!r}")
+        raise ValueError(f"profile: expected one of {', '.join(PROFILES)}, got {profile!r}")
+    if dataset not in LATENT_DIM:
         raise ValueError(f"expected a data set among {', '.join(LATENT_DIM)}, got {dataset!r}")
+    known = [name for other, name in _QUICK if other == dataset]
+    if architecture not in known:
+        raise ValueError(f"expected an architecture among {', '.join(known)} for {dataset}, got {architecture!r}")
+    if profile == "paper" and dataset in _BATCH_SIZE:
+        return TrainingConfig(batch_size=_BATCH_SIZE[dataset])
     quick = _QUICK[dataset, architecture]
     if profile == "quick":
         return quick
+    committed = _EVIDENCE.get((dataset, architecture), quick)
     if profile == "evidence":
-        return _EVIDENCE.get((dataset, architecture), quick)
-    if dataset not in _BATCH_SIZE:
-        committed = _EVIDENCE.get((dataset, architecture), quick)
-        longer = {name: 3 * getattr(committed, name) for name in ("epochs", "half_life", "patience")}
-        return dataclasses.replace(committed, **longer)
-    return TrainingConfig(batch_size=_BATCH_SIZE[dataset])
+        return committed
+    longer = {name: 3 * getattr(committed, name) for name in ("epochs", "half_life", "patience")}
+    return dataclasses.replace(committed, **longer)

@@ -24,7 +24,6 @@ from latentgeo.paper.profiles import (
     ARCHITECTURE,
     LATENT_DIM,
     NOISE,
-    PROFILES,
     SEEDS,
     RunConfig,
     digest,
@@ -229,16 +228,14 @@ class Study(Sweep):
 
     def __post_init__(self) -> None:
         """Fill in what depends on the profile, and refuse what cannot be run."""
-        if self.profile not in PROFILES:
-            raise ValueError(f"profile: expected one of {', '.join(PROFILES)}, got {self.profile!r}")
+        model = self.model or ARCHITECTURE.get(self.profile, "mlp")
+        preset = training_preset(self.dataset, model, self.profile)
         seeds = SEEDS[self.profile] if self.seeds is None else self.seeds
         if self.pairs < 1 or self.decoders < 1 or (self.latent_dim is not None and self.latent_dim < 1):
             raise ValueError(
                 "pairs, decoders and latent_dim: expected at least 1, got "
                 f"{self.pairs!r}, {self.decoders!r} and {self.latent_dim!r}"
             )
-        model = self.model or ARCHITECTURE[self.profile]
-        preset = training_preset(self.dataset, model, self.profile)
         if self.activation not in (None, *ACTIVATIONS):
             raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         fill = {

@@ -56,7 +56,7 @@ def test_the_papers_training_is_the_papers():
     "arguments", [("mnist", "mlp", "quick"), ("digits", "rnn", "quick"), ("digits", "mlp", "fast")]
 )
 def test_unknown_presets_are_refused(arguments):
-    with pytest.raises(ValueError, match="expected a"):
+    with pytest.raises(ValueError, match=r"expected (a|one of)"):
         training_preset(*arguments)
 
 
@@ -64,5 +64,5 @@ def test_presets_of_cells():
     assert training_preset("pbmc68k", "mlp", "evidence").epochs > training_preset("pbmc68k", "mlp", "quick").epochs
     paper = training_preset("pbmc68k_counts", "counts", "paper")
     assert paper.epochs == 3 * training_preset("pbmc68k_counts", "counts", "evidence").epochs
-    with pytest.raises(ValueError, match="expected the architecture 'counts' for pbmc68k_counts, got 'mlp'"):
+    with pytest.raises(ValueError, match="expected an architecture among counts for pbmc68k_counts, got 'mlp'"):
         training_preset("pbmc68k_counts", "mlp", "quick")
