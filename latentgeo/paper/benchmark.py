@@ -88,12 +88,7 @@ def timed(call: Callable[[], Result], repeats: int = 5) -> tuple[Result, float]:
 
 
 def error_against_time(
-    decoder: nn.Module,
-    start: Tensor,
-    end: Tensor,
-    *,
-    thorough: bool = False,
-    repeats: int = 5,
+    decoder: nn.Module, start: Tensor, end: Tensor, *, thorough: bool = False, repeats: int = 5
 ) -> pd.DataFrame:
     """Every solver on the same decoder and pairs, in one process, at several settings each.
 

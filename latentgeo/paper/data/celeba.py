@@ -146,9 +146,5 @@ def load() -> Dataset:
         class_names=("face",),
         source=f"{_SITE}, aligned images ({len(names):,}), {_PROCESSING}",
         licence="non-commercial research only, under the terms of its site",
-        sha256={
-            _PARTITION: partition,
-            _IMAGES: str(made["images_sha256"]),
-            "pixels": str(made["pixels_sha256"]),
-        },
+        sha256={_PARTITION: partition, _IMAGES: str(made["images_sha256"]), "pixels": str(made["pixels_sha256"])},
     )

@@ -11,12 +11,7 @@ from latentgeo.paper.data.base import Dataset, deal
 
 
 def dealt(
-    name: str,
-    x: np.ndarray,
-    types: Sequence[str],
-    colours: dict[str, str],
-    held_out: int,
-    **origin: object,
+    name: str, x: np.ndarray, types: Sequence[str], colours: dict[str, str], held_out: int, **origin: object
 ) -> Dataset:
     """Cells dealt out to the parts of a data set, always in the same way.
 

@@ -10,16 +10,7 @@ import numpy as np
 import torch
 
 from latentgeo.adapters.arrays import as_images
-from latentgeo.paper.data.base import (
-    DataError,
-    Dataset,
-    MissingDataError,
-    deal,
-    download,
-    find,
-    folders,
-    read,
-)
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, deal, download, find, folders, read
 from latentgeo.paper.paths import checksum, data_dir, write_atomically
 
 _FOLDER = "cifar-10-batches-bin"

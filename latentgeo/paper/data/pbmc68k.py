@@ -38,10 +38,7 @@ def read() -> tuple[np.ndarray, tuple[str, ...], dict[str, str], dict[str, str]]
     types = tuple(str(each) for each in atlas.obs["bulk_labels"])
     names = [str(each) for each in atlas.obs["bulk_labels"].cat.categories]
     colours = dict(zip(names, (str(each).lower() for each in atlas.uns["bulk_labels_colors"]), strict=True))
-    sha256 = {
-        "expression": checksum(expression.tobytes()),
-        "types": checksum("\n".join(types).encode()),
-    }
+    sha256 = {"expression": checksum(expression.tobytes()), "types": checksum("\n".join(types).encode())}
     return expression, types, colours, sha256
 
 
