@@ -258,11 +258,9 @@ class SampleSizeStudy(Sweep):
             (nats per point).
         """
         tables = []
-        for n in self.sizes:
-            for seed in self.seeds:
-                run = self.stored(n, seed)
-                if run.marker is None:
-                    continue
+        for n, seed in sorted(self.models()):
+            run = self.stored(n, seed)
+            if run.marker is not None:
                 rows = pd.DataFrame(json.loads(line) for line in run.read("metrics.jsonl").splitlines())
                 step = (rows["epoch"] + 1) * (len(run.dataset.train) // self.batch_size)
                 tables.append(rows[["train_loss", "validation_loss"]].assign(n=n, seed=seed, step=step))
