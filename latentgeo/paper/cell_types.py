@@ -112,11 +112,10 @@ def family_names(class_names: Sequence[str], labels: Tensor, least: float = 0.02
         ['', 'Vip', 'Sst']
     """
     sizes = torch.bincount(labels, minlength=len(class_names)).tolist()
-    families: dict[str, list[int]] = {}
-    for number, name in enumerate(class_names):
-        families.setdefault(name.split()[0], []).append(number)
+    families = [name.split()[0] for name in class_names]
     texts = [""] * len(class_names)
-    for family, members in families.items():
+    for family in set(families):
+        members = [number for number, other in enumerate(families) if other == family]
         if sum(sizes[number] for number in members) >= least * len(labels):
             texts[max(members, key=lambda number: sizes[number])] = family
     return texts
