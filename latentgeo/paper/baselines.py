@@ -16,8 +16,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.curve import chord_energy, chord_length, straight_line
-from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder, check_points
+from latentgeo.geometry.curve import straight_line
+from latentgeo.geometry.decoder import Decoder, as_decoder, check_points
 from latentgeo.geometry.maps import acceleration
 
 
@@ -27,28 +27,13 @@ class BaselineCurves:
 
     Attributes:
         points: the curves at equidistant times, shape (P, M, d).
-        length: chord lengths, shape (P,), in data units.
-        energy: chord energies, shape (P,), in squared data units.
         steps: iterations, of all pairs together or of the pair that took most.
         stopped: whether the solver's own criterion ended it for all pairs, rather than its largest number of steps.
     """
 
     points: Tensor
-    length: Tensor
-    energy: Tensor
     steps: int
     stopped: bool
-
-    def __repr__(self) -> str:
-        """Say how many curves, of which sizes, and how the solver ended, not where they run."""
-        P, M, d = self.points.shape
-        end = "stopped by its criterion" if self.stopped else "not stopped by its criterion"
-        return f"BaselineCurves({P} pair{'' if P == 1 else 's'}, d = {d}, M = {M}, {self.steps} steps, {end})"
-
-
-def _measured(decoder: Decoder, points: Tensor, steps: int, stopped: bool) -> BaselineCurves:
-    points = points.detach()
-    return BaselineCurves(points, chord_length(decoder, points), chord_energy(decoder, points), steps, stopped)
 
 
 def _check_ends(start: Tensor, end: Tensor) -> None:
@@ -96,8 +81,6 @@ def spline_adam(
     max_steps: int = 4096,
     patience: int = 100,
     min_decrease: float = 1.0,
-    independent_draws: bool = False,
-    generator: torch.Generator | None = None,
 ) -> BaselineCurves:
     r"""Geodesics as the paper computes them: cubic splines, Adam, and a stopping rule for the whole batch.
 
@@ -116,15 +99,12 @@ def spline_adam(
         max_steps: steps at most.
         patience: steps without a decrease before stopping.
         min_decrease: fall of the summed energy that counts as a decrease, in squared data units.
-        independent_draws: whether each time point is decoded by a member of the ensemble drawn anew at every step, as
-            the released code means its ensembles; that is not a discretisation of any metric.
-        generator: source of these draws.
 
     Returns:
         The curves. They come without a certificate.
 
     Raises:
-        TypeError, ValueError: shapes or types do not fit, or independent draws are asked of what is not an ensemble.
+        TypeError, ValueError: shapes or types do not fit.
 
     References:
         Syrota et al., ICML 2025, experiments, and the released configuration; the coordinates of the spline follow
@@ -132,38 +112,24 @@ def spline_adam(
 
     Example:
         >>> import torch
-        >>> curves = spline_adam(lambda z: 2.0 * z, torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
-        >>> round(curves.length.item(), 3), curves.steps  # the straight line is the geodesic
+        >>> from latentgeo.geometry.curve import chord_length
+        >>> f = lambda z: 2.0 * z
+        >>> curves = spline_adam(f, torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
+        >>> round(chord_length(f, curves.points).item(), 3), curves.steps  # the straight line is the geodesic
         (10.0, 101)
     """
     _check_ends(start, end)
-    if independent_draws and not isinstance(decoder, Ensemble):
-        raise ValueError(f"independent_draws: expected an Ensemble, got {type(decoder).__name__}")
     f = as_decoder(decoder, start)
     line = straight_line(start.detach(), end.detach(), points - 1)
     basis = torch.as_tensor(_spline_basis(segments, points), dtype=start.dtype, device=start.device)
     weights = torch.zeros(len(start), basis.shape[1], start.shape[1], dtype=start.dtype, device=start.device)
-
-    def decode(z: Tensor) -> Tensor:
-        rows = z.reshape(-1, z.shape[2])
-        if not independent_draws:
-            return f(rows)
-        # One member for each row: decode the rows of each member together.
-        member = torch.randint(len(decoder), (len(rows),), generator=generator, device=rows.device)
-        x = [decoder[k](rows[member == k]).flatten(1) for k in range(len(decoder))]
-        order = torch.cat([(member == k).nonzero().squeeze(1) for k in range(len(decoder))])
-        return torch.cat(x)[order.argsort()]
-
-    def chords(weights: Tensor) -> Tensor:
-        z = line + basis @ weights
-        return decode(z).reshape(*z.shape[:2], -1).diff(dim=1).norm(dim=2)  # [P, M - 1]
-
     weights.requires_grad_()
     optimiser = torch.optim.Adam([weights], lr=learning_rate)
     best, since, step = torch.inf, 0, 0
     with torch.enable_grad():
         while step < max_steps and since < patience:
-            energy = (points - 1) * chords(weights).square().sum()
+            x = f((line + basis @ weights).flatten(0, 1)).reshape(*line.shape[:2], -1)
+            energy = (points - 1) * x.diff(dim=1).norm(dim=2).square().sum()
             (weights.grad,) = torch.autograd.grad(energy, [weights])
             optimiser.step()
             step += 1
@@ -171,16 +137,7 @@ def spline_adam(
                 best, since = energy.item(), 0
             else:
                 since += 1
-    with torch.no_grad():
-        final = chords(weights)
-        curve = line + basis @ weights
-    return BaselineCurves(
-        points=curve,
-        length=final.sum(1),
-        energy=(points - 1) * final.square().sum(1),
-        steps=step,
-        stopped=since >= patience,
-    )
+    return BaselineCurves(line + basis @ weights.detach(), step, since >= patience)
 
 
 def stochman_splines(
@@ -236,7 +193,7 @@ def stochman_splines(
     with torch.no_grad():
         found = curve(torch.linspace(0.0, 1.0, measured_at, dtype=start.dtype, device=start.device))
     found = found.reshape(len(start), measured_at, -1)
-    return _measured(decoder, found, steps, bool(converged))
+    return BaselineCurves(found, steps, bool(converged))
 
 
 def collocation(
@@ -299,4 +256,4 @@ def collocation(
         )
         steps, solved = max(steps, found.niter), solved and found.success
         curves.append(found.sol(np.linspace(0.0, 1.0, measured_at))[:d].T)
-    return _measured(decoder, torch.as_tensor(np.stack(curves)), steps, solved)
+    return BaselineCurves(torch.as_tensor(np.stack(curves)), steps, solved)

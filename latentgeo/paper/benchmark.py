@@ -88,23 +88,8 @@ def timed(call: Callable[[], Result], repeats: int = 5) -> tuple[Result, float]:
     return result, statistics.median(seconds)
 
 
-def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """Slope p of the least-squares line through log times: seconds grow as sizes to the power p.
-
-    Example:
-        >>> round(exponent([1, 2, 4], [3.0, 12.0, 48.0]), 6)
-        2.0
-    """
-    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
-
-
 def error_against_time(
-    decoder: nn.Module,
-    start: Tensor,
-    end: Tensor,
-    *,
-    thorough: bool = False,
-    repeats: int = 5,
+    decoder: nn.Module, start: Tensor, end: Tensor, *, thorough: bool = False, repeats: int = 5
 ) -> pd.DataFrame:
     """Every solver on the same decoder and pairs, in one process, at several settings each.
 
@@ -260,7 +245,12 @@ def scaling(
 
 
 def exponents(table: pd.DataFrame) -> pd.Series:
-    """Fitted exponent of time in each variable of :func:`scaling`."""
-    return table.groupby("variable", sort=False)[["size", "seconds"]].apply(
-        lambda part: exponent(part["size"], part["seconds"])
-    )
+    """Exponents p of time, which grows as size to the power p, in each variable of :func:`scaling`.
+
+    Example:
+        >>> table = pd.DataFrame({"variable": "P", "size": [1, 2, 4], "seconds": [3.0, 12.0, 48.0]})
+        >>> exponents(table).round(6).to_dict()
+        {'P': 2.0}
+    """
+    groups = table.groupby("variable", sort=False)[["size", "seconds"]]
+    return groups.apply(lambda part: np.polyfit(np.log(part["size"]), np.log(part["seconds"]), 1)[0])

@@ -112,11 +112,10 @@ def family_names(class_names: Sequence[str], labels: Tensor, least: float = 0.02
         ['', 'Vip', 'Sst']
     """
     sizes = torch.bincount(labels, minlength=len(class_names)).tolist()
-    families: dict[str, list[int]] = {}
-    for number, name in enumerate(class_names):
-        families.setdefault(name.split()[0], []).append(number)
+    families = [name.split()[0] for name in class_names]
     texts = [""] * len(class_names)
-    for family, members in families.items():
+    for family in set(families):
+        members = [number for number, other in enumerate(families) if other == family]
         if sum(sizes[number] for number in members) >= least * len(labels):
             texts[max(members, key=lambda number: sizes[number])] = family
     return texts
@@ -217,14 +216,9 @@ def permute_classes(table: pd.DataFrame, seed: int, random: np.random.Generator)
     """
     classes = pd.unique(pd.concat([table["first"], table["second"]]))
     renamed = dict(zip(classes, random.permutation(classes), strict=True))
-    pair_of = {frozenset(key): pair for pair, *key in table[["pair", "first", "second"]].drop_duplicates().to_numpy()}
-    rows = table["seed"] == seed
-    pairs = [
-        pair_of[frozenset((renamed[a], renamed[b]))]
-        for a, b in table.loc[rows, ["first", "second"]].itertuples(index=False)
-    ]
-    moved = table.copy()
-    moved.loc[rows, "pair"] = pairs
     names = table.drop_duplicates("pair").set_index("pair")[["first", "second"]]
-    moved[["first", "second"]] = names.loc[moved["pair"]].to_numpy()
-    return moved.sort_values(["seed", "method", "pair"], ignore_index=True)
+    pair_of = {frozenset(ends): pair for pair, *ends in names.itertuples()}
+    moved = {pair: pair_of[frozenset((renamed[a], renamed[b]))] for pair, a, b in names.itertuples()}
+    pair = table["pair"].where(table["seed"] != seed, table["pair"].map(moved))
+    table = table.assign(pair=pair, **{end: pair.map(names[end]) for end in names})
+    return table.sort_values(["seed", "method", "pair"], ignore_index=True)

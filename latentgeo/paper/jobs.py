@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -84,8 +84,11 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _call(job: Job) -> object | Failure:
-    """Run a job; what it raises comes back as a record."""
+def _call(job: Job, before: Sequence[object]) -> object | Failure:
+    """Run a job, given the outcomes of those that it comes after; what it raises comes back as a record."""
+    for outcome in before:
+        if isinstance(outcome, Failure):
+            return Failure(job.name, f"not run, as {outcome.name} failed", "")
     try:
         with single_thread():
             return job.task(*job.arguments)
@@ -146,20 +149,15 @@ def run_jobs(
     return {job.name: outcomes[job.name] for job in jobs}
 
 
-def _waits_for_failure(job: Job, outcomes: Mapping[str, object]) -> Failure | None:
-    broken = [name for name in job.after if isinstance(outcomes.get(name), Failure)]
-    return Failure(job.name, f"not run, as {broken[0]} failed", "") if broken else None
-
-
 def _outcomes(jobs: Sequence[Job], workers: int | None) -> Iterator[tuple[str | None, object]]:
     """Name and result, or failure, of each job as it ends; (None, None) now and then meanwhile."""
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     if workers is None and not address:
         workers = min(os.cpu_count() or 1, len(jobs))
-    outcomes: dict[str, object] = {}
     if workers is not None and workers <= 1:
+        outcomes: dict[str, object] = {}
         for job in jobs:
-            outcomes[job.name] = _waits_for_failure(job, outcomes) or _call(job)
+            outcomes[job.name] = _call(job, [outcomes[name] for name in job.after])
             yield job.name, outcomes[job.name]
         return
     import dask
@@ -172,28 +170,17 @@ def _outcomes(jobs: Sequence[Job], workers: int | None) -> Iterator[tuple[str | 
             stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}))
             options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
             client = stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
-        waiting, running = list(jobs), {}
-        while waiting or running:
-            for job in list(waiting):
-                if not all(name in outcomes for name in job.after):
-                    continue
-                waiting.remove(job)
-                failure = _waits_for_failure(job, outcomes)
-                if failure is None:
-                    running[client.submit(_call, job, pure=False)] = job
-                else:
-                    outcomes[job.name] = failure
-                    yield job.name, failure
-            if not running:
-                continue
+        futures = {}
+        for job in jobs:
+            futures[job.name] = client.submit(_call, job, [futures[name] for name in job.after], pure=False)
+        running = {futures.pop(job.name): job.name for job in jobs}  # what is not held here is not kept after its end
+        while running:
             try:
                 done = wait(list(running), timeout=_POLL, return_when="FIRST_COMPLETED").done
             except TimeoutError:
                 yield None, None
                 continue
             for future in done:
-                job = running.pop(future)
-                error = future.exception()  # of the cluster's, such as a job that has killed several workers
-                lost = error is not None and Failure(job.name, f"{type(error).__name__}: {error}", "")
-                outcomes[job.name] = lost or future.result()
-                yield job.name, outcomes[job.name]
+                name, error = running.pop(future), future.exception()
+                # An error is the cluster's own, such as that of a job that has killed several workers.
+                yield name, Failure(name, f"{type(error).__name__}: {error}", "") if error else future.result()

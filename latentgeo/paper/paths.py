@@ -1,7 +1,8 @@
-"""Where files live: resolved from the package, so that notebooks find them from any folder."""
+"""Where files live, resolved from the package, so that notebooks find them from any folder; and how they are kept."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -36,3 +37,39 @@ def results_dir() -> Path:
     ``make evidence`` writes the committed ones, and sets that variable to ``data/results/``.
     """
     return Path(os.environ.get("LATENTGEO_RESULTS") or project_root() / "build" / "results")
+
+
+def checksum(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_checksum(path: Path | str) -> str:
+    """SHA-256 in hexadecimal of a file that need not fit into the memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is whole or absent, also after a crash or on a full disk.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a damaged file or folder, so that it is neither trusted nor lost, and return its new path."""
+    candidates = (path.with_name(f"{path.name}.damaged{i}") for i in range(100_000))
+    aside = next(candidate for candidate in candidates if not candidate.exists())
+    os.replace(path, aside)
+    return aside

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Mapping
 
 from latentgeo.paper.models.training import TrainingConfig
-from latentgeo.paper.models.vae import ARCHITECTURES
+from latentgeo.paper.paths import checksum, file_checksum
 
 SCHEMA = 3  # raise it whenever the same configuration would give another model
 PROFILES = ("quick", "evidence", "paper")
@@ -17,25 +16,18 @@ ARCHITECTURE = {"quick": "mlp", "evidence": "mlp", "paper": "conv"}
 SEEDS = {"quick": 5, "evidence": 30, "paper": 30}
 
 
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces, so that equal values give equal text.
+def digest(value: object) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a value as JSON, with sorted keys and no spaces.
 
     Example:
-        >>> canonical_json({"b": 1, "a": [1.5]})
-        '{"a":[1.5],"b":1}'
+        >>> digest({"b": 1, "a": [1.5]}) == digest({"a": [1.5], "b": 1})
+        True
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return checksum(text.encode())[:16]
 
 
-def digest(value: object) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
-
-
-@functools.lru_cache
-def _file_sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+_file_checksum = functools.lru_cache(file_checksum)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +61,7 @@ class RunConfig:
         """Everything that determines the model, with the checksums of the data and of other files it learns from."""
         values = {"schema": SCHEMA, "data_sha256": dict(data_sha256), **dataclasses.asdict(self)}
         path = values.pop("perceptual")
-        return values if path is None else {**values, "perceptual_sha256": _file_sha256(path)}
+        return values if path is None else {**values, "perceptual_sha256": _file_checksum(path)}
 
     def key(self, data_sha256: Mapping[str, str]) -> str:
         """Name of the run in the store: a digest of :meth:`as_dict`."""
@@ -137,21 +129,19 @@ def training_preset(dataset: str, architecture: str, profile: str) -> TrainingCo
         500
     """
     if profile not in PROFILES:
-        raise ValueError(f"expected a profile among {', '.join(PROFILES)}, got {profile!r}")
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"expected an architecture among {', '.join(ARCHITECTURES)}, got {architecture!r}")
-    if (dataset, architecture) not in _QUICK:
-        if dataset in LATENT_DIM:
-            known = ", ".join(repr(name) for other, name in _QUICK if other == dataset)
-            raise ValueError(f"expected the architecture {known} for {dataset}, got {architecture!r}")
+        raise ValueError(f"profile: expected one of {', '.join(PROFILES)}, got {profile!r}")
+    if dataset not in LATENT_DIM:
         raise ValueError(f"expected a data set among {', '.join(LATENT_DIM)}, got {dataset!r}")
+    known = [name for other, name in _QUICK if other == dataset]
+    if architecture not in known:
+        raise ValueError(f"expected an architecture among {', '.join(known)} for {dataset}, got {architecture!r}")
+    if profile == "paper" and dataset in _BATCH_SIZE:
+        return TrainingConfig(batch_size=_BATCH_SIZE[dataset])
     quick = _QUICK[dataset, architecture]
     if profile == "quick":
         return quick
+    committed = _EVIDENCE.get((dataset, architecture), quick)
     if profile == "evidence":
-        return _EVIDENCE.get((dataset, architecture), quick)
-    if dataset not in _BATCH_SIZE:
-        committed = _EVIDENCE.get((dataset, architecture), quick)
-        longer = {name: 3 * getattr(committed, name) for name in ("epochs", "half_life", "patience")}
-        return dataclasses.replace(committed, **longer)
-    return TrainingConfig(batch_size=_BATCH_SIZE[dataset])
+        return committed
+    longer = {name: 3 * getattr(committed, name) for name in ("epochs", "half_life", "patience")}
+    return dataclasses.replace(committed, **longer)

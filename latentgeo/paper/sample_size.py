@@ -27,7 +27,6 @@ from latentgeo.paper.models.training import TrainingConfig
 from latentgeo.paper.models.vae import VAE
 from latentgeo.paper.paths import runs_dir
 from latentgeo.paper.profiles import NOISE, RunConfig
-from latentgeo.paper.store import RunStore
 from latentgeo.paper.study import Sweep, checked_seeds
 from latentgeo.paper.torus import NOISE as TORUS_NOISE
 from latentgeo.paper.torus import torus_dataset
@@ -259,14 +258,11 @@ class SampleSizeStudy(Sweep):
             (nats per point).
         """
         tables = []
-        for n in self.sizes:
-            for seed in self.seeds:
-                store, data = RunStore(self.store), self.data(n, seed)
-                run = store.find(self.config(n, seed), data)
-                if run is None:
-                    continue
+        for n, seed in sorted(self.models()):
+            run = self.stored(n, seed)
+            if run.marker is not None:
                 rows = pd.DataFrame(json.loads(line) for line in run.read("metrics.jsonl").splitlines())
-                step = (rows["epoch"] + 1) * (len(data.train) // self.batch_size)
+                step = (rows["epoch"] + 1) * (len(run.dataset.train) // self.batch_size)
                 tables.append(rows[["train_loss", "validation_loss"]].assign(n=n, seed=seed, step=step))
         order = ["n", "seed", "step", "train_loss", "validation_loss"]
         return pd.concat(tables, ignore_index=True)[order] if tables else pd.DataFrame(columns=order)
@@ -303,10 +299,10 @@ def profile_studies(
     return studies
 
 
-def twisted(model: VAE, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-    r"""Euclidean distances in other coordinates in which the model is exactly as good.
+def sample_distances(model: VAE, start: torch.Tensor, end: torch.Tensor) -> pd.DataFrame:
+    r"""Distances of a model, and Euclidean ones in other coordinates in which it is exactly as good.
 
-    The codes are moved by a prior-preserving twist :math:`A_s(z) = R(\omega_s \|z\|^2 / d)\, z` with
+    For these the codes are moved by a prior-preserving twist :math:`A_s(z) = R(\omega_s \|z\|^2 / d)\, z` with
     :math:`\omega_s \sim U(-1, 1)` drawn for each seed s of a model; the decoder :math:`f \circ A_s^{-1}` then gives the
     data the same distribution. What remains of their variation over models as n grows is what the theorem leaves open.
 
@@ -316,18 +312,11 @@ def twisted(model: VAE, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
         end: images, shape (P, *event).
 
     Returns:
-        Distances in latent units, shape (P,).
+        The table of :func:`latentgeo.agreement.pairs.pair_distances`, and below it the twisted distances.
     """
-    a, b = model.encode(start), model.encode(end)
-    rate = np.random.default_rng((model.seed, 7)).uniform(-1.0, 1.0) / a.shape[1]
-    A = RadialTwist(rate=float(rate))
-    return (A(a) - A(b)).norm(dim=1)
-
-
-def sample_distances(model: VAE, start: torch.Tensor, end: torch.Tensor) -> pd.DataFrame:
-    """The distances of :func:`latentgeo.agreement.pairs.pair_distances`, and :func:`twisted` ones."""
     table = pair_distances(model, start, end)
-    moved = table[table["method"] == "euclidean"].assign(
-        method=TWISTED, value=twisted(model, start, end).double().numpy()
-    )
+    a, b = model.encode(start), model.encode(end)
+    A = RadialTwist(rate=float(np.random.default_rng((model.seed, 7)).uniform(-1.0, 1.0) / a.shape[1]))
+    twisted = (A(a) - A(b)).norm(dim=1).double().numpy()
+    moved = table[table["method"] == "euclidean"].assign(method=TWISTED, value=twisted)
     return pd.concat([table, moved], ignore_index=True)

@@ -83,14 +83,13 @@ def root_n_law(n: np.ndarray, cv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _mean_cv(table: pd.DataFrame, weights: np.ndarray | None, scale_free: bool) -> dict[str, np.ndarray]:
+def _mean_cv(table: pd.DataFrame, weights: np.ndarray, scale_free: bool) -> dict[str, np.ndarray]:
     """Mean CV over pairs of each method for the models and, in the rows that follow, for each resample of them."""
     curves = {}
     for method, values in cubes(table)[0].items():
         used = values / values.mean(1, keepdims=True) if scale_free else values
         plain = cv_over_models(used).mean(keepdims=True)
-        drawn = [] if weights is None else cv_over_models(used, weights).mean(1)
-        curves[method] = np.concatenate([plain, drawn])
+        curves[method] = np.concatenate([plain, cv_over_models(used, weights).mean(1)])
     return curves
 
 

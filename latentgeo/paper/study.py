@@ -24,13 +24,12 @@ from latentgeo.paper.profiles import (
     ARCHITECTURE,
     LATENT_DIM,
     NOISE,
-    PROFILES,
     SEEDS,
     RunConfig,
     digest,
     training_preset,
 )
-from latentgeo.paper.store import RunStore, epochs_done
+from latentgeo.paper.store import Run, epochs_done
 
 _SCHEMA = 4  # raise it whenever the same model would give other distances
 _BLOCK = 50  # pairs that one job measures
@@ -66,6 +65,10 @@ class Sweep:
         """Data of a model by its numbers; the same for all of them."""
         return load_dataset(self.dataset)
 
+    def stored(self, *model: int) -> Run:
+        """A model in the store by its numbers, trained or not."""
+        return Run(self.store, self.config(*model), self.data(*model))
+
     @functools.cached_property
     def runs(self) -> dict[str, float]:
         """Seconds of training of the models by their names in the run store, for records of figures and tables.
@@ -73,8 +76,16 @@ class Sweep:
         Raises:
             ValueError: a model is not trained yet.
         """
-        models = ((self.config(*model), self.data(*model)) for model in self.models())
-        return RunStore(self.store).training_seconds(models)
+        seconds = {}
+        for run in (self.stored(*model) for model in self.models()):
+            marker = run.marker
+            if marker is None:
+                raise ValueError(
+                    f"expected a trained model, got none in {run.folder}; name only models that are shown, after they "
+                    "are trained"
+                )
+            seconds[run.folder.name] = round(marker["seconds"], 3)
+        return seconds
 
     def measure(
         self,
@@ -115,13 +126,14 @@ class Sweep:
         table = f"{name}-{digest([_SCHEMA, METHODS, part, options])}"
         found, jobs, trainings = {}, [], {}
         for model in self.models():
-            folder, found[model] = self._measured(model, table, ends)
+            run = self.stored(*model)
+            found[model] = _measured(run, table, ends)
             missing = ends[~ends["pair"].isin(found[model]["pair"])]
             if missing.empty:
                 continue
             of = ", ".join(f"{number} {value}" for number, value in zip(self.numbers, model, strict=True))
             train = Job(f"training of {of}", _train, (self, model))
-            trainings[model] = (of, folder, self.config(*model).training.epochs)
+            trainings[model] = (of, run.folder, run.config.training.epochs)
             jobs.append(train)
             for first in range(0, len(missing), _BLOCK):
                 block = missing.iloc[first : first + _BLOCK]
@@ -130,27 +142,26 @@ class Sweep:
                 jobs.append(Job(f"pairs {numbers} of {of}", _measure, task, after=(train.name,)))
         if jobs:
             run_jobs(jobs, workers=workers, label="jobs", progress=progress, status=lambda: _status(trainings.values()))
-            found |= {model: self._measured(model, table, ends)[1] for model in trainings}
+            found |= {model: _measured(self.stored(*model), table, ends) for model in trainings}
         tables = [rows.assign(**dict(zip(self.numbers, model, strict=True))) for model, rows in found.items()]
         whole = pd.concat(tables, ignore_index=True).drop(columns=["start", "end"])
         return whole[list(dict.fromkeys([*self.numbers, "pair", *whole]))]
 
-    def _measured(self, model: tuple[int, ...], table: str, ends: pd.DataFrame) -> tuple[Path, pd.DataFrame]:
-        """A model's folder, and what is in it of the pairs already, in the order of methods and pairs."""
-        store, config, data = RunStore(self.store), self.config(*model), self.data(*model)
-        run = store.find(config, data)
-        stored = [] if run is None else store.read_tables(run, f"{table}-*")
-        if not stored:
-            return store.folder(config, data), ends[:0]
-        rows = pd.concat(stored, ignore_index=True) if len(stored) > 1 else stored[0]
-        order = {method: number for number, method in enumerate(rows["method"].unique())}
-        rows = rows.merge(ends, on=["start", "end"]).drop_duplicates(["pair", "method"])
-        rows = rows.assign(order=rows["method"].map(order)).sort_values(["order", "pair"], ignore_index=True)
-        return run.folder, rows.drop(columns="order")
+
+def _measured(run: Run, table: str, ends: pd.DataFrame) -> pd.DataFrame:
+    """What the store has of the pairs already, in the order of methods and pairs."""
+    stored = run.read_tables(f"{table}-*")
+    if not stored:
+        return ends[:0]
+    rows = pd.concat(stored, ignore_index=True) if len(stored) > 1 else stored[0]
+    order = {method: number for number, method in enumerate(rows["method"].unique())}
+    rows = rows.merge(ends, on=["start", "end"]).drop_duplicates(["pair", "method"])
+    rows = rows.assign(order=rows["method"].map(order)).sort_values(["order", "pair"], ignore_index=True)
+    return rows.drop(columns="order")
 
 
 def _train(sweep: Sweep, model: tuple[int, ...]) -> None:
-    RunStore(sweep.store).train(sweep.config(*model), sweep.data(*model))
+    sweep.stored(*model).train()
 
 
 def _measure(
@@ -163,12 +174,12 @@ def _measure(
     options: dict[str, object],
 ) -> None:
     """What a function says of some pairs under one model, into the store."""
-    store, config, data = RunStore(sweep.store), sweep.config(*model), sweep.data(*model)
-    trained, images = store.train(config, data), getattr(data, part)
+    run = sweep.stored(*model)
+    trained, images = run.train(), getattr(run.dataset, part)
     found = function(trained, *(images[ends[side].tolist()] for side in ("start", "end")), **options)
     of = ends.iloc[found["pair"]].reset_index(drop=True)
     whole = pd.concat([of, found.drop(columns="pair")], axis=1)
-    store.write_table(store.find(config, data), f"{table}-{digest(ends.to_numpy().tolist())}", whole)
+    run.write_table(f"{table}-{digest(ends.to_numpy().tolist())}", whole)
 
 
 def _status(trainings: Iterable[tuple[str, Path, int]]) -> str:
@@ -217,16 +228,14 @@ class Study(Sweep):
 
     def __post_init__(self) -> None:
         """Fill in what depends on the profile, and refuse what cannot be run."""
-        if self.profile not in PROFILES:
-            raise ValueError(f"profile: expected one of {', '.join(PROFILES)}, got {self.profile!r}")
+        model = self.model or ARCHITECTURE.get(self.profile, "mlp")
+        preset = training_preset(self.dataset, model, self.profile)
         seeds = SEEDS[self.profile] if self.seeds is None else self.seeds
         if self.pairs < 1 or self.decoders < 1 or (self.latent_dim is not None and self.latent_dim < 1):
             raise ValueError(
                 "pairs, decoders and latent_dim: expected at least 1, got "
                 f"{self.pairs!r}, {self.decoders!r} and {self.latent_dim!r}"
             )
-        model = self.model or ARCHITECTURE[self.profile]
-        preset = training_preset(self.dataset, model, self.profile)
         if self.activation not in (None, *ACTIVATIONS):
             raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         fill = {
@@ -289,4 +298,4 @@ class Study(Sweep):
         if seed not in self.seeds:
             raise ValueError(f"expected a seed among {self.seeds}, got {seed!r}")
         with single_thread():
-            return RunStore(self.store).train(self.config(seed), self.data())
+            return self.stored(seed).train()

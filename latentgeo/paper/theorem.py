@@ -99,13 +99,11 @@ def identifiability_table(
         for family, A in families(z).items()
         if only is None or family in only
     ]
-    tables = []
-    for name, f, z, family, A in tqdm(jobs, desc="comparisons", disable=not progress):
-        table = check_identifiability(f, A, z, "all" if quantities is None else quantities, pairs=PAIRS)
-        table.insert(0, "family", family)
-        table.insert(0, "model", name)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    tables = {
+        (name, family): check_identifiability(f, A, z, "all" if quantities is None else quantities, pairs=PAIRS)
+        for name, f, z, family, A in tqdm(jobs, desc="comparisons", disable=not progress)
+    }
+    return pd.concat(tables, names=["model", "family", None]).reset_index(["model", "family"]).reset_index(drop=True)
 
 
 def intact_controls(table: pd.DataFrame) -> pd.DataFrame:

@@ -24,8 +24,8 @@ from latentgeo.geometry.geodesic.starts import graph_curves
 from latentgeo.geometry.surfaces import torus
 from latentgeo.paper.data import Dataset
 
-NOISE = 0.3
-DATA_DIM = 50
+NOISE = 0.3  # τ, in data units
+DATA_DIM = 50  # D
 _ANGLE, _GAIN, _HIDDEN = 0.6, 0.5, 64  # radians per unit of z; standard deviation of W_1; width of the network
 _SCHEMA = 1  # raise it whenever the same arguments would give other data
 _VALIDATION = 2000
@@ -41,23 +41,17 @@ def _normal(*shape: int, seed: tuple[int, ...]) -> Tensor:
 class TorusDecoder(nn.Module):
     """The true decoder f, in double precision.
 
-    Args:
-        data_dim: the number of data dimensions D.
-        seed: of the random network.
-
     Example:
-        >>> TorusDecoder(data_dim=5)(torch.zeros(3, 2, dtype=torch.float64)).shape
-        torch.Size([3, 5])
+        >>> TorusDecoder()(torch.zeros(3, 2, dtype=torch.float64)).shape
+        torch.Size([3, 50])
     """
 
-    def __init__(self, data_dim: int = DATA_DIM, seed: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if data_dim < 3:
-            raise ValueError(f"data_dim: expected at least 3, the dimensions that a torus needs, got {data_dim!r}")
-        self.register_buffer("inner", _GAIN * _normal(3, _HIDDEN, seed=(seed, 0)))
-        self.register_buffer("bias", _normal(_HIDDEN, seed=(seed, 1)))
-        self.register_buffer("outer", _normal(_HIDDEN, data_dim, seed=(seed, 2)) / math.sqrt(_HIDDEN))
-        x = self._bent(_normal(10_000, 2, seed=(seed, 3)))
+        self.register_buffer("inner", _GAIN * _normal(3, _HIDDEN, seed=(0, 0)))
+        self.register_buffer("bias", _normal(_HIDDEN, seed=(0, 1)))
+        self.register_buffer("outer", _normal(_HIDDEN, DATA_DIM, seed=(0, 2)) / math.sqrt(_HIDDEN))
+        x = self._bent(_normal(10_000, 2, seed=(0, 3)))
         self.register_buffer("mean", x.mean(0))
         self.register_buffer("scale", x.var(0).mean().sqrt())
 
@@ -82,19 +76,17 @@ def pair_latents(pairs: int) -> tuple[Tensor, Tensor]:
     return ends[:, 0], ends[:, 1]
 
 
-def _observed(decoder: TorusDecoder, n: int, seed: int, noise: float, half: int | None) -> Tensor:
+def _observed(decoder: TorusDecoder, n: int, seed: int, half: int | None) -> Tensor:
     """Draws of x; with ``half``, z lies on one side of a line through zero whose direction depends on it."""
     z = _normal(n, 2, seed=(seed, n, 0))
     if half is not None:
         angle = _GOLDEN_ANGLE * half
         side = z @ z.new_tensor([math.cos(angle), math.sin(angle)])
         z = torch.where(side[:, None] < 0, -z, z)
-    return (decoder(z) + noise * _normal(n, decoder.outer.shape[1], seed=(seed, n, 1))).float()
+    return (decoder(z) + NOISE * _normal(n, DATA_DIM, seed=(seed, n, 1))).float()
 
 
-def torus_dataset(
-    n: int, seed: int, *, pairs: int = 100, noise: float = NOISE, data_dim: int = DATA_DIM, half: int | None = None
-) -> Dataset:
+def torus_dataset(n: int, seed: int, *, pairs: int = 100, half: int | None = None) -> Dataset:
     """Draw n points from the synthetic distribution, independent for each seed and each n.
 
     Args:
@@ -102,8 +94,6 @@ def torus_dataset(
         seed: of the draws.
         pairs: test pairs P; the test points are noise-free, so that the distance between them is defined: first the
             starts of :func:`pair_latents`, then the ends.
-        noise: τ, in data units.
-        data_dim: D.
         half: None for the distribution itself. A number for one half of the chart, cut along a line through z = 0 whose
             direction depends on the number: different numbers give different marginal distributions.
 
@@ -111,25 +101,22 @@ def torus_dataset(
         The data; the validation points are the same for each n and seed.
 
     Raises:
-        ValueError: n or the number of pairs is not positive, the noise is negative, or the seed is negative.
+        ValueError: n or the number of pairs is not positive, or the seed is negative.
 
     Example:
         >>> torus_dataset(100, seed=0, pairs=3)
         Dataset('torus', train=100, validation=2000, test=6, event_shape=(50,))
     """
-    if n < 1 or seed < 0 or not (noise >= 0 and math.isfinite(noise)):
-        raise ValueError(
-            f"expected n of at least 1, a seed of at least 0 and a finite noise of at least 0, got {n!r}, {seed!r} and "
-            f"{noise!r}"
-        )
-    decoder = TorusDecoder(data_dim)
+    if n < 1 or seed < 0:
+        raise ValueError(f"expected n of at least 1 and a seed of at least 0, got {n!r} and {seed!r}")
+    decoder = TorusDecoder()
     parts = (
-        _observed(decoder, n, seed, noise, half),
-        _observed(decoder, _VALIDATION, _VALIDATION_SEED, noise, half),
+        _observed(decoder, n, seed, half),
+        _observed(decoder, _VALIDATION, _VALIDATION_SEED, half),
         decoder(torch.cat(pair_latents(pairs))).float(),
     )
     train, validation, test = ((x, torch.zeros(len(x), dtype=torch.int64)) for x in parts)
-    described = f"schema {_SCHEMA}, n={n}, seed={seed}, noise={noise!r}, D={data_dim}, half={half}"
+    described = f"schema {_SCHEMA}, n={n}, seed={seed}, noise={NOISE!r}, D={DATA_DIM}, half={half}"
     return Dataset(
         "torus",
         *train,
@@ -144,7 +131,7 @@ def torus_dataset(
 
 
 @functools.lru_cache(maxsize=4)
-def true_distances(pairs: int, data_dim: int = DATA_DIM) -> pd.DataFrame:
+def true_distances(pairs: int) -> pd.DataFrame:
     """Distances of the test pairs under the true decoder, in double precision.
 
     Geodesics are solved from the straight line and from a path through 3,000 draws, with 128 segments, and must
@@ -152,7 +139,6 @@ def true_distances(pairs: int, data_dim: int = DATA_DIM) -> pd.DataFrame:
 
     Args:
         pairs: the number of test pairs P.
-        data_dim: D.
 
     Returns:
         One row for each pair with the columns ``pair``, ``geodesic``, ``ambient_chord`` (data units), ``error``
@@ -162,7 +148,7 @@ def true_distances(pairs: int, data_dim: int = DATA_DIM) -> pd.DataFrame:
     Raises:
         ArithmeticError: a geodesic is not as accurate as that.
     """
-    decoder = TorusDecoder(data_dim)
+    decoder = TorusDecoder()
     a, b = pair_latents(pairs)
     through = graph_curves(decoder, _normal(3000, 2, seed=(_TEST_SEED, 1)), a, b)
     options = {"segments": 128, "tol": 1e-9, "max_iter": 2000}

@@ -26,7 +26,8 @@ import pandas as pd
 
 import latentgeo as lg
 from latentgeo.paper.data import load_dataset
-from latentgeo.paper.store import RunStore, checksum
+from latentgeo.paper.paths import checksum
+from latentgeo.paper.store import Run
 
 EPOCHS = 60
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "LATENTGEO_CHECKPOINT_SECONDS": "0.2"}
@@ -57,9 +58,9 @@ def finish(store: Path, seeds: int, workers: int, epochs: int = EPOCHS) -> None:
 
 def weights(store: Path, seeds: int, epochs: int = EPOCHS) -> list[str | None]:
     """Checksum of each run's weights; None where the run is not finished."""
-    runs, s, data = RunStore(store), study(store, seeds, epochs), load_dataset("digits")
-    found = [runs.find(s.config(seed), data) for seed in s.seeds]
-    return [None if run is None else checksum(run.read("weights.safetensors")) for run in found]
+    s, data = study(store, seeds, epochs), load_dataset("digits")
+    runs = [Run(store, s.config(seed), data) for seed in s.seeds]
+    return [None if run.marker is None else checksum(run.read("weights.safetensors")) for run in runs]
 
 
 def repeated(store: Path) -> float:

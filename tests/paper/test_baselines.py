@@ -45,25 +45,6 @@ def test_the_largest_number_of_steps_ends_it():
     assert not curves.stopped
 
 
-def test_under_independent_draws_length_grows_with_the_number_of_points_but_under_the_expected_metric_it_does_not(
-    ensemble, ends
-):
-    def length(points, **options):
-        return spline_adam(ensemble, *ends, points=points, max_steps=1, **options).length
-
-    expected = length(512) / length(64)
-    drawn = [length(points, independent_draws=True, generator=torch.Generator().manual_seed(0)) for points in (64, 512)]
-    assert (expected < 1.05).all()
-    assert (drawn[1] / drawn[0] > 4).all()
-
-
 def test_what_does_not_fit_is_refused(decoder, ends):
-    with pytest.raises(ValueError, match="expected an Ensemble"):
-        spline_adam(decoder, *ends, independent_draws=True)
     with pytest.raises(ValueError, match="same shape"):
         spline_adam(decoder, ends[0], ends[1][:2])
-
-
-def test_curves_are_printed_in_a_line():
-    curves = spline_adam(sphere, torch.zeros(1, 2), torch.ones(1, 2), points=16, max_steps=7)
-    assert repr(curves) == "BaselineCurves(1 pair, d = 2, M = 16, 7 steps, not stopped by its criterion)"

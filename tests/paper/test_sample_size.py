@@ -30,12 +30,13 @@ def test_the_true_decoder_is_a_bent_torus():
     assert not torch.allclose(decoder(z), decoder(z + torch.pi / 0.6))  # half a period is another point
 
 
-def test_the_data_are_standardised_and_have_the_noise_asked_for():
+def test_the_data_are_standardised_and_have_the_noise_they_say(monkeypatch):
     data = torus.torus_dataset(4000, seed=1, pairs=5)
     assert data.train.mean(0).abs().max() < 0.15
     assert data.train.var(0).mean().item() == pytest.approx(1.0 + torus.NOISE**2, rel=0.05)
-    quiet = torus.torus_dataset(4000, seed=1, pairs=5, noise=0.0)
-    noise = data.train - quiet.train
+    with monkeypatch.context() as patch:
+        patch.setattr(torus, "NOISE", 0.0)
+        noise = data.train - torus.torus_dataset(4000, seed=1, pairs=5).train
     assert noise.std().item() == pytest.approx(torus.NOISE, rel=0.02)
     decoder = torus.TorusDecoder()
     start, end = torus.pair_latents(5)
@@ -83,9 +84,7 @@ def test_true_distances_are_those_of_a_dense_reference():
     [
         (lambda: torus.torus_dataset(0, 0), "n of at least 1"),
         (lambda: torus.torus_dataset(10, -1), "seed of at least 0"),
-        (lambda: torus.torus_dataset(10, 0, noise=float("nan")), "finite noise"),
         (lambda: torus.pair_latents(0), "at least 1"),
-        (lambda: torus.TorusDecoder(data_dim=2), "at least 3"),
     ],
 )
 def test_the_torus_refuses(call, message):

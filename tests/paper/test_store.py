@@ -12,7 +12,7 @@ import latentgeo as lg
 from latentgeo.paper import store as store_module
 from latentgeo.paper.data import load_dataset
 from latentgeo.paper.models import training
-from latentgeo.paper.store import RunStore
+from latentgeo.paper.store import Run
 
 pytestmark = pytest.mark.thorough
 
@@ -21,6 +21,11 @@ TRAINING = lg.paper.TrainingConfig(epochs=4, batch_size=64, learning_rate=4e-3, 
 
 class Killed(BaseException):
     """Stands for a process that ends between two epochs."""
+
+
+@pytest.fixture(autouse=True)
+def _checkpoint_after_each_epoch(monkeypatch):
+    monkeypatch.setenv("LATENTGEO_CHECKPOINT_SECONDS", "0")
 
 
 @pytest.fixture
@@ -51,16 +56,16 @@ def _interrupt(monkeypatch, after):
 
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_an_interrupted_training_goes_on_bit_for_bit(config, digits, tmp_path, monkeypatch, after):
-    whole = RunStore(tmp_path / "whole").train(config, digits)
-    store = RunStore(tmp_path / "parts", checkpoint_seconds=0.0)
+    whole = Run(tmp_path / "whole", config, digits).train()
+    run = Run(tmp_path / "parts", config, digits)
     with monkeypatch.context() as patch:
         _interrupt(patch, after)
         with pytest.raises(Killed):
-            store.train(config, digits)
-    assert store.find(config, digits) is None
-    resumed = store.train(config, digits)
+            run.train()
+    assert run.marker is None
+    resumed = run.train()
     assert torch.equal(_weights(resumed), _weights(whole))
-    folder = store.folder(config, digits)
+    folder = run.folder
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
     assert f"going on after {after} epochs, lost 0 epochs" in (folder / "log.txt").read_text()
@@ -69,31 +74,32 @@ def test_an_interrupted_training_goes_on_bit_for_bit(config, digits, tmp_path, m
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
 def test_a_damaged_checkpoint_is_not_trusted(config, digits, tmp_path, monkeypatch, damage):
-    whole = RunStore(tmp_path / "whole").train(config, digits)
-    store = RunStore(tmp_path / "parts", checkpoint_seconds=0.0)
+    whole = Run(tmp_path / "whole", config, digits).train()
+    run = Run(tmp_path / "parts", config, digits)
     with monkeypatch.context() as patch:
         _interrupt(patch, 3)
         with pytest.raises(Killed):
-            store.train(config, digits)
-    folder = store.folder(config, digits)
+            run.train()
+    folder = run.folder
     newest, _ = sorted(folder.glob("checkpoint-*"), reverse=True)
     content = newest.read_bytes()
     newest.write_bytes(
         {"flip": content[:-1] + bytes([content[-1] ^ 4]), "truncate": content[:-9], "empty": b""}[damage]
     )
-    assert torch.equal(_weights(store.train(config, digits)), _weights(whole))
+    assert torch.equal(_weights(run.train()), _weights(whole))
     assert "going on after 2 epochs, lost 1 epochs" in (folder / "log.txt").read_text()  # from the one before
     assert list(folder.glob("*.damaged0"))
 
 
 def test_without_a_checkpoint_a_training_begins_again(config, digits, tmp_path, monkeypatch):
-    store = RunStore(tmp_path, checkpoint_seconds=3600.0)
+    monkeypatch.setenv("LATENTGEO_CHECKPOINT_SECONDS", "3600")
+    run = Run(tmp_path, config, digits)
     with monkeypatch.context() as patch:
         _interrupt(patch, 3)
         with pytest.raises(Killed):
-            store.train(config, digits)
-    store.train(config, digits)
-    rows = (store.folder(config, digits) / "metrics.jsonl").read_text().splitlines()
+            run.train()
+    run.train()
+    rows = (run.folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["epoch"] for row in rows] == [0, 1, 2, 3]
 
 
@@ -106,13 +112,10 @@ def test_a_full_disk_costs_checkpoints_but_no_training(config, digits, tmp_path,
         write(path, content)
 
     monkeypatch.setattr(store_module, "write_atomically", full)
-    store = RunStore(tmp_path, checkpoint_seconds=0.0)
-    store.train(config, digits)
-    assert store.find(config, digits) is not None
-    assert (
-        "no checkpoint after epoch 0: [Errno 28] No space left"
-        in (store.folder(config, digits) / "log.txt").read_text()
-    )
+    run = Run(tmp_path, config, digits)
+    run.train()
+    assert run.marker is not None
+    assert "no checkpoint after epoch 0: [Errno 28] No space left" in (run.folder / "log.txt").read_text()
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -132,7 +135,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 def _train_and_report(root, config, queue):
     torch.set_num_threads(1)
     began = time.monotonic()
-    RunStore(root, checkpoint_seconds=0.0).train(config, load_dataset("digits"))
+    Run(root, config, load_dataset("digits")).train()
     queue.put(time.monotonic() - began)
 
 
@@ -146,15 +149,16 @@ def test_of_two_processes_one_trains_and_the_other_waits(config, digits, tmp_pat
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
-    log = (RunStore(tmp_path).folder(longer, digits) / "log.txt").read_text()
+    log = (Run(tmp_path, longer, digits).folder / "log.txt").read_text()
     assert log.count("starting") == log.count("finished after 12 epochs") == 1
 
 
-def test_the_store_itself_costs_little_time(config, digits, tmp_path):
+def test_the_store_itself_costs_little_time(config, digits, tmp_path, monkeypatch):
     """Everything but the epochs, against the epochs, of a training that writes no checkpoint."""
-    store = RunStore(tmp_path)
+    monkeypatch.delenv("LATENTGEO_CHECKPOINT_SECONDS")
+    longer = dataclasses.replace(config, training=dataclasses.replace(TRAINING, epochs=40))
     began = time.perf_counter()
-    store.train(dataclasses.replace(config, training=dataclasses.replace(TRAINING, epochs=40)), digits)
+    Run(tmp_path, longer, digits).train()
     whole = time.perf_counter() - began
     (marker,) = tmp_path.glob("*/SUCCESS.json")
     epochs = json.loads(marker.read_text())["seconds"]

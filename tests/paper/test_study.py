@@ -14,7 +14,7 @@ from latentgeo.agreement.pairs import METHODS, pair_distances, tidy
 from latentgeo.paper import store as store_module
 from latentgeo.paper.data import load_dataset
 from latentgeo.paper.jobs import JobsFailedError
-from latentgeo.paper.store import RunStore
+from latentgeo.paper.paths import checksum
 from latentgeo.paper.study import _status
 
 pytestmark = pytest.mark.thorough
@@ -42,7 +42,7 @@ def copied(finished, tmp_path):
 
 
 def _folder(study, seed):
-    return RunStore(study.store).folder(study.config(seed), load_dataset("digits"))
+    return study.stored(seed).folder
 
 
 def _written(study):
@@ -177,10 +177,10 @@ def test_a_damaged_run_is_trained_again_and_never_trusted(copied, damage):
         weights.unlink()
     else:
         config.write_text(config.read_text().replace('"schema": ', '"schema": 9'))
-    store, dataset = RunStore(study.store), load_dataset("digits")
-    assert store.load(study.config(2), dataset) is None
+    run, dataset = study.stored(2), load_dataset("digits")
+    assert run.load() is None
     model = study.trained(2)
-    assert store.find(study.config(2), dataset) is not None
+    assert run.marker is not None
     assert weights.read_bytes() == good  # the same training gives the same weights
     assert model.evaluate(dataset.validation) == study.trained(2).evaluate(dataset.validation)
     if damage != "no marker":
@@ -199,7 +199,7 @@ def test_a_failing_seed_does_not_stop_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "build_vae", failing)
     with pytest.raises(JobsFailedError, match=r"2 of 6 jobs failed and 4 finished; .*seed 0 cannot be built"):
         study.run(workers=0, progress=False)
-    found = [RunStore(tmp_path).find(study.config(s), load_dataset("digits")) is not None for s in study.seeds]
+    found = [study.stored(seed).marker is not None for seed in study.seeds]
     assert found == [False, True, True]
     assert "ArithmeticError" in (_folder(study, 0) / "log.txt").read_text()
 
@@ -258,14 +258,14 @@ def test_too_many_pairs_are_refused_before_anything_is_trained(tmp_path):
 def test_nothing_to_do_over_three_hundred_models_takes_no_time(copied):
     study, _ = copied
     many = dataclasses.replace(study, seeds=300)
-    source, dataset = _folder(study, 0), load_dataset("digits")
+    source = _folder(study, 0)
     for seed in many.seeds[3:]:
-        folder = RunStore(many.store).folder(many.config(seed), dataset)
+        folder = _folder(many, seed)
         shutil.copytree(source, folder)
         config = json.loads((folder / "config.json").read_text()) | {"seed": seed}
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         marker = json.loads((folder / "SUCCESS.json").read_text())
-        marker["files"]["config.json"] = store_module.checksum((folder / "config.json").read_bytes())
+        marker["files"]["config.json"] = checksum((folder / "config.json").read_bytes())
         (folder / "SUCCESS.json").write_text(json.dumps(marker))
     began = time.process_time()
     table = many.run(workers=0, progress=False)

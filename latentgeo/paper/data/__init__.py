@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -14,7 +14,7 @@ from latentgeo.paper.paths import data_dir
 __all__ = ["DATASETS", "DataError", "Dataset", "MissingDataError", "fetch_dataset", "load_dataset"]
 
 # Each is a module with load() -> Dataset, which never downloads; where files are needed also with WAYS, the ways to get
-# them, and, where a program may do it, with fetch(report).
+# them, and, where a program may do it, with fetch().
 DATASETS = ("celeba", "cifar10", "digits", "fashion_mnist", "pbmc68k", "pbmc68k_counts", "tasic", "tasic_pca50")
 
 
@@ -62,15 +62,14 @@ def _load_cached(name: str, _folder: str | None) -> Dataset:
         return module.load()
 
 
-def fetch_dataset(name: str, report: Callable[[str], None] = print) -> Dataset:
+def fetch_dataset(name: str) -> Dataset:
     """Get a data set onto this machine if it is not here yet, and load it.
 
     Tried in this order: files that are here; a Debian package, where there is one and apt may install it; a download
-    with checksums and a progress bar.
+    with checksums and a progress bar. Each thing done is printed.
 
     Args:
         name: as for :func:`load_dataset`.
-        report: called with a line for each thing done.
 
     Returns:
         The data set.
@@ -82,7 +81,7 @@ def fetch_dataset(name: str, report: Callable[[str], None] = print) -> Dataset:
     """
     with _module(name) as module:
         if hasattr(module, "fetch"):
-            module.fetch(report)
+            module.fetch()
     dataset = load_dataset(name)
-    report(f"{dataset!r} is here")
+    print(f"{dataset!r} is here")
     return dataset

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentgeo.paper.paths import data_dir
+from latentgeo.paper.paths import checksum, data_dir
 
 SPLIT_SEED = 0
 
@@ -113,36 +112,30 @@ def read(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read ({error})") from error
 
 
-def sha256_of(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def check(path: Path, content: bytes, sha256: str) -> None:
     """Compare what a file holds with the published checksum.
 
     Raises:
         DataError: it is another.
     """
-    if (found := sha256_of(content)) != sha256:
+    if (found := checksum(content)) != sha256:
         raise DataError(f"{path} is damaged: expected sha256 {sha256}, got {found} ({len(content):,} bytes). Remove it")
 
 
-def download(url: str, known_hash: str, folder: Path, report: Callable[[str], None]) -> Path:
+def download(url: str, known_hash: str, folder: Path) -> Path:
     """Download a file into a folder, with a progress bar.
 
     Args:
         url: of the file, whose name is its last part.
         known_hash: its checksum, such as ``"sha256:…"``.
         folder: where it goes.
-        report: called with a line for it.
 
     Raises:
         MissingDataError: there is no connection, or what came has another checksum.
     """
     import pooch
 
-    report(f"downloading {url}")
+    print(f"downloading {url}")
     name = url.rpartition("/")[2]
     try:
         with_bar = pooch.HTTPDownloader(progressbar=True, timeout=60)

@@ -12,8 +12,8 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, find, folders, read, sha256_of
-from latentgeo.paper.paths import data_dir
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, find, folders, read
+from latentgeo.paper.paths import checksum, data_dir, file_checksum, write_atomically
 
 _SITE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 _IMAGES, _PARTITION = "img_align_celeba", "list_eval_partition.txt"
@@ -47,7 +47,7 @@ def _read_partition(path: Path) -> tuple[list[str], np.ndarray, str]:
             f"{len(set(names))} different images and the parts {sorted(set(parts))}"
         )
     order = np.argsort(parts, kind="stable")
-    return [names[i] for i in order], np.array(parts)[order], sha256_of(content)
+    return [names[i] for i in order], np.array(parts)[order], checksum(content)
 
 
 def _sizes(folder: Path, names: list[str]) -> list[int]:
@@ -85,11 +85,6 @@ def _pixels(path: Path, content: bytes) -> np.ndarray:
         raise DataError(f"{path} cannot be read ({error})") from error
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _make(cache: Path, folder: Path, names: list[str], record: dict[str, object]) -> dict[str, object]:
     """Write the array and then its record, each under another name until it is whole; return the record."""
     partial = cache.with_suffix(".partial")
@@ -101,10 +96,9 @@ def _make(cache: Path, folder: Path, names: list[str], record: dict[str, object]
         array[row] = _pixels(folder / name, content)
     array.flush()
     del array
-    record = {**record, "images_sha256": everything.hexdigest(), "pixels_sha256": _checksum(partial)}
+    record = {**record, "images_sha256": everything.hexdigest(), "pixels_sha256": file_checksum(partial)}
     os.replace(partial, cache)
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, cache.with_suffix(".json"))
+    write_atomically(cache.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
     return record
 
 
@@ -112,7 +106,7 @@ def _cached(cache: Path, record: dict[str, object]) -> dict[str, object] | None:
     """The record of an array that is whole and made from the same files, else None."""
     try:
         found = json.loads(cache.with_suffix(".json").read_bytes())
-        if record.items() <= found.items() and found["pixels_sha256"] == _checksum(cache):
+        if record.items() <= found.items() and found["pixels_sha256"] == file_checksum(cache):
             return found
     except (OSError, ValueError, KeyError, AttributeError):
         pass
@@ -133,9 +127,9 @@ def load() -> Dataset:
     folder = find([folder / _IMAGES for folder in folders("celeba")]).parent
     names, parts, partition = _read_partition(folder / _PARTITION)
     sizes = _sizes(folder / _IMAGES, names)
-    listing = hashlib.sha256("".join(f"{n} {size}\n" for n, size in zip(names, sizes, strict=True)).encode())
-    record = {"processing": _PROCESSING, "partition_sha256": partition, "listing_sha256": listing.hexdigest()}
-    key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+    listing = checksum("".join(f"{n} {size}\n" for n, size in zip(names, sizes, strict=True)).encode())
+    record = {"processing": _PROCESSING, "partition_sha256": partition, "listing_sha256": listing}
+    key = checksum(json.dumps(record, sort_keys=True).encode())[:16]
     cache = data_dir() / "celeba-64" / f"{key}.npy"
     cache.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(cache.with_suffix(".lock")):
@@ -152,9 +146,5 @@ def load() -> Dataset:
         class_names=("face",),
         source=f"{_SITE}, aligned images ({len(names):,}), {_PROCESSING}",
         licence="non-commercial research only, under the terms of its site",
-        sha256={
-            _PARTITION: partition,
-            _IMAGES: str(made["images_sha256"]),
-            "pixels": str(made["pixels_sha256"]),
-        },
+        sha256={_PARTITION: partition, _IMAGES: str(made["images_sha256"]), "pixels": str(made["pixels_sha256"])},
     )

@@ -11,14 +11,7 @@ from latentgeo.paper.data.base import Dataset, deal
 
 
 def dealt(
-    name: str,
-    x: np.ndarray,
-    types: Sequence[str],
-    colours: dict[str, str],
-    held_out: int,
-    source: str,
-    licence: str,
-    sha256: dict[str, str],
+    name: str, x: np.ndarray, types: Sequence[str], colours: dict[str, str], held_out: int, **origin: object
 ) -> Dataset:
     """Cells dealt out to the parts of a data set, always in the same way.
 
@@ -28,25 +21,14 @@ def dealt(
         types: name of each cell's type, n of them.
         colours: ``"#rrggbb"`` of each type; the types are numbered in this order.
         held_out: the number of cells in the test part, and again in the validation part.
-        source: where the data come from.
-        licence: the licence that they are under.
-        sha256: checksums by name.
+        **origin: ``source``, ``licence`` and ``sha256`` of the :class:`Dataset`.
     """
     names = tuple(colours)
     numbers = {each: number for number, each in enumerate(names)}
     labels = torch.tensor([numbers[each] for each in types])
     test, validation, train = deal(torch.from_numpy(x.astype(np.float32)), labels, held_out, held_out)
-    return Dataset(
-        name,
-        *train,
-        *validation,
-        *test,
-        class_names=names,
-        source=source,
-        licence=licence,
-        sha256=sha256,
-        class_colours=tuple(colours.values()),
-    )
+    parts = (*train, *validation, *test)
+    return Dataset(name, *parts, class_names=names, class_colours=tuple(colours.values()), **origin)
 
 
 def all_cells(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from latentgeo.adapters.arrays import as_images
-from latentgeo.paper.data.base import (
-    DataError,
-    Dataset,
-    MissingDataError,
-    deal,
-    download,
-    find,
-    folders,
-    read,
-    sha256_of,
-)
-from latentgeo.paper.paths import data_dir
+from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, deal, download, find, folders, read
+from latentgeo.paper.paths import checksum, data_dir, write_atomically
 
 _FOLDER = "cifar-10-batches-bin"
 _ARCHIVE = "cifar-10-binary.tar.gz"
@@ -92,7 +80,7 @@ def load() -> Dataset:
     folder = find([folder / _TEST for folder in folders(_FOLDER)]).parent
     training = [name for name in _TRAINING if (folder / name).exists()]
     contents = {name: read(folder / name) for name in (*(training or _TRAINING), _TEST, _META)}
-    sha256 = {name: sha256_of(content) for name, content in contents.items()}
+    sha256 = {name: checksum(content) for name, content in contents.items()}
     class_names = tuple(contents.pop(_META).decode("utf-8", "replace").split())
     if len(class_names) != 10:
         raise _damaged(folder / _META, f"expected the names of 10 classes, got {len(class_names)}")
@@ -127,16 +115,14 @@ def _unpack(archive: Path, folder: Path) -> None:
                 contents[name] = opened.extractfile(f"{_FOLDER}/{name}").read()
     except (tarfile.TarError, KeyError, EOFError, OSError) as error:
         raise DataError(f"{archive} cannot be unpacked ({error}). Remove it") from error
-    files = {name: sha256_of(content) for name, content in contents.items()}
+    files = {name: checksum(content) for name, content in contents.items()}
     contents[_RECORD] = (json.dumps({"archive": _SHA256, "files": files}, indent=2) + "\n").encode()
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        partial = folder / f".{name}.{os.getpid()}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, folder / name)
+        write_atomically(folder / name, content)
 
 
-def fetch(report: Callable[[str], None]) -> None:
+def fetch() -> None:
     """Download and unpack the official archive, unless the files are here already.
 
     Raises:
@@ -146,4 +132,4 @@ def fetch(report: Callable[[str], None]) -> None:
     try:
         load()
     except MissingDataError:
-        _unpack(download(_URL, f"sha256:{_SHA256}", data_dir(), report), data_dir() / _FOLDER)
+        _unpack(download(_URL, f"sha256:{_SHA256}", data_dir()), data_dir() / _FOLDER)

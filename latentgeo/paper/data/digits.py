@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from latentgeo.paper.data.base import Dataset, deal, images, sha256_of
+from latentgeo.paper.data.base import Dataset, deal, images
+from latentgeo.paper.paths import checksum
 
 
 def load() -> Dataset:
@@ -24,7 +25,7 @@ def load() -> Dataset:
         source="scikit-learn's copy of https://archive.ics.uci.edu/dataset/80",
         licence="CC BY 4.0",
         sha256={
-            "images": sha256_of(bunch.images.astype("<f8").tobytes()),
-            "labels": sha256_of(bunch.target.astype("<i8").tobytes()),
+            "images": checksum(bunch.images.astype("<f8").tobytes()),
+            "labels": checksum(bunch.target.astype("<i8").tobytes()),
         },
     )

@@ -8,8 +8,9 @@ import warnings
 
 import numpy as np
 
-from latentgeo.paper.data.base import Dataset, MissingDataError, sha256_of
+from latentgeo.paper.data.base import Dataset, MissingDataError
 from latentgeo.paper.data.cells import dealt
+from latentgeo.paper.paths import checksum
 
 _HELD_OUT = 100
 _CLIP = 10.0  # standard deviations, as is usual: a gene found in one cell of 700 is not to outweigh all others
@@ -37,10 +38,7 @@ def read() -> tuple[np.ndarray, tuple[str, ...], dict[str, str], dict[str, str]]
     types = tuple(str(each) for each in atlas.obs["bulk_labels"])
     names = [str(each) for each in atlas.obs["bulk_labels"].cat.categories]
     colours = dict(zip(names, (str(each).lower() for each in atlas.uns["bulk_labels_colors"]), strict=True))
-    sha256 = {
-        "expression": sha256_of(expression.tobytes()),
-        "types": sha256_of("\n".join(types).encode()),
-    }
+    sha256 = {"expression": checksum(expression.tobytes()), "types": checksum("\n".join(types).encode())}
     return expression, types, colours, sha256
 
 

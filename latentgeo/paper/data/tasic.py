@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,10 @@ from latentgeo.paper.data.base import Dataset, MissingDataError, check, download
 from latentgeo.paper.data.cells import dealt
 from latentgeo.paper.paths import data_dir
 
-SOURCE = "Tasic et al., Nature 563:72, 2018, as prepared in https://github.com/berenslab/rna-seq-tsne"
-LICENCE = "terms of use of the Allen Institute, https://alleninstitute.org/terms-of-use"
+ORIGIN = {
+    "source": "Tasic et al., Nature 563:72, 2018, as prepared in https://github.com/berenslab/rna-seq-tsne",
+    "licence": "terms of use of the Allen Institute, https://alleninstitute.org/terms-of-use",
+}
 _FILE = "tasic-sample_heatmap_plot_data.csv"
 _SHA256 = "57a682d4a46ca76562bf8b9837550e9aac656501349590985b66e18b660a9369"
 _URL = f"https://raw.githubusercontent.com/berenslab/rna-seq-tsne/master/data/{_FILE}"
@@ -55,10 +56,10 @@ def load() -> Dataset:
     types = table.drop_duplicates("cluster_id").sort_values("cluster_id")  # numbered by the atlas's tree
     colours = dict(zip(types["cluster_label"], types["cluster_color"].str.lower(), strict=True))
     x = table[genes].to_numpy(np.float32)
-    return dealt("tasic", x, list(table["cluster_label"]), colours, HELD_OUT, SOURCE, LICENCE, {_FILE: _SHA256})
+    return dealt("tasic", x, list(table["cluster_label"]), colours, HELD_OUT, **ORIGIN, sha256={_FILE: _SHA256})
 
 
-def fetch(report: Callable[[str], None]) -> None:
+def fetch() -> None:
     """Download the file if it is not here.
 
     Raises:
@@ -67,4 +68,4 @@ def fetch(report: Callable[[str], None]) -> None:
     try:
         find_file(_FILE)
     except MissingDataError:
-        download(_URL, f"sha256:{_SHA256}", data_dir() / "tasic", report)
+        download(_URL, f"sha256:{_SHA256}", data_dir() / "tasic")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from latentgeo.paper.data.base import DataError, Dataset, sha256_of
+from latentgeo.paper.data.base import DataError, Dataset
 from latentgeo.paper.data.cells import dealt
-from latentgeo.paper.data.tasic import HELD_OUT, LICENCE, SOURCE, find_file
+from latentgeo.paper.data.tasic import HELD_OUT, ORIGIN, find_file
+from latentgeo.paper.paths import file_checksum
 
 _FILES = ("tasic-pca50.npy", "tasic-ttypes.npy", "tasic-colors.npy")
 
@@ -38,5 +39,5 @@ def load() -> Dataset:
         )
     names = [str(each) for each in types]
     of_types = dict(sorted(zip(names, (str(each).lower() for each in colours), strict=True)))
-    sha256 = {path.name: sha256_of(path.read_bytes()) for path in paths}
-    return dealt("tasic_pca50", x / x[:, 0].std(), names, of_types, HELD_OUT, SOURCE, LICENCE, sha256)
+    sha256 = {path.name: file_checksum(path) for path in paths}
+    return dealt("tasic_pca50", x / x[:, 0].std(), names, of_types, HELD_OUT, **ORIGIN, sha256=sha256)

@@ -7,27 +7,9 @@ from torch import Tensor, nn
 
 from latentgeo.geometry.decoder import Ensemble
 from latentgeo.geometry.likelihood import fisher_rao
-from latentgeo.paper.models.networks import MLPDecoder, MLPEncoder
 from latentgeo.paper.models.vae import VAE
 
 _DISPERSION = (0.1, 100.0)  # of the moment estimates that learning starts from
-
-
-class CountEncoder(MLPEncoder):
-    r"""Fully connected encoder of :math:`\log(1 + x)`, for counts x of shape (B, \*event)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mean and log-variance from counts: (B, *event) -> (B, 2 d)."""
-        return super().forward(x.log1p())
-
-
-class ProportionDecoder(MLPDecoder):
-    r"""Fully connected decoder that ends in a log-softmax: log-proportions :math:`\log \rho(z)` of the genes."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Decode latent points: (B, d) -> (B, *event), whose exponentials sum to one."""
-        logits = super().forward(z)
-        return logits.flatten(1).log_softmax(1).view_as(logits)
 
 
 class _LogMean(nn.Module):
@@ -63,9 +45,10 @@ class CountVAE(VAE):
     information geometry", AISTATS 2022 (the geometry).
 
     Args:
-        encoder: module (B, *event) -> (B, 2 d) that takes counts, such as :class:`CountEncoder`.
+        encoder: module (B, *event) -> (B, 2 d) that takes counts, such as
+            :class:`~latentgeo.paper.models.networks.CountEncoder`.
         decoders: the K decoders, modules (B, d) -> (B, *event) that give log-proportions, such as
-            :class:`ProportionDecoder`.
+            :class:`~latentgeo.paper.models.networks.ProportionDecoder`.
         noise: must be 1: the variance is the negative binomial's own.
 
     Raises:

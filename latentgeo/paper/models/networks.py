@@ -16,12 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-    "softplus": nn.Softplus,
-    "tanh": nn.Tanh,
-}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "silu": nn.SiLU, "softplus": nn.Softplus, "tanh": nn.Tanh}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,3 +196,20 @@ class MLPDecoder(nn.Sequential):
         widths, D = (latent_dim, *mlp_widths(event_shape)), math.prod(event_shape)
         super().__init__(*_hidden(widths, activation), nn.Linear(widths[-1], D), nn.Unflatten(1, event_shape))
         self.event_shape = tuple(event_shape)
+
+
+class CountEncoder(MLPEncoder):
+    r"""Fully connected encoder of :math:`\log(1 + x)`, for counts x of shape (B, \*event)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean and log-variance from counts: (B, *event) -> (B, 2 d)."""
+        return super().forward(x.log1p())
+
+
+class ProportionDecoder(MLPDecoder):
+    r"""Fully connected decoder that ends in a log-softmax: log-proportions :math:`\log \rho(z)` of the genes."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode latent points: (B, d) -> (B, *event), whose exponentials sum to one."""
+        logits = super().forward(z)
+        return logits.flatten(1).log_softmax(1).view_as(logits)

@@ -17,18 +17,10 @@ from torch import Tensor
 
 from latentgeo.paper.models.vae import VAE
 
-# The convolutions up to conv3_3 (output channels, input channels), by their number in torchvision's ``features``.
-VGG16_LAYERS = {
-    0: (64, 3),
-    2: (64, 64),
-    5: (128, 64),
-    7: (128, 128),
-    10: (256, 128),
-    12: (256, 256),
-    14: (256, 256),
-}
+# Output channels of the convolutions up to conv3_3, by their number in torchvision's ``features``.
+VGG16_LAYERS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256}
 _POOLED_BEFORE = (5, 10)
-KL_WEIGHT = 0.9  # of the paper's released configuration
+KL_WEIGHT = 0.9  # β, of the paper's released configuration
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the network was trained with
 VGG16_REMEDY = (
     "give the path of VGG16 weights trained on ImageNet as .safetensors or as a PyTorch state dict, with torchvision's "
@@ -62,9 +54,9 @@ def load_vgg16(path: Path | str) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be read as weights ({error}); {VGG16_REMEDY}") from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: expected a state dict, got {type(found).__name__}; {VGG16_REMEDY}")
-    weights = {}
-    for number, (outgoing, incoming) in VGG16_LAYERS.items():
-        shapes = {"weight": (outgoing, incoming, 3, 3), "bias": (outgoing,)}
+    weights, incoming = {}, 3
+    for number, outgoing in VGG16_LAYERS.items():
+        shapes, incoming = {"weight": (outgoing, incoming, 3, 3), "bias": (outgoing,)}, outgoing
         for kind, shape in shapes.items():
             name = f"features.{number}.{kind}"
             tensor = found.get(name)
@@ -115,35 +107,28 @@ class PerceptualVAE(VAE):
     Args:
         model: gives its encoder, decoders and noise; of images with three channels.
         weights: path of the weights of VGG16, see :func:`load_vgg16`.
-        kl_weight: β.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file does not hold the weights, or ``kl_weight`` is not positive.
+        ValueError: the file does not hold the weights.
     """
 
-    def __init__(self, model: VAE, weights: Path | str, kl_weight: float = KL_WEIGHT) -> None:
+    def __init__(self, model: VAE, weights: Path | str) -> None:
         super().__init__(model.encoder, list(model.decoders), model.noise)
-        if not kl_weight > 0:
-            raise ValueError(f"kl_weight: expected a positive number, got {kl_weight!r}")
-        self.kl_weight = kl_weight
         self._vgg16 = load_vgg16(weights)  # a plain dictionary: neither trained nor saved with the model
 
-    def loss_terms(
-        self, x: Tensor, generator: torch.Generator | None = None, *, epsilon: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def loss_terms(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Both terms of the loss for each image: of pixels and features, and the weighted divergence.
 
         Args:
             x: images, shape (B, 3, height, width), in [0, 1] or as bytes.
             generator: source of the reparametrisation noise.
-            epsilon: the reparametrisation noise itself, shape (B, d).
 
         Returns:
             Two tensors of shape (B,).
         """
-        reconstruction_loss, divergence = super().loss_terms(x, generator, epsilon=epsilon)
-        return reconstruction_loss, self.kl_weight * divergence
+        reconstruction_loss, divergence = super().loss_terms(x, generator)
+        return reconstruction_loss, KL_WEIGHT * divergence
 
     def reconstruction_loss(self, x: Tensor, reconstruction: Tensor) -> Tensor:
         """The scaled squared error and the differences of the features of each image, shape (B,)."""

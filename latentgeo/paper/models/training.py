@@ -48,26 +48,6 @@ class TrainingConfig:
         return self.learning_rate * warmup * 0.5 ** (step / self.half_life)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingState:
-    """Everything that the rest of a training depends on, after an epoch.
-
-    Attributes:
-        epoch: epochs that are done.
-        step: optimiser steps that are done.
-        best_epoch: epoch with the least validation loss.
-        best_loss: that loss, in nats per image.
-        tensors: weights (``model.*``), those of the best epoch (``best.*``), the optimiser's (``optimiser.*``) and
-            the generator's state (``generator``).
-    """
-
-    epoch: int
-    step: int
-    best_epoch: int
-    best_loss: float
-    tensors: Mapping[str, Tensor]
-
-
 class _Training:
     """A model in the middle of its training."""
 
@@ -84,28 +64,35 @@ class _Training:
         """Whether patience has run out."""
         return self.epoch - 1 - self.best_epoch >= self.config.patience
 
-    def state(self) -> TrainingState:
-        """Copy of everything that the rest depends on."""
+    def state(self) -> dict[str, Tensor]:
+        """Copy of everything that the rest of the training depends on.
+
+        That is weights (``model.*``), those of the best epoch (``best.*``), the optimiser's (``optimiser.*``), the
+        generator's state (``generator``), and ``progress``: the epochs and steps that are done, the best epoch and its
+        validation loss (nats per image).
+        """
         slots = self.optimiser.state_dict()["state"]
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors |= {f"optimiser.{i}.{name}": value for i, slot in slots.items() for name, value in slot.items()}
         tensors["generator"] = self.generator.get_state()
-        return TrainingState(self.epoch, self.step, self.best_epoch, self.best_loss, _copied(tensors))
+        progress = [self.epoch, self.step, self.best_epoch, self.best_loss]
+        tensors["progress"] = torch.tensor(progress, dtype=torch.float64)
+        return _copied(tensors)
 
-    def resume(self, state: TrainingState) -> None:
+    def resume(self, state: Mapping[str, Tensor]) -> None:
         """Take up where a state was taken."""
-        self.model.load_state_dict(_part(state.tensors, "model."))
-        self.best = _copied(_part(state.tensors, "best."))
+        self.model.load_state_dict(_part(state, "model."))
+        self.best = _copied(_part(state, "best."))
         slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in _part(state.tensors, "optimiser.").items():
+        for name, value in _part(state, "optimiser.").items():
             number, slot = name.split(".", 1)
             slots.setdefault(int(number), {})[slot] = value.clone()
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": slots, "param_groups": groups})
-        self.generator.set_state(state.tensors["generator"].cpu())
-        self.epoch, self.step = state.epoch, state.step
-        self.best_epoch, self.best_loss = state.best_epoch, state.best_loss
+        self.generator.set_state(state["generator"].cpu())
+        *counts, self.best_loss = state["progress"].tolist()
+        self.epoch, self.step, self.best_epoch = map(int, counts)
 
     def run_epoch(self, images: Tensor, validation: Tensor) -> dict[str, float]:
         """Train for one epoch, evaluate, and note whether it is the best.
@@ -159,8 +146,8 @@ def train(
     config: TrainingConfig,
     *,
     seed: int,
-    on_epoch: Callable[[dict[str, float], Callable[[], TrainingState]], None] | None = None,
-    resume: TrainingState | None = None,
+    on_epoch: Callable[[dict[str, float], Callable[[], dict[str, Tensor]]], None] | None = None,
+    resume: Mapping[str, Tensor] | None = None,
 ) -> VAE:
     """Train a VAE in place and leave it with the weights of its best epoch, in evaluation mode.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +10,22 @@ from torch import Tensor, nn
 from latentgeo.adapters.arrays import as_images
 from latentgeo.geometry.decoder import Ensemble
 from latentgeo.paper.models.injective import InjectiveDecoder
-from latentgeo.paper.models.networks import ACTIVATIONS, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from latentgeo.paper.models.networks import (
+    ACTIVATIONS,
+    ConvDecoder,
+    ConvEncoder,
+    CountEncoder,
+    MLPDecoder,
+    MLPEncoder,
+    ProportionDecoder,
+)
 
-_NETWORKS = {
+ARCHITECTURES = {
     "conv": (ConvEncoder, ConvDecoder),
     "mlp": (MLPEncoder, MLPDecoder),
     "flow": (MLPEncoder, InjectiveDecoder),
+    "counts": (CountEncoder, ProportionDecoder),
 }
-ARCHITECTURES = (*_NETWORKS, "counts")
 
 
 class VAE(nn.Module):
@@ -64,21 +71,18 @@ class VAE(nn.Module):
         """Posterior means of images, in batches and without gradients: (n, *event) -> (n, d)."""
         return torch.cat([self.posterior(part)[0] for part in x.split(batch_size)])
 
-    def loss_terms(
-        self, x: Tensor, generator: torch.Generator | None = None, *, epsilon: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def loss_terms(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Both terms of -ELBO for each image, decoder k reconstructing the k-th share of the batch.
 
         Args:
             x: images, shape (B, *event), in [0, 1] or as bytes.
             generator: source of the reparametrisation noise.
-            epsilon: the reparametrisation noise itself, shape (B, d), instead of a draw from the generator.
 
         Returns:
             The scaled squared error ½‖x - f_k(z)‖²/τ² and the KL divergence, each of shape (B,), in nats.
 
         Raises:
-            ValueError: B is smaller than K, so that a decoder would go without data, or ``epsilon`` is not (B, d).
+            ValueError: B is smaller than K, so that a decoder would go without data.
         """
         if len(x) < len(self.decoders):
             raise ValueError(
@@ -86,10 +90,7 @@ class VAE(nn.Module):
             )
         x = as_images(x)
         mean, log_variance = self.posterior(x)
-        if epsilon is None:
-            epsilon = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        elif epsilon.shape != mean.shape:
-            raise ValueError(f"epsilon: expected noise of shape {tuple(mean.shape)}, got {tuple(epsilon.shape)}")
+        epsilon = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         z = mean + epsilon * (0.5 * log_variance).exp()
         shares = zip(self.decoders, z.tensor_split(len(self.decoders)), strict=True)
         reconstruction = torch.cat([decoder(share) for decoder, share in shares])
@@ -159,14 +160,10 @@ def build_vae(
         raise ValueError(
             f"expected positive sizes, got latent_dim={latent_dim}, decoders={decoders}, event_shape={event_shape}"
         )
-    make_model: Callable[..., VAE] = VAE
+    make_encoder, make_decoder = ARCHITECTURES[architecture]
+    make_model = VAE
     if architecture == "counts":
-        # Here, as they build on this module.
-        from latentgeo.paper.models.counts import CountEncoder, CountVAE, ProportionDecoder
-
-        make_encoder, make_decoder, make_model = CountEncoder, ProportionDecoder, CountVAE
-    else:
-        make_encoder, make_decoder = _NETWORKS[architecture]
+        from latentgeo.paper.models.counts import CountVAE as make_model  # here, as it builds on this module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = make_encoder(event_shape, latent_dim, activation=activation)

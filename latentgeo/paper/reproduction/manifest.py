@@ -17,7 +17,7 @@ import psutil
 from filelock import FileLock
 
 from latentgeo.paper.environment import PACKAGES, environment, refuse_uncommitted
-from latentgeo.paper.store import checksum, write_atomically
+from latentgeo.paper.paths import checksum, write_atomically
 
 MANIFEST = "MANIFEST.json"
 

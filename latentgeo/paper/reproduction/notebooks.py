@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
@@ -194,7 +195,7 @@ def reproduce(
     for folder in folders.values():
         refuse_uncommitted(Path(folder))
     # Threads that wait by spinning make a busy machine ten times slower.
-    with _environment(OMP_WAIT_POLICY="PASSIVE", **folders):
+    with mock.patch.dict(os.environ, folders, OMP_WAIT_POLICY="PASSIVE"):
         outcomes = _run_all(notebooks, output, chosen, keep_going, min(jobs, len(notebooks)))
     write_outcomes(outcomes, output)
     return outcomes
@@ -249,19 +250,6 @@ def read_outcomes(output: Path) -> list[Outcome]:
         return [Outcome(**row) for row in json.loads((output / OUTCOMES).read_text(encoding="utf-8"))]
     except FileNotFoundError:
         return []
-
-
-@contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """Set environment variables, which the kernels inherit, inside the block."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def format_table(outcomes: Sequence[Outcome]) -> str:

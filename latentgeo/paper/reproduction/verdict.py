@@ -74,8 +74,7 @@ def reliability_headline(comparison: pd.DataFrame) -> str:
     Args:
         comparison: from :func:`latentgeo.compare_reliability`.
     """
-    lines = [
+    return "\n".join(
         f"mean CV {method}: {percent(row.mean_cv, row.mean_cv_low, row.mean_cv_high)}"
         for method, row in comparison.iterrows()
-    ]
-    return "\n".join(lines)
+    )

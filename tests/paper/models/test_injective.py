@@ -8,7 +8,6 @@ from zuko.transforms import MonotonicAffineTransform
 import latentgeo as lg
 from latentgeo.paper.models.injective import InjectiveDecoder, _smooth_affine
 from latentgeo.paper.models.vae import ARCHITECTURES
-from latentgeo.paper.store import RunStore
 
 DIGIT = (1, 8, 8)
 
@@ -164,7 +163,7 @@ def test_a_study_trains_and_stores_it(tmp_path, decoders):
     table = study.run(workers=0, progress=False)
     assert table["converged"].all()
     assert (table["value"] > 0).all()
-    stored = RunStore(tmp_path).load(study.config(0), lg.paper.load_dataset("digits"))
+    stored = study.stored(0).load()
     first, second = (dict(model.state_dict()) for model in (study.trained(0), stored))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
