@@ -164,13 +164,13 @@ def second_fundamental_form(decoder: DecoderLike, z: Tensor) -> Tensor:
         do Carmo, "Riemannian Geometry", 1992, chapter 6.
 
     Example:
-        At its vertex the paraboloid bends towards its axis:
+        At its south pole the unit sphere bends upwards, towards its centre:
 
         >>> import torch
-        >>> from latentgeo.geometry.surfaces import paraboloid
-        >>> second_fundamental_form(paraboloid, torch.zeros(2))[2]
-        tensor([[2., 0.],
-                [0., 2.]])
+        >>> from latentgeo.geometry.surfaces import sphere
+        >>> second_fundamental_form(sphere, torch.zeros(2))[2]
+        tensor([[4., 0.],
+                [0., 4.]])
     """
     return _by_chunks(decoder, z, lambda second, R: second)
 
@@ -205,10 +205,10 @@ def riemann(decoder: DecoderLike, z: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from latentgeo.geometry.surfaces import paraboloid
-        >>> riemann(paraboloid, torch.zeros(2))[0, 1]  # R(u, v, ·, ·)
-        tensor([[ 0.,  4.],
-                [-4.,  0.]])
+        >>> from latentgeo.geometry.surfaces import sphere
+        >>> riemann(sphere, torch.zeros(2))[0, 1]  # R(u, v, ·, ·)
+        tensor([[  0.,  16.],
+                [-16.,   0.]])
     """
 
     def reduce(second: Tensor, R: Tensor) -> Tensor:
@@ -247,8 +247,8 @@ def ricci_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from latentgeo.geometry.surfaces import paraboloid
-        >>> ricci_curvature(paraboloid, torch.zeros(2))
+        >>> from latentgeo.geometry.surfaces import sphere
+        >>> ricci_curvature(sphere, torch.zeros(2))
         tensor([[4., 0.],
                 [0., 4.]])
     """

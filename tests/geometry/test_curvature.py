@@ -17,8 +17,9 @@ from latentgeo.geometry.curvature import (
     second_fundamental_form,
     sectional_curvature,
 )
-from latentgeo.geometry.surfaces import cylinder, paraboloid, pseudosphere, sphere, spheroid, swiss_roll, torus
+from latentgeo.geometry.surfaces import cylinder, pseudosphere, sphere, swiss_roll, torus
 from tests.conftest import mlp
+from tests.surfaces import paraboloid, spheroid
 
 ALL = [second_fundamental_form, riemann, ricci_curvature, scalar_curvature]
 

@@ -8,7 +8,8 @@ from torch import nn
 from torch.func import jacrev, vmap
 
 import latentgeo as lg
-from latentgeo.geometry.surfaces import pseudosphere, sphere, sphere_distance, spheroid, torus
+from latentgeo.geometry.surfaces import pseudosphere, sphere, sphere_distance, torus
+from tests.surfaces import spheroid
 
 TIGHT = {"segments": 64, "tol": 1e-11, "max_iter": 1000}
 
