@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributions as dist
 
-from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, as_decoder, check_points
+from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble
 
 _SUM_TOLERANCE = 1e-3  # by which probabilities may miss a sum of one
 
@@ -287,8 +287,8 @@ def _categorical_family(n: float) -> Family:
     return Family(lambda p: p.logits, lambda t: n * t.exp(), lambda a, b: n * _log_mean_divergence(a, b), phi)
 
 
-def _family(p: dist.Distribution) -> Family | None:
-    """The family of a distribution of B rows, or None where nothing closed is known of it."""
+def _family(p: dist.Distribution) -> Family:
+    """The family of a distribution of B rows."""
     match p:
         case dist.Normal():
             return Family(_normal_parameters, _normal_information, _normal_divergence, _normal_squared_distance)
@@ -304,15 +304,13 @@ def _family(p: dist.Distribution) -> Family | None:
             return _categorical_family(1.0)
         case dist.Multinomial():
             return _categorical_family(float(p.total_count))
-    return None
+    raise TypeError(
+        "decoder: expected it to return Normal, Poisson, Bernoulli, NegativeBinomial, Categorical, OneHotCategorical "
+        f"or Multinomial, got {type(p).__name__}, whose Fisher metric is not known here"
+    )
 
 
-def _unwrapped(p: object, rows: int) -> dist.Distribution:
-    if not isinstance(p, dist.Distribution):
-        raise TypeError(
-            f"decoder: expected it to return a torch.distributions.Distribution, got {type(p).__name__}; "
-            "wrap its output, e.g. torch.distributions.Normal(mean, (0.5 * log_variance).exp())"
-        )
+def _unwrapped(p: dist.Distribution, rows: int) -> dist.Distribution:
     while isinstance(p, dist.Independent):
         p = p.base_dist
     if p.batch_shape[:1] != (rows,):
@@ -361,12 +359,6 @@ class StatisticalDecoder(Decoder):
                         "information has no closed form in total_count; use one dispersion for each coordinate"
                     )
         self.family = _family(p)
-        if self.family is None:
-            raise TypeError(
-                "decoder: expected it to return Normal, Poisson, Bernoulli, NegativeBinomial, Categorical, "
-                f"OneHotCategorical or Multinomial, got {type(p).__name__}, whose Fisher metric is not known here; "
-                "statistical_energy takes any distribution with a KL divergence"
-            )
 
     def _flat(self, x: object, z: Tensor) -> Tensor:
         return super()._flat(_rows(self.family.parameters(_unwrapped(x, len(z)))), z)
@@ -382,55 +374,3 @@ class StatisticalDecoder(Decoder):
             "decoder: expected one that returns data, got one that returns distributions, whose exponential map and "
             "curvature are not known here; where the likelihood has an isometric embedding pass fisher_rao(mean, …)"
         )
-
-
-def statistical_energy(decoder: StatisticalDecoder, points: Tensor) -> Tensor:
-    r"""Energy of a discrete curve over unit time, measured by Kullback-Leibler divergences.
-
-    .. math:: E_N = N \sum_{i=0}^{N-1} \mathrm{KL}(p_i \| p_{i+1}) + \mathrm{KL}(p_{i+1} \| p_i)
-        \;\longrightarrow\; \int_0^1 \dot z^\top G(z)\, \dot z\, dt,
-
-    as a divergence is half the squared Fisher-Rao length of a short step. :func:`latentgeo.curve.chord_energy` is its
-    case for a Gaussian of unit variance.
-
-    Args:
-        decoder: a callable from (B, d) to a distribution of batch shape (B, *event). Families of
-            :class:`StatisticalDecoder` are measured without cancellation; any other with a KL divergence in
-            ``torch.distributions`` is decoded twice.
-        points: curves, shape (*batch, N + 1, d); differentiable in them.
-
-    Returns:
-        Energies, shape (*batch,), dimensionless (squared standard deviations of the data).
-
-    Raises:
-        TypeError: the decoder returns no distribution, or one without a KL divergence.
-        ValueError: the curve has fewer than two points, or rows do not fit.
-
-    Example:
-        Gaussian means 3 apart with σ = 2, in two steps of 3/4 σ:
-
-        >>> import torch
-        >>> statistical_energy(lambda z: torch.distributions.Normal(z, 2.0), torch.tensor([[0.0], [1.5], [3.0]]))
-        tensor(2.2500)
-    """
-    check_points("points", points)
-    if points.ndim < 2 or points.shape[-2] < 2:
-        raise ValueError(f"points: expected a curve (*batch, N + 1, d) with N ≥ 1, got {tuple(points.shape)}")
-    d, N = points.shape[-1], points.shape[-2] - 1
-    with torch.no_grad():
-        known = _family(_unwrapped(decoder(points.detach().reshape(-1, d)[:1]), 1)) is not None
-    with torch.set_grad_enabled(torch.is_grad_enabled() and points.requires_grad):
-        if known:
-            f = as_decoder(decoder, points)
-            theta = f(points.reshape(-1, d)).unflatten(0, points.shape[:-1])
-            return N * f.family.divergence(theta[..., :-1, :], theta[..., 1:, :]).sum((-1, -2))
-        before, after = points[..., :-1, :].reshape(-1, d), points[..., 1:, :].reshape(-1, d)
-        p, q = (_unwrapped(decoder(z), len(z)) for z in (before, after))
-        try:
-            divergence = dist.kl_divergence(p, q) + dist.kl_divergence(q, p)
-        except NotImplementedError:
-            raise TypeError(
-                f"decoder: expected distributions with a KL divergence, got {type(p).__name__}; "
-                "register one with torch.distributions.kl.register_kl"
-            ) from None
-        return N * _rows(divergence).sum(1).reshape(*points.shape[:-2], N).sum(-1)
