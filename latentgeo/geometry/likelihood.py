@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributions as dist
 
-from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble
+from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, owner_of, transforming
 
 _SUM_TOLERANCE = 1e-3  # by which probabilities may miss a sum of one
 
@@ -74,27 +74,24 @@ _NEEDED = {
 }
 
 
-def _out_of_domain(likelihood: str, x: Tensor) -> str | None:
-    """What is wrong with mean parameters, or None; also None where values cannot be looked at (under ``vmap``)."""
-    try:
-        if likelihood in ("poisson", "negative_binomial") and bool((x < 0).any()):
-            return (
-                f"expected means ≥ 0 for the {likelihood} likelihood, got {x.min():.3g}; end the decoder in exp or "
-                "softplus, or let it return log-means and pass log=True"
-            )
-        if likelihood in ("bernoulli", "categorical") and bool(((x < 0) | (x > 1)).any()):
-            return (
-                f"expected probabilities between 0 and 1 for the {likelihood} likelihood, got values from "
-                f"{x.min():.3g} to {x.max():.3g}; if the decoder returns logits pass logits=True"
-            )
-        if likelihood == "categorical" and bool(((x.sum(-1) - 1.0).abs() > _SUM_TOLERANCE).any()):
-            return (
-                "expected probabilities that sum to 1 over the last axis for the categorical likelihood, got sums "
-                f"from {x.sum(-1).min():.3g} to {x.sum(-1).max():.3g}; if the decoder returns logits pass logits=True"
-            )
-    except RuntimeError:  # a value cannot be read inside a function transform
-        return None
-    return None
+def _check_means(likelihood: str, x: Tensor) -> None:
+    """Refuse mean parameters outside their domain."""
+    if likelihood in ("poisson", "negative_binomial") and (x < 0).any():
+        raise ValueError(
+            f"decoder: expected means ≥ 0 for the {likelihood} likelihood, got {x.min():.3g}; end the decoder in exp "
+            "or softplus, or let it return log-means and pass log=True"
+        )
+    if likelihood in ("bernoulli", "categorical") and ((x < 0) | (x > 1)).any():
+        raise ValueError(
+            f"decoder: expected probabilities between 0 and 1 for the {likelihood} likelihood, got values from "
+            f"{x.min():.3g} to {x.max():.3g}; if the decoder returns logits pass logits=True"
+        )
+    sums = x.sum(-1)
+    if likelihood == "categorical" and ((sums - 1.0).abs() > _SUM_TOLERANCE).any():
+        raise ValueError(
+            "decoder: expected probabilities that sum to 1 over the last axis for the categorical likelihood, got sums "
+            f"from {sums.min():.3g} to {sums.max():.3g}; if the decoder returns logits pass logits=True"
+        )
 
 
 class _FisherRao(nn.Module):
@@ -102,10 +99,7 @@ class _FisherRao(nn.Module):
 
     def __init__(self, decoder: DecoderLike, likelihood: str, parameters: dict[str, Tensor | bool]) -> None:
         super().__init__()
-        self._decoder, self.likelihood = decoder, likelihood
-        owner = getattr(decoder, "__self__", None)
-        if isinstance(owner, nn.Module):
-            self._owner = owner
+        self._decoder, self._owner, self.likelihood = decoder, owner_of(decoder), likelihood
         self._options = {name: value for name, value in parameters.items() if isinstance(value, bool)}
         self._numbers = [name for name in parameters if name not in self._options]
         for name in self._numbers:
@@ -114,11 +108,10 @@ class _FisherRao(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Decode and map: (B, d) -> (B, *event)."""
         x = self._decoder(z)
-        # Not within a solver's steps: a trial point outside the domain is one to step back from, not an error.
-        if not any(self._options.values()) and not z.requires_grad:
-            problem = _out_of_domain(self.likelihood, x)
-            if problem is not None:
-                raise ValueError(f"decoder: {problem}")
+        # Not within a solver's steps: a trial point outside the domain is one to step back from, not an error. Nor
+        # under a transform of torch.func, where values may not be read.
+        if not (any(self._options.values()) or z.requires_grad or transforming()):
+            _check_means(self.likelihood, x)
         parameters = {name: getattr(self, name).to(x) for name in self._numbers}
         return _EMBEDDINGS[self.likelihood][0](x, **parameters, **self._options)
 
@@ -157,8 +150,8 @@ def fisher_rao(decoder: DecoderLike, likelihood: str, **parameters: float | bool
 
     Raises:
         ValueError: the likelihood is unknown, a parameter is missing or not positive, or, once it decodes, the means
-            lie outside their domain (where values cannot be read, under ``vmap``, and within a solver's steps, the
-            result is NaN instead).
+            lie outside their domain (under the transforms of ``torch.func``, which may not read values, and within a
+            solver's steps, the result is NaN instead).
         TypeError: the decoder is not callable, or a parameter is not one of the likelihood's.
 
     Example:
@@ -184,22 +177,20 @@ def _checked_parameters(likelihood: str, given: dict[str, object]) -> dict[str, 
     unknown = sorted(set(given) - set(defaults))
     if unknown:
         raise TypeError(f"{likelihood}: expected parameters among {', '.join(defaults)}, got {', '.join(unknown)}")
-    checked: dict[str, Tensor | bool] = {}
-    for name, default in defaults.items():
-        value = given.get(name, default)
-        if isinstance(default, bool):
+    checked = defaults | given
+    for name, value in checked.items():
+        if isinstance(defaults[name], bool):
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: expected True or False, got {value!r}")
-            checked[name] = value
-            continue
-        if value is None:
+        elif value is None:
             raise ValueError(f"{likelihood}: expected {name}, {_NEEDED[name]}")
-        if isinstance(value, bool) or not isinstance(value, numbers.Real | Tensor):
+        elif isinstance(value, bool) or not isinstance(value, numbers.Real | Tensor):
             raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
-        value = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
-        if not ((value > 0) & torch.isfinite(value)).all():
-            raise ValueError(f"{name}: expected positive finite numbers, got {value.min():.3g} to {value.max():.3g}")
-        checked[name] = value
+        else:
+            x = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+            if not ((x > 0) & torch.isfinite(x)).all():
+                raise ValueError(f"{name}: expected positive finite numbers, got {x.min():.3g} to {x.max():.3g}")
+            checked[name] = x
     return checked
 
 
