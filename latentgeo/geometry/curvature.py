@@ -38,7 +38,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
-from latentgeo.geometry.metric import _directions
+from latentgeo.geometry.metric import directions_at
 
 _MAX_BYTES = 64 * 2**20  # of the largest tensor of a chunk, of which there are a few at a time
 _MAX_ROWS = 2**16  # rows that the decoder is given at once, so that wide hidden layers do not fill the memory
@@ -378,7 +378,7 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
     check_points("z", z)
     f = as_decoder(decoder, z)
     d = z.shape[-1]
-    u, v = _directions("u", u, z), _directions("v", v, z)
+    u, v = directions_at(z, "u", u), directions_at(z, "v", v)
     rows, u, v = (x.detach().reshape(-1, d).contiguous() for x in (z, u, v))
     # Whether they are parallel is asked of the latent vectors, whatever the metric does to them. Zero gives NaN.
     a, b = (x / x.abs().amax(1, keepdim=True) for x in (u, v))
