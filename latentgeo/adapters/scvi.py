@@ -161,10 +161,6 @@ def _library_size(model: SCVI, given: float | None) -> float:
     return float(given)
 
 
-def _one_hot(index: int, categories: int) -> Tensor:
-    return torch.eye(categories)[index : index + 1]
-
-
 class _Encoder(nn.Module):
     """Posterior means of counts, or of an AnnData's cells."""
 
@@ -174,7 +170,7 @@ class _Encoder(nn.Module):
         self._model = (model,)
         self.network = copy.deepcopy(module.z_encoder)
         self.log_variational = module.log_variational
-        self.register_buffer("batch", _one_hot(index, module.n_batch), persistent=False)
+        self.register_buffer("batch", torch.eye(module.n_batch)[index, None], persistent=False)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -207,7 +203,7 @@ class _LogMean(nn.Module):
         self.hidden = copy.deepcopy(module.decoder.px_decoder)
         self.linear = copy.deepcopy(module.decoder.px_scale_decoder[0])
         self.softplus = isinstance(module.decoder.px_scale_decoder[1], nn.Softplus)  # of models with size factors
-        self.register_buffer("batch", _one_hot(index, module.n_batch), persistent=False)
+        self.register_buffer("batch", torch.eye(module.n_batch)[index, None], persistent=False)
         self.register_buffer("log_library", torch.tensor(library_size).log(), persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:

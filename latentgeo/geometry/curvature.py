@@ -395,8 +395,6 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
         D = f(rows[:1]).shape[1]
         size = _points_at_once(max(D, d) * d, d, rows)
         for points, x, y in zip(rows.split(size), a.split(size), b.split(size), strict=True):
-            if len(points) == 0:
-                break
             J = f.jacobian(points)
             Q, R, sound = _frames(J)
             # An orthonormal basis of the plane, by Gram and Schmidt's method under the metric.
@@ -413,4 +411,4 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
             outputs.append(((xx * yy).sum(1) - xy.square().sum(1)).masked_fill(~sound, torch.nan))
         if vanished:
             _warn_if_piecewise_linear(f, rows, stacklevel=2)
-    return torch.cat([rows.new_zeros(0), *outputs]).reshape(z.shape[:-1])
+    return torch.cat(outputs).reshape(z.shape[:-1])

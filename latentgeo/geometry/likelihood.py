@@ -35,10 +35,6 @@ from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, owner_of,
 _SUM_TOLERANCE = 1e-3  # by which probabilities may miss a sum of one
 
 
-def _gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    return x / sigma
-
-
 def _bernoulli(x: Tensor, logits: bool) -> Tensor:
     if not logits:
         return 2.0 * torch.atan2(x.sqrt(), (1.0 - x).sqrt())
@@ -62,7 +58,7 @@ def _categorical(x: Tensor, trials: Tensor, logits: bool) -> Tensor:
 
 _EMBEDDINGS: dict[str, tuple[Callable[..., Tensor], dict[str, float | bool | None]]] = {
     # name: (the map φ, its parameters and their defaults; None where there is none)
-    "gaussian": (_gaussian, {"sigma": None}),
+    "gaussian": (lambda x, sigma: x / sigma, {"sigma": None}),
     "bernoulli": (_bernoulli, {"logits": False}),
     "poisson": (_poisson, {"log": False}),
     "negative_binomial": (_negative_binomial, {"dispersion": None, "log": False}),
