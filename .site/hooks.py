@@ -29,7 +29,12 @@ import latentgeo
 ROOT = Path(__file__).resolve().parent.parent
 SUBJECTS = {
     "Metric": ["geometry.metric"],
-    "Curves and geodesics": ["geometry.curve", "geometry.geodesic.solve", "geometry.geodesic.starts"],
+    "Curves and geodesics": [
+        "geometry.curve",
+        "geometry.geodesic.solve",
+        "geometry.geodesic.result",
+        "geometry.geodesic.starts",
+    ],
     "Maps": ["geometry.maps"],
     "Curvature": ["geometry.curvature"],
     "Triangles": ["geometry.triangles"],

@@ -7,6 +7,7 @@ run of the same model would have given differently.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import TYPE_CHECKING, Unpack
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
 from latentgeo.adapters.model import LatentModel, latent_model
+from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.neighbours import measure, search, warn_of_uncertified
 from latentgeo.geometry.geodesic.solve import Options
 from latentgeo.geometry.maps import frechet_mean
@@ -293,7 +295,7 @@ def geodesic_distances(
     of_group = [np.flatnonzero(numbers == number) for number in range(len(names))]
     random = np.random.default_rng(random_state)
     compare = _compare_members if statistic == "mean" else _compare_means
-    entry = compare(seen, z, of_group, members, random, options)
+    entry = compare(seen.decoder, z, of_group, members, random, options)
     if entry["unconverged"]:
         warnings.warn(
             f"{entry['unconverged']} geodesics between members of {groupby!r} did not converge and are left out of the "
@@ -307,32 +309,21 @@ def geodesic_distances(
     return pd.DataFrame(entry["distances"], index=pd.Index(names, name=groupby), columns=pd.Index(names, name=groupby))
 
 
-def _pairs_of_groups(of_group: list[np.ndarray]) -> list[tuple[int, int]]:
-    return [(a, b) for a in range(len(of_group)) for b in range(a, len(of_group)) if a != b or len(of_group[a]) > 1]
-
-
 def _compare_members(
-    model: LatentModel,
-    z: Tensor,
-    of_group: list[np.ndarray],
-    members: int,
-    random: np.random.Generator,
-    options: Options,
+    decoder: Decoder, z: Tensor, of_group: list[np.ndarray], members: int, random: np.random.Generator, options: Options
 ) -> dict[str, object]:
     """Mean distances between members of groups, and standard errors of the means."""
-    pairs = _pairs_of_groups(of_group)
+    sizes = [len(group) for group in of_group]
+    pairs = [(a, b) for a, b in itertools.combinations_with_replacement(range(len(sizes)), 2) if a != b or sizes[a] > 1]
     start, end = [], []
     for a, b in pairs:
-        first = random.integers(len(of_group[a]), size=members)
-        # Of the same group, another member.
-        second = (
-            (first + random.integers(1, len(of_group[a]), size=members)) % len(of_group[a])
-            if a == b
-            else random.integers(len(of_group[b]), size=members)
-        )
+        first = random.integers(sizes[a], size=members)
+        second = random.integers(int(a == b), sizes[b], size=members)
+        if a == b:  # another member of the same group
+            second = (first + second) % sizes[b]
         start.append(of_group[a][first])
         end.append(of_group[b][second])
-    length, _, converged = measure(model.decoder, z[np.concatenate(start)], z[np.concatenate(end)], **options)
+    length, _, converged = measure(decoder, z[np.concatenate(start)], z[np.concatenate(end)], **options)
     length = length.double().cpu().numpy().reshape(-1, members)
     converged = converged.cpu().numpy().reshape(-1, members)
     if (converged.sum(1) < 2).any():
@@ -341,7 +332,7 @@ def _compare_members(
             f"fewer than 2 of {members} geodesics between groups number {a} and {b} converged; raise segments, "
             "max_iter or members"
         )
-    distances, errors = np.zeros((2, len(of_group), len(of_group)))
+    distances, errors = np.zeros((2, len(sizes), len(sizes)))
     for (a, b), each, good in zip(pairs, length, converged, strict=True):
         distances[a, b] = distances[b, a] = each[good].mean()
         errors[a, b] = errors[b, a] = each[good].std(ddof=1) / np.sqrt(good.sum())
@@ -349,18 +340,13 @@ def _compare_members(
 
 
 def _compare_means(
-    model: LatentModel,
-    z: Tensor,
-    of_group: list[np.ndarray],
-    members: int,
-    random: np.random.Generator,
-    options: Options,
+    decoder: Decoder, z: Tensor, of_group: list[np.ndarray], members: int, random: np.random.Generator, options: Options
 ) -> dict[str, object]:
     """Distances between Fréchet means of groups, and their errors."""
     drawn = [np.sort(random.permutation(group)[:members]) for group in of_group]
-    means = torch.stack([frechet_mean(model.decoder, z[group], **options) for group in drawn])
+    means = torch.stack([frechet_mean(decoder, z[group], **options) for group in drawn])
     i, j = np.triu_indices(len(means), 1)
-    length, error, converged = measure(model.decoder, means[i], means[j], **options)
+    length, error, converged = measure(decoder, means[i], means[j], **options)
     if not converged.all():
         raise ValueError(
             f"{int((~converged).sum())} of {len(length)} geodesics between Fréchet means did not converge; "

@@ -62,14 +62,12 @@ def tensor_of(rows: object, model: LatentModel, dtype: torch.dtype | None = None
         dtype: another type; where it is None and the model has no parameters to ask, that of the rows, and PyTorch's
             default one for integers.
     """
-    dense = rows.toarray() if scipy.sparse.issparse(rows) else np.asarray(rows)
-    parameter = parameter_of(model)
-    if dtype is None:
-        floating = dense.dtype in (np.float32, np.float64)
-        kept = torch.from_numpy(np.zeros(0, dense.dtype)).dtype if floating else torch.get_default_dtype()
-        dtype = kept if parameter is None else parameter.dtype
     # A copy in any case: nothing of the caller's may be written to, nor be read-only.
-    return torch.from_numpy(np.array(dense)).to(dtype=dtype, device=None if parameter is None else parameter.device)
+    x = torch.from_numpy(np.array(rows.toarray() if scipy.sparse.issparse(rows) else rows))
+    parameter = parameter_of(model)
+    if parameter is not None:
+        return x.to(parameter.device, dtype or parameter.dtype)
+    return x.to(dtype or (x.dtype if x.dtype in (torch.float32, torch.float64) else torch.get_default_dtype()))
 
 
 def codes_of(

@@ -26,8 +26,7 @@ class _FlatDecoder(nn.Module):
                 f"{tuple(z.shape)}; flatten with z.flatten(1), or give image_size for images of another size"
             )
         # PyTorch's fused kernels of attention have no forward-mode derivative.
-        kernel = sdpa_kernel(SDPBackend.MATH) if transforming() else contextlib.nullcontext()
-        with kernel:
+        with sdpa_kernel(SDPBackend.MATH) if transforming() else contextlib.nullcontext():
             return self.autoencoder.decode(z.unflatten(1, self.latent_shape)).sample
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentgeo.geometry.decoder import Decoder, check_modes, modules_of
 
@@ -137,24 +137,14 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
     decode = getattr(model, "decode", None) or getattr(model, "decoder", None)
     if callable(encode) and callable(decode):
         return LatentModel(encode, decode, name or type(model).__name__)
-    if isinstance(model, Mapping) and any(isinstance(value, Tensor) for value in model.values()):
-        raise TypeError(
-            "model: expected a model, got a dictionary of its parameters; build the model as for training, then "
-            "model.load_state_dict(…) and model.eval()"
-        )
-    if isinstance(model, str | Path):
-        raise TypeError(
-            f"model: expected a model, got the path {str(model)!r}; build the model as for training, then "
-            "model.load_state_dict(torch.load(…)) and model.eval()"
-        )
-    for package, adapter in _ADAPTERS.items():
-        if type(model).__module__.partition(".")[0] == package:
-            raise TypeError(
-                f"model: expected a model with methods encode and decode, got {package}'s {type(model).__name__}; "
-                f"pass lg.{adapter}(model)"
-            )
-    has = "an nn.Module without them" if isinstance(model, nn.Module) else f"{type(model).__name__}"
+    package = type(model).__module__.partition(".")[0]
+    remedy = "write LatentModel(encode=lambda x: …, decoder=lambda z: …)"
+    if isinstance(model, Mapping | str | Path):  # its parameters, or where they are saved
+        remedy = "build the model as for training, then model.load_state_dict(torch.load(…)) and model.eval()"
+    elif package in _ADAPTERS:
+        remedy = f"pass lg.{_ADAPTERS[package]}(model)"
+    got = repr(model) if isinstance(model, str | Path) else type(model).__name__
     raise TypeError(
-        f"model: expected a LatentModel, a pair (encode, decoder), or an object with methods encode "
-        f"and decode, got {has}; write LatentModel(encode=lambda x: …, decoder=lambda z: …)"
+        "model: expected a LatentModel, a pair (encode, decoder), or an object with methods encode and decode, got "
+        f"{got}; {remedy}"
     )

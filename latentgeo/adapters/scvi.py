@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from scvi.model import SCVI
 
 _BATCH = 2048  # cells encoded at a time
-_NEEDED = ("z_encoder", "decoder", "gene_likelihood", "dispersion", "n_batch", "latent_distribution")
+_NEEDED = ("z_encoder", "decoder", "n_batch")
+_SUPPORTED = {  # options of a model: what they may be, the first being the one to train with, and why nothing else
+    "gene_likelihood": (("nb", "poisson", "zinb"), "as other likelihoods have no isometric embedding"),
+    "latent_distribution": (("normal",), "as other codes lie on a simplex and fill no d dimensions"),
+    "dispersion": (("gene", "gene-batch"), "as others vary at a fixed batch too, which leaves no isometric embedding"),
+    "batch_representation": (("one-hot",), "as one batch is compared at"),
+}
 
 
 def from_scvi(
@@ -87,57 +93,41 @@ def from_scvi(
         >>> lg.distance(cells.decoder, z[:5], z[5:10])  # doctest: +SKIP
     """
     module = getattr(model, "module", None)
-    if not isinstance(module, nn.Module) or not all(hasattr(module, needed) for needed in _NEEDED):
+    if not isinstance(module, nn.Module) or not all(hasattr(module, needed) for needed in (*_NEEDED, *_SUPPORTED)):
         raise TypeError(f"model: expected a scvi.model.SCVI, got {type(model).__name__}")
-    likelihood = _likelihood(module, ignore_zero_inflation)
-    _refuse_covariates(model, module)
+    _check_supported(model, ignore_zero_inflation)
     if not model.is_trained:
         raise ValueError("model: expected a trained model; call model.train() first")
     index, size = _batch_index(model, batch), _library_size(model, library_size)
     encoder = _Encoder(model, module, index).to(dtype).eval()
     log_mean = _LogMean(module, index, size).to(dtype).eval()
-    if likelihood == "poisson":
+    if module.gene_likelihood == "poisson":
         return LatentModel(encoder, fisher_rao(log_mean, "poisson", log=True).eval(), name)
     log_r = module.px_r.detach()
     r = (log_r[:, index] if module.dispersion == "gene-batch" else log_r).to(dtype).exp()
     return LatentModel(encoder, fisher_rao(log_mean, "negative_binomial", dispersion=r, log=True).eval(), name)
 
 
-def _likelihood(module: nn.Module, ignore_zero_inflation: bool) -> str:
-    """Name of the likelihood whose embedding is known, ``"nb"`` or ``"poisson"``."""
-    found, dispersion = module.gene_likelihood, module.dispersion
-    if found == "zinb" and not ignore_zero_inflation:
+def _check_supported(model: SCVI, ignore_zero_inflation: bool) -> None:
+    """Refuse models whose likelihood at a fixed batch has no known isometric embedding, or that need more than it."""
+    module, stats = model.module, model.summary_stats
+    for option, (known, reason) in _SUPPORTED.items():
+        found = getattr(module, option)
+        if found not in known and (option, module.gene_likelihood) != ("dispersion", "poisson"):
+            raise ValueError(
+                f"model: expected {option} {' or '.join(map(repr, known))}, got {found!r}; train with "
+                f"{option}={known[0]!r}, {reason}"
+            )
+    if module.gene_likelihood == "zinb" and not ignore_zero_inflation:
         raise ValueError(
             "model: the zero-inflated negative binomial (scvi's default) has no isometric embedding; train with "
             "SCVI(adata, gene_likelihood='nb', extra_decoder_kwargs={'activation_fn': torch.nn.Softplus}), whose "
             "decoder is smooth too, or pass ignore_zero_inflation=True to measure its negative binomial part alone"
         )
-    if found not in ("nb", "zinb", "poisson"):
-        raise ValueError(f"model: expected gene_likelihood 'nb' or 'poisson', got {found!r}; train with one of them")
-    if module.latent_distribution != "normal":
-        raise ValueError(
-            f"model: expected latent_distribution 'normal', got {module.latent_distribution!r}, whose codes lie on a "
-            "simplex and fill no d dimensions; train with latent_distribution='normal'"
-        )
-    if found != "poisson" and dispersion not in ("gene", "gene-batch"):
-        raise ValueError(
-            f"model: expected dispersion 'gene' or 'gene-batch', got {dispersion!r}, with which it varies at a fixed "
-            "batch too and the likelihood has no isometric embedding; train with dispersion='gene'"
-        )
-    return "poisson" if found == "poisson" else "nb"
-
-
-def _refuse_covariates(model: SCVI, module: nn.Module) -> None:
-    stats = model.summary_stats
-    extra = [key for key in ("n_extra_continuous_covs", "n_extra_categorical_covs") if stats.get(key, 0)]
-    if extra:
+    if any(stats.get(key, 0) for key in ("n_extra_continuous_covs", "n_extra_categorical_covs")):
         raise ValueError(
             "model: expected no covariates but the batch, got continuous or categorical ones, at unknown values of "
             "which distances would be measured; train without them, or merge categories into the batch"
-        )
-    if module.batch_representation != "one-hot":
-        raise ValueError(
-            f"model: expected batch_representation 'one-hot', got {module.batch_representation!r}; train with that"
         )
 
 
@@ -171,10 +161,6 @@ def _library_size(model: SCVI, given: float | None) -> float:
     return float(given)
 
 
-def _one_hot(index: int, categories: int) -> Tensor:
-    return torch.eye(categories)[index : index + 1]
-
-
 class _Encoder(nn.Module):
     """Posterior means of counts, or of an AnnData's cells."""
 
@@ -184,7 +170,7 @@ class _Encoder(nn.Module):
         self._model = (model,)
         self.network = copy.deepcopy(module.z_encoder)
         self.log_variational = module.log_variational
-        self.register_buffer("batch", _one_hot(index, module.n_batch), persistent=False)
+        self.register_buffer("batch", torch.eye(module.n_batch)[index, None], persistent=False)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -217,7 +203,7 @@ class _LogMean(nn.Module):
         self.hidden = copy.deepcopy(module.decoder.px_decoder)
         self.linear = copy.deepcopy(module.decoder.px_scale_decoder[0])
         self.softplus = isinstance(module.decoder.px_scale_decoder[1], nn.Softplus)  # of models with size factors
-        self.register_buffer("batch", _one_hot(index, module.n_batch), persistent=False)
+        self.register_buffer("batch", torch.eye(module.n_batch)[index, None], persistent=False)
         self.register_buffer("log_library", torch.tensor(library_size).log(), persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:

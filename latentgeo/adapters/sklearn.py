@@ -93,8 +93,6 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             X: data, or latent points for a decoder alone, shape (n_fit, features).
             y: ignored.
         """
-        if self.unconverged not in _UNCONVERGED:
-            raise ValueError(f"unconverged: expected one of {', '.join(_UNCONVERGED)}, got {self.unconverged!r}")
         self._fit(X)
         return self
 

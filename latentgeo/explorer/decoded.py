@@ -15,20 +15,22 @@ KINDS = ("auto", "images", "features")
 _SMALLEST = 4  # pixels along a side of what is taken for an image
 
 
-def image_layout(event: Sequence[int]) -> str | None:
-    """How the axes of an event are those of an image: ``"hw"``, ``"chw"``, ``"hwc"``, or None where they are not.
+def channels_last(x: Tensor) -> Tensor | None:
+    """Images as (B, height, width, channels), of (B, h, w), (B, c, h, w) or themselves; None where x are not images.
 
     Example:
-        >>> image_layout((28, 28)), image_layout((3, 32, 32)), image_layout((32, 32, 3)), image_layout((2000,))
-        ('hw', 'chw', 'hwc', None)
+        >>> shapes = (9, 28, 28), (9, 3, 32, 32), (9, 32, 32, 3)
+        >>> [tuple(channels_last(torch.zeros(shape)).shape) for shape in shapes]
+        [(9, 28, 28, 1), (9, 32, 32, 3), (9, 32, 32, 3)]
+        >>> channels_last(torch.zeros(9, 2000)) is None
+        True
     """
+    event = x.shape[1:]
     if len(event) == 2 and min(event) >= _SMALLEST:
-        return "hw"
+        return x.unsqueeze(-1)
     if len(event) == 3 and event[0] in (1, 3) and min(event[1:]) >= _SMALLEST:
-        return "chw"
-    if len(event) == 3 and event[2] in (1, 3) and min(event[:2]) >= _SMALLEST:
-        return "hwc"
-    return None
+        return x.permute(0, 2, 3, 1)
+    return x if len(event) == 3 and event[2] in (1, 3) and min(event[:2]) >= _SMALLEST else None
 
 
 class Pictures:
@@ -63,19 +65,18 @@ class Pictures:
         self._members = len(decoder) if show is None and isinstance(decoder, Ensemble) else 0
         with torch.no_grad():
             x = self._mean(like)
-        event = tuple(x.shape[1:])
-        if image_layout(event) is None and x[0].numel() == data[0].numel() and image_layout(data.shape[1:]):
-            event = tuple(data.shape[1:])
-        self._event, self._layout = event, image_layout(event)
-        flat = x[0].numel()
+        values, flat = as_images(data), x[0].numel()
+        if channels_last(x) is None and flat == data[0].numel() and channels_last(data) is not None:
+            x = x.reshape(len(x), *data.shape[1:])
+        event, drawable = tuple(x.shape[1:]), channels_last(x) is not None
         if kind == "auto":
-            if self._layout is None and sum(n > 1 for n in event) > 1:
+            if not drawable and sum(n > 1 for n in event) > 1:
                 raise ValueError(
                     f"kind: expected decoded images (1 or 3 channels) or vectors of features, got events of shape "
                     f"{event}; pass show=lambda z: … that makes either of latent points, or kind='features'"
                 )
-            kind = "features" if self._layout is None else "images"
-        if kind == "images" and self._layout is None:
+            kind = "images" if drawable else "features"
+        if kind == "images" and not drawable:
             raise ValueError(
                 f"kind='images': expected decoded images with 1 or 3 channels, got events of shape {event}; pass "
                 "show=lambda z: decoder(z).reshape(len(z), channels, height, width)"
@@ -84,9 +85,8 @@ class Pictures:
             raise ValueError("feature_names: expected none for images; pass kind='features' to draw features")
         if feature_names is not None and len(feature_names) != flat:
             raise ValueError(f"feature_names: expected {flat} names, one a feature, got {len(feature_names)}")
-        self.kind = kind
-        self.names = [str(name) for name in feature_names] if feature_names is not None else None
-        values = as_images(data)
+        self.kind, self._event = kind, event
+        self.names = [f"feature {k}" for k in range(flat)] if feature_names is None else [str(n) for n in feature_names]
         low, high = values.min().item(), values.max().item()
         if kind == "images" and low >= -1.0 and high <= 1.0:
             low, high = (0.0 if low >= 0.0 else -1.0), 1.0
@@ -100,20 +100,15 @@ class Pictures:
             raise ValueError(f"show: expected a tensor (B, *event) with B = {len(z)}, got {got}")
         return x.mean(1) * self._members**0.5 if self._members else x  # an ensemble divides its members by √K
 
-    def name(self, feature: int) -> str:
-        """What feature number ``feature`` is called."""
-        return self.names[feature] if self.names is not None else f"feature {feature}"
-
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
         """Decode: (B, d) -> images (B, height, width, channels) in [0, 1], or features (B, F); on the CPU."""
         x = self._mean(z)
         if self.kind == "features":
             return x.flatten(1).float().cpu()
-        x = x.reshape(len(z), *self._event).float().cpu()
         low, high = self._range
-        x = ((x - low) / (high - low)).clamp(0.0, 1.0)
-        return {"hw": lambda: x[..., None], "chw": lambda: x.permute(0, 2, 3, 1), "hwc": lambda: x}[self._layout]()
+        x = x.reshape(len(z), *self._event).float().cpu()
+        return channels_last(((x - low) / (high - low)).clamp(0.0, 1.0))
 
 
 def frames(count: int, wanted: int = 9) -> list[int]:

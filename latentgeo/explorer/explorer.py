@@ -192,7 +192,7 @@ class Explorer:
         middles = (np.arange(side) + 0.5) / side
         x, y = (low + middles * (high - low) for low, high in self.window.T)
         grid = torch.as_tensor(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)).to(self.codes)
-        elements = volume_element(self.plane.restrict(self.model.decoder), grid).log().cpu().numpy()
+        elements = volume_element(lambda s: self.model.decoder(self.plane.lift(s)), grid).log().cpu().numpy()
         return np.where(np.isfinite(elements), elements, np.nan).reshape(side, side)
 
     @functools.cached_property
@@ -221,8 +221,7 @@ class Explorer:
         with torch.no_grad():
             x = self._decoder(self.codes[medoids])
         first, second = divmod(int(self._decoder.chords(x, x).argmax()), len(medoids))
-        pair = sorted((medoids[first], medoids[second]))
-        return pair[0], pair[1]
+        return tuple(sorted((medoids[first], medoids[second])))
 
     @functools.cached_property
     def default_selection(self) -> Selection:

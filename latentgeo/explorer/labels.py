@@ -18,7 +18,7 @@ class Classes:
 
     Attributes:
         index: class of each point, shape (n,).
-        names: of the classes that occur; empty without labels.
+        names: of the classes that occur; without labels there is one, which has an empty name.
         colours: of the classes, as hexadecimal numbers.
         markers: of the classes, among ``MARKERS``.
     """
@@ -30,7 +30,8 @@ class Classes:
 
     def name(self, row: int) -> str:
         """What a point is called: its row and its class."""
-        return f"{row} ({self.names[self.index[row]]})" if self.names else str(row)
+        name = self.names[self.index[row]]
+        return f"{row} ({name})" if name else str(row)
 
 
 def _values(labels: Sequence[object] | np.ndarray | Tensor, n: int) -> np.ndarray:
@@ -64,7 +65,7 @@ def classes(
         ([1, 0, 1], ['B', 'T'], ['o', 'o'])
     """
     if labels is None:
-        return Classes(np.zeros(n, dtype=np.uint8), [], [PLAIN], [MARKERS[0]])
+        return Classes(np.zeros(n, dtype=np.uint8), [""], [PLAIN], [MARKERS[0]])
     values, index = np.unique(_values(labels, n), return_inverse=True)
     if class_names is None:
         names = [str(value) for value in values]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,10 +35,6 @@ class Plane:
     def lift(self, s: Tensor) -> Tensor:
         """Points of the plane in latent space: (*batch, 2) -> (*batch, d)."""
         return self.origin + s @ self.basis
-
-    def restrict(self, decoder: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """The decoder on this plane: (B, 2) -> (B, *event)."""
-        return lambda s: decoder(self.lift(s))
 
 
 def latent_plane(codes: Tensor, axes: Sequence[int] | str | None = None) -> Plane:

@@ -27,6 +27,7 @@ _DASHES = (0, (4, 1.6))
 _HEIGHT = 72.0 * 3.9  # of the figure, in points, unless the words need more
 _LEFT, _RIGHT = (72.0 * PAGE * share / 2.05 for share in (1.0, 1.05))  # widths of the two halves, in points
 _INSIDE = 0.9  # share of them that words take: drawn with hinting, letters are up to a twelfth wider than measured
+_GREYS = ("#ffffff", "#9a9a9a")  # light ones, on which all colours of points can be seen
 _COLUMNS, _ROWS = 4, 8  # of the legend, at most
 _NAME = 90.0  # points that the name of a feature may take
 
@@ -101,7 +102,7 @@ def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
         extent=view.window.T.flatten().tolist(),
         origin="lower",
         aspect="auto",
-        cmap=_greys(),
+        cmap=mpl.colors.LinearSegmentedColormap.from_list("greys", _GREYS),
         vmin=low,
         vmax=high,
         interpolation="bilinear",
@@ -124,13 +125,12 @@ def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
     element = "log volume element" if len(view.plane.origin) == 2 else "log area element"
     bar = figure.colorbar(shade, ax=ax, location="top", aspect=40, pad=0.01, label=element)
     bar.outline.set_visible(False)
-    if view.classes.names:
-        drawn = zip(view.classes.names, view.classes.colours, view.classes.markers, strict=True)
+    if any(view.classes.names):
         columns, width = _columns(view.classes.names)
         size = mpl.rcParams["legend.fontsize"]
         handles = [
             Line2D([], [], color=c, marker=m, linestyle="", markersize=4.5, label=_shortened(name, width, size))
-            for name, c, m in drawn
+            for name, c, m in zip(view.classes.names, view.classes.colours, view.classes.markers, strict=True)
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.1, columnspacing=0.8)
 
@@ -138,22 +138,13 @@ def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
 def _columns(names: list[str]) -> tuple[int, float]:
     """Columns of a legend of classes, as many as fit, and the width in points that a name may take there."""
     size = mpl.rcParams["legend.fontsize"]
-    widths = np.array([_width(name, size) for name in names])
-    widest, fewest = widths.max(), -(-len(names) // _ROWS)
+    widest, fewest = max(_width(name, size) for name in names), -(-len(names) // _ROWS)
     for columns in range(min(_COLUMNS, len(names)), fewest - 1, -1):
-        each = [part.max() for part in np.array_split(widths, columns)]
         # A handle and the gap to its name take 2.1 em, the gap between columns 0.8 em, the borders 1.8 em in all.
-        left = _INSIDE * _LEFT - size * (2.1 * columns + 0.8 * (columns - 1) + 1.8)
-        if sum(each) <= left:
-            return columns, widest
-    while np.minimum(each, widest).sum() > left:
-        widest -= 1.0
-    return columns, widest
-
-
-def _greys() -> mpl.colors.Colormap:
-    """Light greys, on which all colours of points can be seen."""
-    return mpl.colors.LinearSegmentedColormap.from_list("greys", ["#ffffff", "#9a9a9a"])
+        room = (_INSIDE * _LEFT - size * (2.1 * columns + 0.8 * (columns - 1) + 1.8)) / columns
+        if widest <= room:
+            break
+    return columns, room
 
 
 def _strip(ax: Axes, name: str, images: Tensor) -> None:
@@ -170,7 +161,7 @@ def _trends(ax: Axes, view: Explorer, selection: Selection) -> None:
     t = np.linspace(0, 1, len(curves[0]))
     for colour, feature in zip(COLOURS, most_changing(*curves), strict=False):
         for curve, style in zip(curves, ("-", _DASHES), strict=True):
-            name = _shortened(view.pictures.name(feature), _NAME, mpl.rcParams["legend.fontsize"])
+            name = _shortened(view.pictures.names[feature], _NAME, mpl.rcParams["legend.fontsize"])
             label = name if style == "-" else None
             ax.plot(t, curve[:, feature], color=colour, linewidth=1.3, linestyle=style, label=label)
     ax.set(xlim=(0, 1), xlabel="time along the curve", ylabel="decoded value")

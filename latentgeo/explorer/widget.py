@@ -51,17 +51,15 @@ class ExplorerWidget(anywidget.AnyWidget):
 
 
 def _scene(view: Explorer) -> dict[str, object]:
-    low, high = view.levels
+    classes, (low, high) = view.classes, view.levels
     shade = np.nan_to_num((view.background - low) / max(high - low, 1e-12), nan=0.0).clip(0.0, 1.0)
     return {
         "places": view.places[view.shown].astype("<f4").tobytes(),
         "rows": view.shown.astype("<i4").tobytes(),
-        "index": view.classes.index[view.shown].astype("u1").tobytes(),
+        "index": classes.index[view.shown].astype("u1").tobytes(),
         "classes": [
             {"name": name, "colour": colour, "marker": marker}
-            for name, colour, marker in zip(
-                view.classes.names or [""], view.classes.colours, view.classes.markers, strict=True
-            )
+            for name, colour, marker in zip(classes.names, classes.colours, classes.markers, strict=True)
         ],
         "shade": (255 * shade).round().astype("u1").tobytes(),
         "side": len(shade),
@@ -91,7 +89,7 @@ def _answer(view: Explorer, selection: Selection) -> dict[str, object]:
     else:
         answer["trends"] = [
             {
-                "name": view.pictures.name(feature),
+                "name": view.pictures.names[feature],
                 "colour": colour,
                 "values": [np.nan_to_num(curve[:, feature].numpy()).tolist() for curve in decoded],
             }

@@ -38,7 +38,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
-from latentgeo.geometry.metric import _directions
+from latentgeo.geometry.metric import directions_at
 
 _MAX_BYTES = 64 * 2**20  # of the largest tensor of a chunk, of which there are a few at a time
 _MAX_ROWS = 2**16  # rows that the decoder is given at once, so that wide hidden layers do not fill the memory
@@ -164,13 +164,13 @@ def second_fundamental_form(decoder: DecoderLike, z: Tensor) -> Tensor:
         do Carmo, "Riemannian Geometry", 1992, chapter 6.
 
     Example:
-        At its vertex the paraboloid bends towards its axis:
+        At its south pole the unit sphere bends upwards, towards its centre:
 
         >>> import torch
-        >>> from latentgeo.geometry.surfaces import paraboloid
-        >>> second_fundamental_form(paraboloid, torch.zeros(2))[2]
-        tensor([[2., 0.],
-                [0., 2.]])
+        >>> from latentgeo.geometry.surfaces import sphere
+        >>> second_fundamental_form(sphere, torch.zeros(2))[2]
+        tensor([[4., 0.],
+                [0., 4.]])
     """
     return _by_chunks(decoder, z, lambda second, R: second)
 
@@ -205,10 +205,10 @@ def riemann(decoder: DecoderLike, z: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from latentgeo.geometry.surfaces import paraboloid
-        >>> riemann(paraboloid, torch.zeros(2))[0, 1]  # R(u, v, ·, ·)
-        tensor([[ 0.,  4.],
-                [-4.,  0.]])
+        >>> from latentgeo.geometry.surfaces import sphere
+        >>> riemann(sphere, torch.zeros(2))[0, 1]  # R(u, v, ·, ·)
+        tensor([[  0.,  16.],
+                [-16.,   0.]])
     """
 
     def reduce(second: Tensor, R: Tensor) -> Tensor:
@@ -247,8 +247,8 @@ def ricci_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from latentgeo.geometry.surfaces import paraboloid
-        >>> ricci_curvature(paraboloid, torch.zeros(2))
+        >>> from latentgeo.geometry.surfaces import sphere
+        >>> ricci_curvature(sphere, torch.zeros(2))
         tensor([[4., 0.],
                 [0., 4.]])
     """
@@ -378,7 +378,7 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
     check_points("z", z)
     f = as_decoder(decoder, z)
     d = z.shape[-1]
-    u, v = _directions("u", u, z), _directions("v", v, z)
+    u, v = directions_at(z, "u", u), directions_at(z, "v", v)
     rows, u, v = (x.detach().reshape(-1, d).contiguous() for x in (z, u, v))
     # Whether they are parallel is asked of the latent vectors, whatever the metric does to them. Zero gives NaN.
     a, b = (x / x.abs().amax(1, keepdim=True) for x in (u, v))
@@ -395,8 +395,6 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
         D = f(rows[:1]).shape[1]
         size = _points_at_once(max(D, d) * d, d, rows)
         for points, x, y in zip(rows.split(size), a.split(size), b.split(size), strict=True):
-            if len(points) == 0:
-                break
             J = f.jacobian(points)
             Q, R, sound = _frames(J)
             # An orthonormal basis of the plane, by Gram and Schmidt's method under the metric.
@@ -413,4 +411,4 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
             outputs.append(((xx * yy).sum(1) - xy.square().sum(1)).masked_fill(~sound, torch.nan))
         if vanished:
             _warn_if_piecewise_linear(f, rows, stacklevel=2)
-    return torch.cat([rows.new_zeros(0), *outputs]).reshape(z.shape[:-1])
+    return torch.cat(outputs).reshape(z.shape[:-1])

@@ -30,14 +30,10 @@ import torch
 from torch import Tensor, nn
 from torch import distributions as dist
 
-from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, as_decoder, check_points
+from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, owner_of, transforming
 
 _ENTRIES = 2**24  # numbers held at a time
 _SUM_TOLERANCE = 1e-3  # by which probabilities may miss a sum of one
-
-
-def _gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    return x / sigma
 
 
 def _bernoulli(x: Tensor, logits: bool) -> Tensor:
@@ -63,7 +59,7 @@ def _categorical(x: Tensor, trials: Tensor, logits: bool) -> Tensor:
 
 _EMBEDDINGS: dict[str, tuple[Callable[..., Tensor], dict[str, float | bool | None]]] = {
     # name: (the map φ, its parameters and their defaults; None where there is none)
-    "gaussian": (_gaussian, {"sigma": None}),
+    "gaussian": (lambda x, sigma: x / sigma, {"sigma": None}),
     "bernoulli": (_bernoulli, {"logits": False}),
     "poisson": (_poisson, {"log": False}),
     "negative_binomial": (_negative_binomial, {"dispersion": None, "log": False}),
@@ -75,27 +71,24 @@ _NEEDED = {
 }
 
 
-def _out_of_domain(likelihood: str, x: Tensor) -> str | None:
-    """What is wrong with mean parameters, or None; also None where values cannot be looked at (under ``vmap``)."""
-    try:
-        if likelihood in ("poisson", "negative_binomial") and bool((x < 0).any()):
-            return (
-                f"expected means ≥ 0 for the {likelihood} likelihood, got {x.min():.3g}; end the decoder in exp or "
-                "softplus, or let it return log-means and pass log=True"
-            )
-        if likelihood in ("bernoulli", "categorical") and bool(((x < 0) | (x > 1)).any()):
-            return (
-                f"expected probabilities between 0 and 1 for the {likelihood} likelihood, got values from "
-                f"{x.min():.3g} to {x.max():.3g}; if the decoder returns logits pass logits=True"
-            )
-        if likelihood == "categorical" and bool(((x.sum(-1) - 1.0).abs() > _SUM_TOLERANCE).any()):
-            return (
-                "expected probabilities that sum to 1 over the last axis for the categorical likelihood, got sums "
-                f"from {x.sum(-1).min():.3g} to {x.sum(-1).max():.3g}; if the decoder returns logits pass logits=True"
-            )
-    except RuntimeError:  # a value cannot be read inside a function transform
-        return None
-    return None
+def _check_means(likelihood: str, x: Tensor) -> None:
+    """Refuse mean parameters outside their domain."""
+    if likelihood in ("poisson", "negative_binomial") and (x < 0).any():
+        raise ValueError(
+            f"decoder: expected means ≥ 0 for the {likelihood} likelihood, got {x.min():.3g}; end the decoder in exp "
+            "or softplus, or let it return log-means and pass log=True"
+        )
+    if likelihood in ("bernoulli", "categorical") and ((x < 0) | (x > 1)).any():
+        raise ValueError(
+            f"decoder: expected probabilities between 0 and 1 for the {likelihood} likelihood, got values from "
+            f"{x.min():.3g} to {x.max():.3g}; if the decoder returns logits pass logits=True"
+        )
+    sums = x.sum(-1)
+    if likelihood == "categorical" and ((sums - 1.0).abs() > _SUM_TOLERANCE).any():
+        raise ValueError(
+            "decoder: expected probabilities that sum to 1 over the last axis for the categorical likelihood, got sums "
+            f"from {sums.min():.3g} to {sums.max():.3g}; if the decoder returns logits pass logits=True"
+        )
 
 
 class _FisherRao(nn.Module):
@@ -103,10 +96,7 @@ class _FisherRao(nn.Module):
 
     def __init__(self, decoder: DecoderLike, likelihood: str, parameters: dict[str, Tensor | bool]) -> None:
         super().__init__()
-        self._decoder, self.likelihood = decoder, likelihood
-        owner = getattr(decoder, "__self__", None)
-        if isinstance(owner, nn.Module):
-            self._owner = owner
+        self._decoder, self._owner, self.likelihood = decoder, owner_of(decoder), likelihood
         self._options = {name: value for name, value in parameters.items() if isinstance(value, bool)}
         self._numbers = [name for name in parameters if name not in self._options]
         for name in self._numbers:
@@ -115,11 +105,10 @@ class _FisherRao(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Decode and map: (B, d) -> (B, *event)."""
         x = self._decoder(z)
-        # Not within a solver's steps: a trial point outside the domain is one to step back from, not an error.
-        if not any(self._options.values()) and not z.requires_grad:
-            problem = _out_of_domain(self.likelihood, x)
-            if problem is not None:
-                raise ValueError(f"decoder: {problem}")
+        # Not within a solver's steps: a trial point outside the domain is one to step back from, not an error. Nor
+        # under a transform of torch.func, where values may not be read.
+        if not (any(self._options.values()) or z.requires_grad or transforming()):
+            _check_means(self.likelihood, x)
         parameters = {name: getattr(self, name).to(x) for name in self._numbers}
         return _EMBEDDINGS[self.likelihood][0](x, **parameters, **self._options)
 
@@ -158,8 +147,8 @@ def fisher_rao(decoder: DecoderLike, likelihood: str, **parameters: float | bool
 
     Raises:
         ValueError: the likelihood is unknown, a parameter is missing or not positive, or, once it decodes, the means
-            lie outside their domain (where values cannot be read, under ``vmap``, and within a solver's steps, the
-            result is NaN instead).
+            lie outside their domain (under the transforms of ``torch.func``, which may not read values, and within a
+            solver's steps, the result is NaN instead).
         TypeError: the decoder is not callable, or a parameter is not one of the likelihood's.
 
     Example:
@@ -185,22 +174,20 @@ def _checked_parameters(likelihood: str, given: dict[str, object]) -> dict[str, 
     unknown = sorted(set(given) - set(defaults))
     if unknown:
         raise TypeError(f"{likelihood}: expected parameters among {', '.join(defaults)}, got {', '.join(unknown)}")
-    checked: dict[str, Tensor | bool] = {}
-    for name, default in defaults.items():
-        value = given.get(name, default)
-        if isinstance(default, bool):
+    checked = defaults | given
+    for name, value in checked.items():
+        if isinstance(defaults[name], bool):
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: expected True or False, got {value!r}")
-            checked[name] = value
-            continue
-        if value is None:
+        elif value is None:
             raise ValueError(f"{likelihood}: expected {name}, {_NEEDED[name]}")
-        if isinstance(value, bool) or not isinstance(value, numbers.Real | Tensor):
+        elif isinstance(value, bool) or not isinstance(value, numbers.Real | Tensor):
             raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
-        value = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
-        if not ((value > 0) & torch.isfinite(value)).all():
-            raise ValueError(f"{name}: expected positive finite numbers, got {value.min():.3g} to {value.max():.3g}")
-        checked[name] = value
+        else:
+            x = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+            if not ((x > 0) & torch.isfinite(x)).all():
+                raise ValueError(f"{name}: expected positive finite numbers, got {x.min():.3g} to {x.max():.3g}")
+            checked[name] = x
     return checked
 
 
@@ -288,8 +275,8 @@ def _categorical_family(n: float) -> Family:
     return Family(lambda p: p.logits, lambda t: n * t.exp(), lambda a, b: n * _log_mean_divergence(a, b), phi)
 
 
-def _family(p: dist.Distribution) -> Family | None:
-    """The family of a distribution of B rows, or None where nothing closed is known of it."""
+def _family(p: dist.Distribution) -> Family:
+    """The family of a distribution of B rows."""
     match p:
         case dist.Normal():
             return Family(_normal_parameters, _normal_information, _normal_divergence, _normal_squared_distance)
@@ -305,15 +292,13 @@ def _family(p: dist.Distribution) -> Family | None:
             return _categorical_family(1.0)
         case dist.Multinomial():
             return _categorical_family(float(p.total_count))
-    return None
+    raise TypeError(
+        "decoder: expected it to return Normal, Poisson, Bernoulli, NegativeBinomial, Categorical, OneHotCategorical "
+        f"or Multinomial, got {type(p).__name__}, whose Fisher metric is not known here"
+    )
 
 
-def _unwrapped(p: object, rows: int) -> dist.Distribution:
-    if not isinstance(p, dist.Distribution):
-        raise TypeError(
-            f"decoder: expected it to return a torch.distributions.Distribution, got {type(p).__name__}; "
-            "wrap its output, e.g. torch.distributions.Normal(mean, (0.5 * log_variance).exp())"
-        )
+def _unwrapped(p: dist.Distribution, rows: int) -> dist.Distribution:
     while isinstance(p, dist.Independent):
         p = p.base_dist
     if p.batch_shape[:1] != (rows,):
@@ -363,12 +348,6 @@ class StatisticalDecoder(Decoder):
                         "information has no closed form in total_count; use one dispersion for each coordinate"
                     )
         self.family = _family(p)
-        if self.family is None:
-            raise TypeError(
-                "decoder: expected it to return Normal, Poisson, Bernoulli, NegativeBinomial, Categorical, "
-                f"OneHotCategorical or Multinomial, got {type(p).__name__}, whose Fisher metric is not known here; "
-                "statistical_energy takes any distribution with a KL divergence"
-            )
 
     def _flat(self, x: object, z: Tensor) -> Tensor:
         return super()._flat(_rows(self.family.parameters(_unwrapped(x, len(z)))), z)
@@ -401,55 +380,3 @@ class StatisticalDecoder(Decoder):
             "decoder: expected one that returns data, got one that returns distributions, whose exponential map and "
             "curvature are not known here; where the likelihood has an isometric embedding pass fisher_rao(mean, …)"
         )
-
-
-def statistical_energy(decoder: StatisticalDecoder, points: Tensor) -> Tensor:
-    r"""Energy of a discrete curve over unit time, measured by Kullback-Leibler divergences.
-
-    .. math:: E_N = N \sum_{i=0}^{N-1} \mathrm{KL}(p_i \| p_{i+1}) + \mathrm{KL}(p_{i+1} \| p_i)
-        \;\longrightarrow\; \int_0^1 \dot z^\top G(z)\, \dot z\, dt,
-
-    as a divergence is half the squared Fisher-Rao length of a short step. :func:`latentgeo.curve.chord_energy` is its
-    case for a Gaussian of unit variance.
-
-    Args:
-        decoder: a callable from (B, d) to a distribution of batch shape (B, *event). Families of
-            :class:`StatisticalDecoder` are measured without cancellation; any other with a KL divergence in
-            ``torch.distributions`` is decoded twice.
-        points: curves, shape (*batch, N + 1, d); differentiable in them.
-
-    Returns:
-        Energies, shape (*batch,), dimensionless (squared standard deviations of the data).
-
-    Raises:
-        TypeError: the decoder returns no distribution, or one without a KL divergence.
-        ValueError: the curve has fewer than two points, or rows do not fit.
-
-    Example:
-        Gaussian means 3 apart with σ = 2, in two steps of 3/4 σ:
-
-        >>> import torch
-        >>> statistical_energy(lambda z: torch.distributions.Normal(z, 2.0), torch.tensor([[0.0], [1.5], [3.0]]))
-        tensor(2.2500)
-    """
-    check_points("points", points)
-    if points.ndim < 2 or points.shape[-2] < 2:
-        raise ValueError(f"points: expected a curve (*batch, N + 1, d) with N ≥ 1, got {tuple(points.shape)}")
-    d, N = points.shape[-1], points.shape[-2] - 1
-    with torch.no_grad():
-        known = _family(_unwrapped(decoder(points.detach().reshape(-1, d)[:1]), 1)) is not None
-    with torch.set_grad_enabled(torch.is_grad_enabled() and points.requires_grad):
-        if known:
-            f = as_decoder(decoder, points)
-            theta = f(points.reshape(-1, d)).unflatten(0, points.shape[:-1])
-            return N * f.family.divergence(theta[..., :-1, :], theta[..., 1:, :]).sum((-1, -2))
-        before, after = points[..., :-1, :].reshape(-1, d), points[..., 1:, :].reshape(-1, d)
-        p, q = (_unwrapped(decoder(z), len(z)) for z in (before, after))
-        try:
-            divergence = dist.kl_divergence(p, q) + dist.kl_divergence(q, p)
-        except NotImplementedError:
-            raise TypeError(
-                f"decoder: expected distributions with a KL divergence, got {type(p).__name__}; "
-                "register one with torch.distributions.kl.register_kl"
-            ) from None
-        return N * _rows(divergence).sum(1).reshape(*points.shape[:-2], N).sum(-1)

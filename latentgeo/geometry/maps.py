@@ -17,20 +17,10 @@ from torch import Tensor
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
 from latentgeo.geometry.geodesic.solve import Initial, Options, door, solve
-from latentgeo.geometry.metric import jacobian, norm, pullback_metric
+from latentgeo.geometry.metric import directions_at, jacobian, norm, pullback_metric
 
 _LOG_SLACK = 0.03  # error of the logarithms that a Fréchet mean's step is made of, relative to the last step
 _MAX_DRIFT = 0.01  # relative change of a geodesic's speed that is put down to the integration alone
-
-
-def _check_pair(name: str, z: Tensor, other_name: str, other: Tensor) -> None:
-    check_points(name, z, ndim=2)
-    check_points(other_name, other, ndim=2)
-    if z.shape != other.shape or z.dtype != other.dtype:
-        raise ValueError(
-            f"{name} and {other_name}: expected the same shape (P, d) and dtype, got {tuple(z.shape)} {z.dtype} and "
-            f"{tuple(other.shape)} {other.dtype}"
-        )
 
 
 def _log_tol(z: Tensor) -> float:
@@ -62,7 +52,7 @@ def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> T
     Args:
         decoder: f, a callable (B, d) -> (B, *event), twice differentiable.
         z: latent points, shape (P, d).
-        v: velocities, shape (P, d); the geodesic's length is ``norm(decoder, z, v)``.
+        v: velocities, broadcastable to the shape of z; the geodesic's length is ``norm(decoder, z, v)``.
         steps: of the integration.
 
     Returns:
@@ -83,7 +73,8 @@ def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> T
         >>> exp_map(lambda z: 2.0 * z, torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]))
         tensor([[1.0000, 3.0000]])
     """
-    _check_pair("z", z, "v", v)
+    check_points("z", z, ndim=2)
+    v = directions_at(z, "v", v)
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps!r}")
     f = as_decoder(decoder, z)
@@ -153,7 +144,8 @@ def log_map(
         >>> log_map(lambda z: 2.0 * z, torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]))
         tensor([[1.0000, 3.0000]])
     """
-    _check_pair("z", z, "target", target)
+    check_points("z", z, ndim=2)
+    check_points("target", target, ndim=2)
     f = door(decoder, z, target)
     z, target = z.detach(), target.detach()
     found = solve(f, z, target, initial=initial, gradient=True, **{"tol": _log_tol(z), "max_iter": 1000} | options)
@@ -199,7 +191,7 @@ def parallel_transport(decoder: DecoderLike, curve: Tensor, v: Tensor) -> Tensor
     Args:
         decoder: f, a callable (B, d) -> (B, *event) of full rank along the curves.
         curve: curves, shape (P, N + 1, d), such as ``Geodesic.points``.
-        v: directions at their first points, shape (P, d).
+        v: directions at their first points, broadcastable to (P, d).
 
     Returns:
         Directions at their last points, shape (P, d).
@@ -214,12 +206,7 @@ def parallel_transport(decoder: DecoderLike, curve: Tensor, v: Tensor) -> Tensor
         tensor([[0., 1.]])
     """
     check_points("curve", curve, ndim=3)
-    check_points("v", v, ndim=2)
-    if v.shape != curve[:, 0].shape or v.dtype != curve.dtype:
-        raise ValueError(
-            f"v: expected directions (P, d) = {tuple(curve[:, 0].shape)} of dtype {curve.dtype} at the first points "
-            f"of the curves, got {tuple(v.shape)} of dtype {v.dtype}"
-        )
+    v = directions_at(curve[:, 0], "v", v)
     J = jacobian(decoder, curve)  # [P, N + 1, D, d]
     if J.shape[-2] < J.shape[-1]:
         raise ValueError(f"decoder: expected at least {J.shape[-1]} data dimensions, got {J.shape[-2]}")

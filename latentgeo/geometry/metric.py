@@ -10,6 +10,7 @@ Reference: Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -19,19 +20,16 @@ from torch import Tensor
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 
 
-def _directions(name: str, v: Tensor, z: Tensor) -> Tensor:
+def directions_at(z: Tensor, name: str, v: Tensor) -> Tensor:
+    """Directions v, called ``name``, in the shape (*batch, d) of the points z; refused where they do not fit."""
     check_points(name, v)
-    if v.shape[-1] != z.shape[-1] or v.dtype != z.dtype:
-        raise ValueError(
-            f"{name}: expected directions (*batch, {z.shape[-1]}) of dtype {z.dtype} like z, "
-            f"got {tuple(v.shape)} of dtype {v.dtype}"
-        )
-    try:
-        return v.broadcast_to(z.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"{name}: expected a shape that broadcasts to {tuple(z.shape)}, got {tuple(v.shape)}"
-        ) from None
+    if v.shape[-1] == z.shape[-1] and v.dtype == z.dtype:
+        with contextlib.suppress(RuntimeError):
+            return v.broadcast_to(z.shape)
+    raise ValueError(
+        f"{name}: expected directions of a shape that broadcasts to that of the points, {tuple(z.shape)}, and of their "
+        f"dtype {z.dtype}, got {tuple(v.shape)} of dtype {v.dtype}"
+    )
 
 
 def jacobian(decoder: DecoderLike, z: Tensor) -> Tensor:
@@ -117,7 +115,7 @@ def inner(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
         tensor(4.)
     """
     check_points("z", z)
-    u, v, f = _directions("u", u, z), _directions("v", v, z), as_decoder(decoder, z)
+    u, v, f = directions_at(z, "u", u), directions_at(z, "v", v), as_decoder(decoder, z)
     return (_push_forward(f, z, u) * _push_forward(f, z, v)).sum(-1)
 
 
@@ -143,7 +141,7 @@ def norm(decoder: DecoderLike, z: Tensor, v: Tensor) -> Tensor:
         tensor(10.)
     """
     check_points("z", z)
-    return _push_forward(as_decoder(decoder, z), z, _directions("v", v, z)).norm(dim=-1)
+    return _push_forward(as_decoder(decoder, z), z, directions_at(z, "v", v)).norm(dim=-1)
 
 
 def angle(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -173,7 +171,7 @@ def angle(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
         tensor(1.5708)
     """
     check_points("z", z)
-    u, v, f = _directions("u", u, z), _directions("v", v, z), as_decoder(decoder, z)
+    u, v, f = directions_at(z, "u", u), directions_at(z, "v", v), as_decoder(decoder, z)
     a, b = _push_forward(f, z, u), _push_forward(f, z, v)
     lengths = torch.stack([a.norm(dim=-1), b.norm(dim=-1)])
     if not (lengths > 0).all():

@@ -6,6 +6,7 @@ import torch
 
 import latentgeo as lg
 from latentgeo.geometry import surfaces
+from tests.surfaces import branched
 
 
 def _codes(lower, upper, d, n=50):
@@ -24,8 +25,8 @@ def test_pairs_of_codes_that_share_an_image():
     mirror = torch.tensor([-1.0, 1.0], dtype=torch.float64)
     assert _collide(surfaces.fold, z, mirror * z)
     assert not _collide(surfaces.fold, z, -z)
-    assert _collide(surfaces.branched, z, -z)
-    assert not _collide(surfaces.branched, z, mirror * z)
+    assert _collide(branched, z, -z)
+    assert not _collide(branched, z, mirror * z)
 
 
 def test_rank_drops_where_it_is_said_to_and_only_there():

@@ -7,9 +7,10 @@ from torch import nn
 
 import latentgeo as lg
 from latentgeo.geometry import surfaces
-from latentgeo.geometry.surfaces import branched, cusp, figure_eight, fold, pyramid, winding
+from latentgeo.geometry.surfaces import cusp, figure_eight, fold, pyramid, winding
 from latentgeo.identifiability.assumptions import check_assumptions
 from tests.conftest import mlp
+from tests.surfaces import branched, paraboloid, swiss_roll_distance
 
 VERDICTS = {"holds", "doubtful", "fails"}
 
@@ -106,7 +107,7 @@ def test_the_values_are_what_they_are_by_hand():
     # One turn apart the sheets are 2π apart, and least so relative to the way around at the outer end.
     outer = CONTROLS["swiss roll"][1][:, 0].max().item()
     z = torch.tensor([[outer, 0.0], [outer - 2.0 * math.pi, 0.0]], dtype=torch.float64)
-    ratio = 2.0 * math.pi / surfaces.swiss_roll_distance(z[:1], z[1:]).item()
+    ratio = 2.0 * math.pi / swiss_roll_distance(z[:1], z[1:]).item()
     assert roll.value["injective"] == pytest.approx(ratio, rel=0.02)
     assert roll.value["noise dimension"] == 1
     ignored = check_assumptions(*COUNTEREXAMPLES["ignored dimension"][:2]).set_index("assumption")
@@ -134,15 +135,15 @@ def test_piecewise_linear_decoders_are_named():
 def test_a_weakly_used_dimension_is_doubtful_and_a_collapsed_posterior_fails():
     weak = torch.tensor([1.0, 0.01], dtype=torch.float64)
     z = _normal(2) * torch.tensor([1.0, 0.05], dtype=torch.float64)
-    table = check_assumptions(lambda z: surfaces.paraboloid(z * weak), z, prior_variance=1.0).set_index("assumption")
+    table = check_assumptions(lambda z: paraboloid(z * weak), z, prior_variance=1.0).set_index("assumption")
     assert table.verdict["effective rank"] == "doubtful"
     assert table.verdict["posterior"] == "fails"
     assert table.value["posterior"] == 1
-    assert "posterior" not in check_assumptions(surfaces.paraboloid, z).assumption.tolist()
+    assert "posterior" not in check_assumptions(paraboloid, z).assumption.tolist()
     # Collapsed along a diagonal: no coordinate on its own shows it.
     turn = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64) / math.sqrt(2.0)
     assert (z @ turn).var(0).min() > 0.1
-    rotated = check_assumptions(surfaces.paraboloid, z @ turn, prior_variance=1.0).set_index("assumption")
+    rotated = check_assumptions(paraboloid, z @ turn, prior_variance=1.0).set_index("assumption")
     assert rotated.verdict["posterior"] == "fails"
 
 

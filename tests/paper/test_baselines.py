@@ -4,8 +4,9 @@ import torch
 from scipy.interpolate import BSpline
 
 import latentgeo as lg
-from latentgeo.geometry.surfaces import sphere, swiss_roll, swiss_roll_distance
+from latentgeo.geometry.surfaces import sphere, swiss_roll
 from latentgeo.paper.baselines import _spline_basis, spline_adam
+from tests.surfaces import swiss_roll_distance
 
 
 def test_splines_vanish_at_both_ends_and_are_twice_differentiable():

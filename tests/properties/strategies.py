@@ -13,6 +13,7 @@ from torch.distributions.transforms import ComposeTransform, Transform
 
 import latentgeo as lg
 from latentgeo.geometry import surfaces
+from tests.surfaces import paraboloid, spheroid
 
 # Cases are drawn through seeds, which nothing is gained by shrinking.
 PROPERTY = settings(
@@ -29,9 +30,9 @@ SURFACES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[float, ...]]] = {
     "cylinder": (surfaces.cylinder, (0.0, 0.0)),
     "swiss roll": (surfaces.swiss_roll, (6.0, 0.0)),
     "torus": (surfaces.torus, (0.0, 0.3)),
-    "paraboloid": (surfaces.paraboloid, (0.2, 0.0)),
+    "paraboloid": (paraboloid, (0.2, 0.0)),
     "pseudosphere": (surfaces.pseudosphere, (0.0, 3.0)),
-    "spheroid": (lambda z: surfaces.spheroid(z, 1.0, 0.2), (0.0, 0.4)),
+    "spheroid": (lambda z: spheroid(z, 1.0, 0.2), (0.0, 0.4)),
 }
 
 

@@ -14,8 +14,16 @@ from latentgeo.geometry import surfaces
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.geodesic.result import Geodesic
 from latentgeo.geometry.geodesic.solve import _shorter
-from latentgeo.geometry.surfaces import cylinder, cylinder_distance, sphere, sphere_distance
+from latentgeo.geometry.surfaces import cylinder, sphere, sphere_distance
 from tests.conftest import mlp
+from tests.surfaces import (
+    cylinder_distance,
+    paraboloid,
+    paraboloid_arc,
+    pseudosphere_distance,
+    spheroid,
+    swiss_roll_distance,
+)
 
 TIGHT = {"tol": 1e-11, "max_iter": 1000}
 
@@ -44,7 +52,7 @@ def _meridian_ends(P):
 def _meridian_distance(a, b):
     direction = b / b.norm(dim=1, keepdim=True)
     radii = ((z * direction).sum(1) for z in (a, b))
-    first, second = (surfaces.paraboloid_arc(radius) for radius in radii)
+    first, second = (paraboloid_arc(radius) for radius in radii)
     return (first - second).abs()
 
 
@@ -62,7 +70,7 @@ def _geographic_distance(a, b):
 
 
 def _latitude_chart(z):
-    return surfaces.spheroid(z, equatorial=1.0, flattening=0.0)
+    return spheroid(z, equatorial=1.0, flattening=0.0)
 
 
 def _latitude_distance(a, b):
@@ -75,11 +83,11 @@ CLOSED_FORMS = {
     "sphere S², longitude and latitude": (_latitude_chart, _latitude_distance, _box(20, [-0.9] * 2, [0.9] * 2)),
     "sphere S¹⁰, stereographic": (sphere, sphere_distance, _box(20, [-0.25] * 10, [0.25] * 10)),
     "cylinder": (cylinder, cylinder_distance, _box(20, [-1.0] * 2, [1.0] * 2)),
-    "swiss roll": (surfaces.swiss_roll, surfaces.swiss_roll_distance, _box(20, [4.0, 0.0], [9.0, 6.0])),
+    "swiss roll": (surfaces.swiss_roll, swiss_roll_distance, _box(20, [4.0, 0.0], [9.0, 6.0])),
     "torus, outer equator": (surfaces.torus, lambda a, b: 3.0 * (a - b)[:, 0].abs(), _equator_ends(20)),
-    "paraboloid, meridians": (surfaces.paraboloid, _meridian_distance, _meridian_ends(20)),
-    "pseudosphere": (surfaces.pseudosphere, surfaces.pseudosphere_distance, _box(20, [0.0, 1.5], [1.0, 3.0])),
-    "ellipsoid of revolution": (surfaces.spheroid, _geographic_distance, _box(20, [-1.0] * 2, [1.0] * 2)),
+    "paraboloid, meridians": (paraboloid, _meridian_distance, _meridian_ends(20)),
+    "pseudosphere": (surfaces.pseudosphere, pseudosphere_distance, _box(20, [0.0, 1.5], [1.0, 3.0])),
+    "ellipsoid of revolution": (spheroid, _geographic_distance, _box(20, [-1.0] * 2, [1.0] * 2)),
     "linear": (*_linear(), _box(20, [-1.0] * 3, [1.0] * 3)),
 }
 
@@ -382,7 +390,7 @@ def test_a_matrix_of_numpy_arrays_serves_scikit_learn():
     assert isinstance(matrix, np.ndarray)
     assert matrix.dtype == z.dtype
     a, b = (torch.from_numpy(z[np.newaxis, i]) for i in (3, 17))
-    assert matrix[3, 17] == pytest.approx(surfaces.swiss_roll_distance(a, b).item(), rel=1e-3)
+    assert matrix[3, 17] == pytest.approx(swiss_roll_distance(a, b).item(), rel=1e-3)
     labels = (z[:, 0] > 6.5).astype(int)
     nearest = KNeighborsClassifier(3, metric="precomputed").fit(matrix, labels)
     assert nearest.score(matrix, labels) > 0.9
@@ -470,7 +478,7 @@ def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged(
     u = 2 * torch.rand(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
     i, j = torch.triu_indices(n, n, 1)
     chart = lambda z: z.new_tensor([4.0, -10.0]) + z.new_tensor([7.5, 20.0]) * (z + 1) / 2  # noqa: E731
-    exact = surfaces.swiss_roll_distance(chart(u)[i], chart(u)[j])
+    exact = swiss_roll_distance(chart(u)[i], chart(u)[j])
     A = lg.CoordinateWarp(power=torch.tensor([2.0, 0.5]), shift=torch.tensor([0.5, -0.5]))
     f = lg.reparametrise(lambda z: surfaces.swiss_roll(chart(z)), A)
     with pytest.warns(RuntimeWarning, match="not resolved by their 64 segments"):
