@@ -249,7 +249,7 @@ def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
     if made is decoder or like.numel() == 0:
         return made
     with torch.no_grad():
-        first = like.detach().reshape(-1, like.shape[-1])[:1]
+        first = like.detach().reshape(-1, like.shape[-1])[:1].clone()
         returns_distributions = isinstance(_output(decoder, first), Distribution)
     if returns_distributions:
         from latentgeo.geometry.likelihood import StatisticalDecoder  # which builds on this module

@@ -388,6 +388,13 @@ def test_the_door_is_passed_once(monkeypatch):
         lg.pullback_metric(as_decoder(nn.Linear(2, 3), z.float()), z)
 
 
+def test_a_decoder_that_works_in_place_does_not_change_the_points_at_the_door():
+    z = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = z.clone()
+    as_decoder(lambda z: z.mul_(2.0), z)
+    assert torch.equal(z, before)
+
+
 def test_products_with_the_jacobian_are_those_of_the_jacobian():
     f = as_decoder(mlp(3), torch.zeros(1, 3).double())
     random = torch.Generator().manual_seed(0)
