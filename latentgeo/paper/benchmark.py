@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from latentgeo.geometry.curve import chord_length
 from latentgeo.geometry.decoder import as_decoder
-from latentgeo.geometry.geodesic.solve import solve
+from latentgeo.geometry.geodesic.solve import geodesic, solve
 from latentgeo.paper.baselines import collocation, spline_adam, stochman_splines
 
 COLLOCATION_DIM = 4  # largest number of latent dimensions that SciPy's collocation is run in
@@ -167,7 +167,7 @@ def calibration(
         One row for each pair: ``length`` and ``truth`` in data units; ``true``, ``claimed`` and ``reference_error``
         (relative errors); ``converged``, ``reference_converged``; ``evaluations`` (mean over pairs).
     """
-    found = solve(as_decoder(decoder, start), start, end, **options)
+    found = geodesic(decoder, start, end, **options)
     reference = solve(
         as_decoder(copy.deepcopy(decoder).to(precision), start.to(precision)),
         start.to(precision),
