@@ -145,7 +145,7 @@ def measure_pairs(
     solved = {}
     for method, decoder in {"geodesic": f, "geodesic_one_decoder": one_decoder}.items():
         if decoder is not None:
-            solved[method] = solve(decoder, start, end, **options)
+            solved[method] = solve(decoder, start, end, options)
     parts = []
     with torch.no_grad():
         size = max(1, rows_at_once(f, start) // (line_segments + 1))

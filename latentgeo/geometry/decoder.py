@@ -248,7 +248,7 @@ def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
         )
     if made is decoder or like.numel() == 0:
         return made
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # or a decoder would keep tensors that no gradient may pass
         first = like.detach().reshape(-1, like.shape[-1])[:1].clone()
         returns_distributions = isinstance(_output(decoder, first), Distribution)
     if returns_distributions:

@@ -144,11 +144,10 @@ def log_map(
         >>> log_map(lambda z: 2.0 * z, torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]))
         tensor([[1.0000, 3.0000]])
     """
-    check_points("z", z, ndim=2)
-    check_points("target", target, ndim=2)
-    f = door(decoder, z, target)
+    f = door(decoder, z, target, names=("z", "target"))
     z, target = z.detach(), target.detach()
-    found = solve(f, z, target, initial=initial, gradient=True, **{"tol": _log_tol(z), "max_iter": 1000} | options)
+    options = {"tol": _log_tol(z), "max_iter": 1000} | options
+    found = solve(f, z, target, options, initial=initial, gradient=True)
     warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
     slope = found.gradient[:, 0].unsqueeze(-1)
     v = -(torch.linalg.pinv(pullback_metric(f, z), hermitian=True) @ slope).squeeze(-1)

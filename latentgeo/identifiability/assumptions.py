@@ -389,7 +389,7 @@ def _injective(
     if len(kept) == 0:
         return _row("injective", math.nan, "the images of codes do not differ, or are not finite between codes")
     a, b = a[kept], b[kept]
-    solved = solve(f, a, b, tol=1e-3, max_iter=30)
+    solved = solve(f, a, b, {"tol": 1e-3, "max_iter": 30})
     # Any curve is at least as long as a geodesic; the straight line is one that needs no solver. A curve that jumps
     # may be extrapolated to less than its chord, which no curve is shorter than.
     straight, chord = _straight(f, a, b, _CHORDS[1]), f.chord(f(a), f(b))

@@ -99,8 +99,8 @@ class _Pair:
         line, moved = self.lines
         back = self.A.inv(self.straight).detach()
         back[:, 0], back[:, -1] = line[:, 0], line[:, -1]
-        first = solve(self.f, line[:, 0], line[:, -1], initial=[line, back], **self.options)
-        second = solve(self.g, moved[:, 0], moved[:, -1], initial=[moved, self.straight], **self.options)
+        first = solve(self.f, line[:, 0], line[:, -1], self.options, initial=[line, back])
+        second = solve(self.g, moved[:, 0], moved[:, -1], self.options, initial=[moved, self.straight])
         return first, second
 
     @functools.cached_property

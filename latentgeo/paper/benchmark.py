@@ -110,7 +110,7 @@ def error_against_time(
     """
     precise = copy.deepcopy(decoder).double()
     a, b = start.double(), end.double()
-    truth = solve(as_decoder(precise, a), a, b, segments=64, tol=1e-9, max_iter=1000).length
+    truth = solve(as_decoder(precise, a), a, b, {"segments": 64, "tol": 1e-9, "max_iter": 1000}).length
     rows = []
 
     def add(solver: str, setting: dict[str, float], seconds: float, length: Tensor, steps: int, stopped: bool) -> None:
@@ -124,7 +124,7 @@ def error_against_time(
     f = as_decoder(decoder, start)
     solve(f, start, end)  # what is slow the first time is not the solver
     for setting in OURS:
-        found, seconds = timed(lambda s=setting: solve(f, start, end, **s), repeats)
+        found, seconds = timed(lambda s=setting: solve(f, start, end, s), repeats)
         add("ours", setting, seconds, found.length, int(found.iterations.max()), bool(found.converged.all()))
     chosen = slice(None) if thorough else slice(2)
     others = [("spline, Adam (paper)", spline_adam, decoder, start, end, setting) for setting in ADAM[chosen]]
@@ -172,9 +172,7 @@ def calibration(
         as_decoder(copy.deepcopy(decoder).to(precision), start.to(precision)),
         start.to(precision),
         end.to(precision),
-        segments=segments,
-        tol=1e-7 if precision == torch.float64 else 1e-6,
-        max_iter=300,
+        {"segments": segments, "tol": 1e-7 if precision == torch.float64 else 1e-6, "max_iter": 300},
         initial=torch.cat([start[:, None], found.points[:, 1:-1], end[:, None]], 1).to(precision),
     )
     columns = {
@@ -227,7 +225,7 @@ def scaling(
     def add(variable: str, size: int, f: Callable, z: Tensor, P: int = 100, N: int = 16) -> None:
         if half < P:
             raise ValueError(f"codes: expected at least {2 * P} for {P} pairs, got {len(codes)}")
-        found, seconds = timed(lambda: solve(as_decoder(f, z), z[:P], z[half : half + P], segments=N), repeats)
+        found, seconds = timed(lambda: solve(as_decoder(f, z), z[:P], z[half : half + P], {"segments": N}), repeats)
         evaluations = found.decoder_rows / P / (N - 1)
         rows.append({"variable": variable, "size": size, "seconds": seconds, "evaluations": evaluations})
 

@@ -13,6 +13,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ class Run:
         return _json(self.config.as_dict(self.dataset.sha256))
 
     def _log(self, text: str) -> None:
-        with (self.folder / _LOG).open("a", encoding="utf-8") as file:
+        # A log that cannot be written, on a full disk for instance, does not end a training.
+        with suppress(OSError), (self.folder / _LOG).open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def _set_up(self) -> None:

@@ -409,3 +409,17 @@ def test_products_with_the_jacobian_are_those_of_the_jacobian():
     torch.testing.assert_close(
         second, (f.jvp(z + step * v, v) - f.jvp(z - step * v, v)) / (2 * step), rtol=1e-5, atol=1e-6
     )
+
+
+def test_a_decoder_that_keeps_a_tensor_from_its_first_call_works_in_inference_mode():
+    kept = {}
+
+    def decoder(z):
+        if not kept:
+            kept["w"] = 0.5 * z.new_ones(2, 3)
+        return torch.cat([z, z.square().sum(1, keepdim=True)], 1) + z @ kept["w"]
+
+    a, b = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.inference_mode():
+        found = lg.distance(decoder, a, b)
+    torch.testing.assert_close(found, lg.distance(decoder, a, b))

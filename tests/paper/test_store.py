@@ -163,3 +163,14 @@ def test_the_store_itself_costs_little_time(config, digits, tmp_path, monkeypatc
     (marker,) = tmp_path.glob("*/SUCCESS.json")
     epochs = json.loads(marker.read_text())["seconds"]
     assert whole - epochs < 0.02 * 60.0  # two per cent of a minute
+
+
+def test_a_log_that_cannot_be_written_ends_no_training_and_hides_no_error(config, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_LOG", "nowhere/log.txt")
+    run = Run(tmp_path, config, digits)
+    with monkeypatch.context() as patched:
+        _interrupt(patched, 2)
+        with pytest.raises(Killed):
+            run.train()
+    assert torch.equal(_weights(run.train()), _weights(Run(tmp_path / "whole", config, digits).train()))
+    assert not list(tmp_path.rglob("log.txt"))

@@ -91,7 +91,7 @@ def measure(
     """
     size = torch.maximum(start.norm(dim=1), end.norm(dim=1))
     apart = (start - end).norm(dim=1) > _ROUNDING * torch.finfo(start.dtype).eps * size
-    result = solve(door(decoder, start, end), start[apart], end[apart], **options)
+    result = solve(door(decoder, start, end), start[apart], end[apart], options)
     length, error, converged = start.new_zeros(len(start)), start.new_zeros(len(start)), torch.ones_like(apart)
     length[apart], error[apart], converged[apart] = result.length, result.error, result.converged
     return length, error, converged

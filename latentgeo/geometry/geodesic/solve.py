@@ -68,17 +68,24 @@ def _checked(options: Options) -> tuple[int, float, int, int | None, bool]:
     return int(segments), tol, max_iter, chunk_size, progress
 
 
-def door(decoder: DecoderLike, start: Tensor, end: Tensor) -> Decoder:
-    """The decoder as the solver takes it, and pairs of points (P, d) that fit it, see :func:`as_decoder`."""
-    check_points("start", start, ndim=2)
-    check_points("end", end, ndim=2)
+def door(decoder: DecoderLike, start: Tensor, end: Tensor, names: tuple[str, str] = ("start", "end")) -> Decoder:
+    """The decoder as the solver takes it, see :func:`as_decoder`, after a look at the pairs of points, (P, d) each.
+
+    Args:
+        decoder: f.
+        start: latent points.
+        end: latent points.
+        names: what the caller calls the points.
+    """
+    check_points(names[0], start, ndim=2)
+    check_points(names[1], end, ndim=2)
     if start.shape != end.shape or start.dtype != end.dtype or start.device != end.device:
         raise ValueError(
-            "start and end: expected the same shape (P, d), dtype and device, got "
+            f"{' and '.join(names)}: expected the same shape (P, d), dtype and device, got "
             f"{tuple(start.shape)} {start.dtype} {start.device} and {tuple(end.shape)} {end.dtype} {end.device}"
         )
     if start.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"start and end: expected float32 or float64, got {start.dtype}; half precision is too coarse")
+        raise TypeError(f"{names[0]}: expected float32 or float64, got {start.dtype}; half precision is too coarse")
     return as_decoder(decoder, start)
 
 
@@ -135,7 +142,7 @@ def geodesic(
         >>> round(geodesic(normal, a, b).length.item(), 3)
         1.414
     """
-    found = solve(door(decoder, start, end), start, end, initial=initial, **options)
+    found = solve(door(decoder, start, end), start, end, options, initial=initial)
     warn_of_failures(found, "their converged is False", stacklevel=3)
     return found
 
@@ -161,16 +168,16 @@ def solve(
     f: Decoder,
     start: Tensor,
     end: Tensor,
+    options: Options | None = None,
     *,
     initial: Initial = None,
     gradient: bool = False,
-    **options: Unpack[Options],
 ) -> Geodesic:
     """What :func:`geodesic` returns, without its warnings; with the gradients of the lengths if asked for.
 
     For callers behind the door that say themselves what did not converge.
     """
-    segments, tol, max_iter, chunk_size, progress = _checked(options)
+    segments, tol, max_iter, chunk_size, progress = _checked(options or {})
     candidates = _checked_initial(initial, start, end)
     with torch.inference_mode(False), torch.no_grad():
         # Nothing of the caller's may be written to, or be tracked by its autograd.
@@ -258,7 +265,7 @@ def distance(
     """
     f = door(decoder, start, end)
     wanted = torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)
-    found = solve(f, start, end, initial=initial, gradient=wanted, **options)
+    found = solve(f, start, end, options, initial=initial, gradient=wanted)
     warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
     return _WithEndGradient.apply(start, end, found.length, found.gradient) if wanted else found.length
 
@@ -293,7 +300,7 @@ def distance_matrix(
     check_points("z", points, ndim=2)
     n = len(points)
     i, j = torch.triu_indices(n, n, offset=1, device=points.device)
-    found = solve(door(decoder, points[i], points[j]), points[i], points[j], **options)
+    found = solve(door(decoder, points[i], points[j]), points[i], points[j], options)
     warn_of_failures(found, "with_error=True gives them an infinite error", stacklevel=3)
     matrix, error = points.new_zeros(n, n), points.new_zeros(n, n)
     matrix[i, j] = matrix[j, i] = found.length

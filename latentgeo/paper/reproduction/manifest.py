@@ -89,11 +89,15 @@ def _read(folder: Path) -> list[dict]:
     """
     path = folder / MANIFEST
     try:
-        return json.loads(path.read_bytes())
+        records = json.loads(path.read_bytes())
     except FileNotFoundError:
         return []
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: expected a list of records, got {error}; restore it, or delete it") from error
+    whole = isinstance(records, list) and all(isinstance(r, dict) and isinstance(r.get("files"), dict) for r in records)
+    if not whole:
+        raise ValueError(f"{path}: expected a list of records with files, got something else; restore it, or delete it")
+    return records
 
 
 def trace(path: Path) -> str:

@@ -123,7 +123,7 @@ def test_the_logarithm_among_distributions_has_the_length_of_the_geodesic(points
 
 def test_the_quiet_solver_says_nothing_and_returns_the_same(points, recwarn):
     a, b = points[:7], points[7:]
-    found = solve(door(half_plane, a, b), a, b, tol=1e-12, max_iter=1)
+    found = solve(door(half_plane, a, b), a, b, {"tol": 1e-12, "max_iter": 1})
     assert not found.converged.any()
     assert len(recwarn) == 0
     with pytest.warns(RuntimeWarning, match="7 of 7 geodesics did not converge"):

@@ -424,6 +424,16 @@ def test_decoder_rows_counts_what_went_through(decoder, ends):
     assert result.decoder_rows == rows - 1  # which the door asked for, to see what comes out
 
 
+@pytest.mark.parametrize("name", ["gradient", "f", "initial", "start"])
+def test_what_the_solver_is_given_inside_is_not_an_option(decoder, ends, name):
+    with pytest.raises(TypeError, match=name):
+        lg.distance_matrix(decoder, ends[0], **{name: None})
+    with pytest.raises(TypeError, match="got gradient"):
+        lg.geodesic(decoder, *ends, gradient=True)
+    with pytest.raises(TypeError, match="got gradient"):
+        lg.distance(decoder, *ends, gradient=True)
+
+
 def test_neither_decoder_nor_ends_are_touched_even_without_gradients(decoder, ends):
     before = [z.clone() for z in ends]
     with torch.no_grad():

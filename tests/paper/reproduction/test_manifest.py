@@ -80,9 +80,10 @@ def test_a_file_that_was_changed_or_has_no_record_is_not_traced(tmp_path, capsys
         trace(path)
     save_files(tmp_path, {"a.csv": b"1\n9\n"}, [OWN])  # written again, it has one record
     assert "mine-seed0" in trace(path)
-    (tmp_path / MANIFEST).write_text("<<<<<<<\n")
-    with pytest.raises(ValueError, match=r"MANIFEST.json: expected a list of records"):
-        trace(path)
+    for damaged in ("<<<<<<<", "[1]", "[{}]", "null", '{"a": 1}', "3"):
+        (tmp_path / MANIFEST).write_text(damaged)
+        with pytest.raises(ValueError, match=r"MANIFEST.json: expected a list of records"):
+            trace(path)
 
 
 def _write_many(folder, name, count, barrier):
