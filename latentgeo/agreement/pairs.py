@@ -40,7 +40,7 @@ METHODS = tuple(METHOD_NAMES)
 IDENTIFIED = ("geodesic", "geodesic_one_decoder", "ambient_chord")
 PAIR_SEED = 101
 _SUPPORT = 1000  # codes whose images stand for the data's support
-_COMMON = 0.95  # share of the codes that are no farther than one such unit from their neighbour
+_COMMON = 0.95  # share of the codes whose nearest neighbour is at most a unit of distance away
 _ENTRIES = 2**24  # numbers of decoded points held at a time
 
 

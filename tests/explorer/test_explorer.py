@@ -375,3 +375,16 @@ def test_in_a_script_a_pair_is_chosen_and_its_picture_saved(tmp_path):
     text = pydoc.plain(pydoc.render_doc(lg.explore))
     assert all(each in text for each in ("select(self, i", "figure(self, i", "savefig"))
     assert 'figure(0, 5).savefig("pair.png")' in lg.explore.__doc__
+
+
+def test_a_decoder_that_returns_distributions_is_measured_by_fisher_rao_and_drawn_by_its_mean():
+    def normal(z):
+        return torch.distributions.Normal(z[:, :1], z[:, 1:].exp())
+
+    z = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.5, 0.2], [1.0, 0.4], [-1.0, 0.3]], dtype=torch.float64)
+    view = lg.explore((lambda x: x, normal), z)
+    found = view.select(0, 1)  # from σ = 1 to σ = e: √2
+    assert found.length == pytest.approx(2.0**0.5, rel=1e-3)
+    assert found.distances.loc["ambient_chord", "value"] == pytest.approx(2.0**0.5)
+    assert np.isfinite(view.background).all()
+    torch.testing.assert_close(view.pictures(z), z[:, :1].float())
