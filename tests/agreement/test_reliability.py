@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 
 import latentgeo as lg
-from latentgeo.agreement.reliability import cv_over_models, false_positive_rates, power_curve
+from latentgeo.agreement.reliability import cv_over_models, false_positive_rates, power_curve, resampled
 
 
 def _table(**methods):
@@ -153,6 +153,27 @@ def test_the_effect_size_and_the_bootstrap_test_say_what_was_simulated():
     worse = lg.compare_reliability(table, "geodesic").loc["euclidean"]
     assert worse.p_models > 0.999
     assert worse.ratio == pytest.approx(1 / result.ratio)
+
+
+@pytest.mark.parametrize("S", [3, 4, 5])
+def test_a_draw_of_one_model_alone_does_not_cost_the_effect_size(S):
+    counts = resampled(S, 2000, np.random.default_rng(0))
+    assert (counts.max(1) == S).any()
+    bad, good = _models(S, 0.06, seed=1), _models(S, 0.03)
+    assert (cv_over_models(good, counts)[counts.max(1) == S] == 0).all()
+    result = lg.compare_reliability(_table(euclidean=bad, geodesic=good)).loc["geodesic"]
+    assert result.ratio == pytest.approx(cv_over_models(good).mean() / cv_over_models(bad).mean())
+    varied = counts[counts.max(1) < S]
+    logs = np.log(cv_over_models(good, varied).mean(1) / cv_over_models(bad, varied).mean(1))
+    reach = np.exp(scipy.stats.t.ppf(0.975, S - 1) * logs.std())
+    assert result.ratio_low == pytest.approx(result.ratio / reach)
+    assert result.ratio_high == pytest.approx(result.ratio * reach)
+
+
+def test_two_models_give_an_effect_size_without_an_interval():
+    result = lg.compare_reliability(_table(euclidean=_models(2, 0.06, seed=1), geodesic=_models(2, 0.03)))
+    assert result.loc["geodesic", "ratio"] > 0
+    assert np.isnan(result.loc["geodesic", ["ratio_low", "ratio_high"]]).all()
 
 
 def test_several_baselines_are_those_one_by_one():
