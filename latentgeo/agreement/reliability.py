@@ -15,6 +15,7 @@ import scipy.stats
 
 _COLUMNS = {"seed", "pair", "method", "value"}
 _RESAMPLES = 200  # of each of many subsets of models
+_ROUNDING = 1e-12  # standard deviations of a logarithm below this are none
 
 
 def cubes(table: pd.DataFrame, needed: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], int]:
@@ -111,11 +112,12 @@ def coefficient_of_variation(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _spearman(values: np.ndarray) -> float:
-    """Mean rank correlation over all pairs of models."""
+    """Mean rank correlation over all pairs of models; NaN where one of them ranks nothing."""
     ranks = np.apply_along_axis(scipy.stats.rankdata, 1, values)
     if ranks.shape[1] < 3:
         return float("nan")
-    correlations = np.corrcoef(ranks)
+    with np.errstate(invalid="ignore"):
+        correlations = np.corrcoef(ranks)
     return float(correlations[np.triu_indices(len(values), 1)].mean())
 
 
@@ -167,6 +169,16 @@ def compare_reliability(
 ) -> pd.DataFrame:
     r"""Compare how much distances vary over models between each method and one or several baselines.
 
+    A CV rewards whatever varies little, and a constant, which says nothing, has none. Signal to noise holds what a
+    distance says of the pairs against what the models disagree about. With the distances :math:`v_{sp}`,
+
+    .. math:: y_{sp} = \log v_{sp} - \frac1P \sum_q \log v_{sq}, \qquad
+        \mathrm{SNR}^2 = \frac{\tfrac1P \sum_p \bar y_p^2}
+            {\tfrac1P \sum_p \tfrac1{S-1} \sum_s (y_{sp} - \bar y_p)^2}, \qquad \bar y_p = \frac1S \sum_s y_{sp},
+
+    which no scale of a model changes. The mean over models keeps 1/S of the noise, so that a distance of noise alone
+    has about :math:`1/\sqrt S`; compare it only over the same number of models.
+
     Args:
         table: as for :func:`coefficient_of_variation`; with a column ``converged``, its failures are counted.
         baseline: the method that the others are compared with, or several of them.
@@ -191,6 +203,11 @@ def compare_reliability(
         - ``scale_free_cv``, ``scale_free_difference`` with ``_low`` and ``_high``, ``scale_free_p_models``,
           ``scale_free_t``, ``scale_free_p``: the same after each model's distances are divided by their mean over
           pairs, so that a mere difference of scale between models does not count;
+        - ``signal_to_noise`` with ``_low`` and ``_high``: over the pairs positive under every model and method; models
+          resampled on the logarithmic scale. 0 for a constant; infinite, with its ends, for what has a signal and no
+          noise, as distances in data space; NaN for fewer than two such pairs;
+        - ``signal_ratio`` with ``_low`` and ``_high``: over the baseline's, in the same way (above 1: says more than
+          the baseline); NaN where one of the two is 0 or infinite;
         - ``spearman``: mean rank correlation of the distances between two models;
         - ``models``, ``pairs``: S and P; ``dropped_pairs``: pairs left out, for every method alike, because a value
           was not finite or all were zero; ``unconverged``: the share of values whose solver did not converge.
@@ -198,6 +215,16 @@ def compare_reliability(
     Raises:
         ValueError: a baseline is not in the table, an option is out of range, or see
             :func:`coefficient_of_variation`.
+
+    Example:
+        Two pairs are as long as each other under one model, and a factor e⁴ apart under the other: y is 0, 0 and
+        -2, 2, the signal 1 and the noise √2.
+
+        >>> rows = [(0, 0, "euclidean", 1.0), (0, 1, "euclidean", 1.0)]
+        >>> rows += [(1, 0, "euclidean", 1.0), (1, 1, "euclidean", np.exp(4))]
+        >>> table = pd.DataFrame(rows, columns=["seed", "pair", "method", "value"])
+        >>> compare_reliability(table)["signal_to_noise"].round(4).item()
+        0.7071
     """
     if not isinstance(baseline, str):
         if not baseline:
@@ -215,6 +242,9 @@ def compare_reliability(
         {method: (cv_over_models(of), cv_over_models(of, models)) for method, of in those.items()}
         for those in (values, scale_free)
     )
+    positive = np.all([(of > 0).all(0) for of in values.values()], axis=0)
+    logs = {method: np.log(of[:, positive]) for method, of in values.items()}
+    signal = {method: (_signal_to_noise(of), _signal_to_noise(of, models)) for method, of in logs.items()}
     converged = table.groupby("method")["converged"].mean() if "converged" in table.columns else None
     rows = {}
     for method, of in values.items():
@@ -225,7 +255,7 @@ def compare_reliability(
         row["p_models"] = _one_sided(gap, gaps.mean(1), S)
         over_both = with_interval("difference_pairs", gap, (gaps * pairs).sum(1), level, S)
         row |= {name: over_both[name] for name in ("difference_pairs_low", "difference_pairs_high")}
-        row |= _ratio("ratio", cv.mean(), base_cv.mean(), draws.mean(1), base_draws.mean(1), level, S)
+        row |= _ratio("ratio", cv.mean(), draws.mean(1), base_cv.mean(), base_draws.mean(1), level, S)
         row |= _paired_test(cv, base_cv)
         (cv, draws), (base_cv, base_draws) = free[method], free[baseline]
         gap, gaps = (cv - base_cv).mean(), (draws - base_draws).mean(1)
@@ -234,6 +264,8 @@ def compare_reliability(
         row["scale_free_p_models"] = _one_sided(gap, gaps, S)
         test = _paired_test(cv, base_cv)
         row |= {f"scale_free_{name}": test[name] for name in ("t", "p")}
+        row |= _on_log_scale("signal_to_noise", *signal[method], level, S)
+        row |= _ratio("signal_ratio", *signal[method], *signal[baseline], level, S)
         row["spearman"] = _spearman(of)
         row |= {"models": S, "pairs": P, "dropped_pairs": dropped}
         row["unconverged"] = 0.0 if converged is None else 1.0 - converged[method]
@@ -241,15 +273,32 @@ def compare_reliability(
     return pd.DataFrame.from_dict(rows, orient="index").loc[table["method"].unique()].rename_axis("method")
 
 
-def _ratio(
-    name: str, value: float, base: float, draws: np.ndarray, base_draws: np.ndarray, level: float, models: int
-) -> dict[str, float]:
-    """Ratio of two positive numbers with its interval on the logarithmic scale; NaN where one of them is zero."""
-    if not min(value, base) > 0:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
+def _signal_to_noise(logs: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Signal to noise, see :func:`compare_reliability`, of log distances (S, P); shape (), or (B,) for resamples."""
+    if logs.shape[1] < 2:
+        return np.array(np.nan)
+    mean, variance = _moments(logs - logs.mean(1, keepdims=True), weights)
+    signal, noise = (np.where(of > _ROUNDING, of, 0.0) for of in (mean.std(-1), np.sqrt(variance.mean(-1))))
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = with_interval(name, np.log(value / base), np.log(draws / base_draws), level, models)
+        return np.where(signal > 0, signal / noise, 0.0)
+
+
+def _on_log_scale(name: str, estimate: float, draws: np.ndarray, level: float, models: int) -> dict[str, float]:
+    """As :func:`with_interval`, of logarithms; one that is 0, infinite or NaN is its own ends."""
+    if not 0 < estimate < np.inf:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float(estimate))
+    with np.errstate(divide="ignore"):
+        logs = with_interval(name, np.log(estimate), np.log(draws), level, models)
     return {end: float(np.exp(log)) for end, log in logs.items()}
+
+
+def _ratio(
+    name: str, value: float, draws: np.ndarray, base: float, base_draws: np.ndarray, level: float, models: int
+) -> dict[str, float]:
+    """Ratio with its interval on the logarithmic scale; NaN where a term is zero or infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = value / base if min(value, base) > 0 and max(value, base) < np.inf else np.nan
+        return _on_log_scale(name, ratio, draws / base_draws, level, models)
 
 
 def power_curve(

@@ -176,6 +176,63 @@ def test_two_models_give_an_effect_size_without_an_interval():
     assert np.isnan(result.loc["geodesic", ["ratio_low", "ratio_high"]]).all()
 
 
+def _opposed(signal, noise):
+    """Two models, four pairs: log distances ±signal, moved by ±noise, one half of the pairs against the other."""
+    half = np.array([1, 1, -1, -1])
+    return np.exp(signal * np.array([1, -1, 1, -1]) + noise * np.array([half, -half]))
+
+
+def test_signal_to_noise_is_what_was_put_in_whatever_the_scale_of_a_model():
+    values = _opposed(0.6, 0.1)  # over two models, ±0.1 has the standard deviation 0.1·√2
+    scaled = values * [[3.0], [0.2]]
+    result = lg.compare_reliability(_table(euclidean=values, geodesic=scaled, rough=_opposed(0.6, 0.2)))
+    assert result["signal_to_noise"].tolist() == pytest.approx([0.6 / 0.1 / 2**0.5] * 2 + [0.3 / 0.1 / 2**0.5])
+    assert result["signal_ratio"].tolist() == pytest.approx([1, 1, 0.5])
+
+
+def test_signal_to_noise_and_its_interval_are_those_of_repeated_models():
+    good, bad, counts = _models(5, 0.03), _models(5, 0.06, seed=1), resampled(5, 300, np.random.default_rng(0))
+
+    def repeated(values, row):
+        y = np.log(np.repeat(values, row, axis=0))
+        y -= y.mean(1, keepdims=True)
+        return y.mean(0).std() / np.sqrt(y.var(0, ddof=1).mean())
+
+    result = lg.compare_reliability(_table(euclidean=bad, geodesic=good), resamples=300).loc["geodesic"]
+    estimates = [repeated(values, np.ones(5, int)) for values in (good, bad)]
+    logs = np.log([[repeated(values, row) for values in (good, bad)] for row in counts if row.max() < 5])
+    reach = scipy.stats.t.ppf(0.975, 4) * np.array([logs[:, 0].std(), np.diff(logs).std()])
+    for name, estimate, half in zip(
+        ("signal_to_noise", "signal_ratio"), (estimates[0], estimates[0] / estimates[1]), reach, strict=True
+    ):
+        expected = estimate * np.exp([0, -half, half])
+        np.testing.assert_allclose(result[[name, f"{name}_low", f"{name}_high"]].tolist(), expected)
+    assert result.signal_ratio_low > 1
+
+
+def test_what_varies_least_because_it_says_nothing_has_the_least_signal():
+    steady = np.full((5, 40), 3.0) * np.linspace(0.999, 1.001, 5)[:, None]
+    result = lg.compare_reliability(_table(euclidean=_models(5, 0.05), constant=steady, data=_models(5, 0.0)))
+    assert result.loc["constant", "mean_cv_high"] < result.loc["euclidean", "mean_cv_low"]
+    names = ["signal_to_noise", "signal_to_noise_low", "signal_to_noise_high"]
+    assert result.loc["constant", names].tolist() == [0, 0, 0]
+    assert result.loc["data", names].tolist() == [np.inf] * 3
+    assert np.isfinite(result.loc["euclidean", [*names, "signal_ratio_low"]]).all()
+    assert np.isnan(result.loc[["constant", "data"], ["signal_ratio", "signal_ratio_low"]]).all(axis=None)
+
+
+def test_pairs_without_a_logarithm_are_left_out_of_signal_to_noise_for_every_method():
+    good, bad = _models(4, 0.1), _models(4, 0.1, seed=1)
+    broken = good.copy()
+    broken[2, 7] = 0.0
+    result = lg.compare_reliability(_table(euclidean=bad, geodesic=broken))
+    expected = lg.compare_reliability(_table(euclidean=np.delete(bad, 7, 1), geodesic=np.delete(good, 7, 1)))
+    names = ["signal_to_noise", "signal_to_noise_low", "signal_ratio", "signal_ratio_high"]
+    pd.testing.assert_frame_equal(result[names], expected[names])
+    alone = lg.compare_reliability(_table(euclidean=bad[:, :1], geodesic=good[:, :1]))
+    assert np.isnan(alone[names]).all(axis=None)
+
+
 def test_several_baselines_are_those_one_by_one():
     table = _table(euclidean=_models(5, 0.1), geodesic=_models(5, 0.05, seed=1), chord=_models(5, 0.02, seed=2))
     both = lg.compare_reliability(table, ["euclidean", "chord"])
