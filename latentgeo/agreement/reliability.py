@@ -232,8 +232,7 @@ def compare_reliability(
         options = {"resamples": resamples, "level": level, "seed": seed}
         return pd.concat({name: compare_reliability(table, name, **options) for name in baseline}, names=["baseline"])
     values, dropped = cubes(table, [baseline])
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"expected resamples ≥ 1 and 0 < level < 1, got {resamples!r} and {level!r}")
+    _check_resampling(resamples, level)
     S, P = values[baseline].shape
     random = np.random.default_rng(seed)
     models, pairs = resampled(S, resamples, random), resampled(P, resamples, random) / P  # [B, S] and [B, P]
@@ -283,6 +282,11 @@ def _signal_to_noise(logs: np.ndarray, weights: np.ndarray | None = None) -> np.
         return np.where(signal > 0, signal / noise, 0.0)
 
 
+def _check_resampling(resamples: int, level: float) -> None:
+    if resamples < 1 or not 0 < level < 1:
+        raise ValueError(f"expected resamples ≥ 1 and 0 < level < 1, got {resamples!r} and {level!r}")
+
+
 def _on_log_scale(name: str, estimate: float, draws: np.ndarray, level: float, models: int) -> dict[str, float]:
     """As :func:`with_interval`, of logarithms; one that is 0, infinite or NaN is its own ends."""
     if not 0 < estimate < np.inf:
@@ -299,6 +303,77 @@ def _ratio(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = value / base if min(value, base) > 0 and max(value, base) < np.inf else np.nan
         return _on_log_scale(name, ratio, draws / base_draws, level, models)
+
+
+def split_into_ends_and_path(
+    table: pd.DataFrame,
+    method: str = "geodesic",
+    chord: str = "ambient_chord",
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.Series:
+    r"""How much of what models disagree about is where a curve ends, and how much is the way between.
+
+    A distance d is its chord c, which its ends alone decide, times the stretch d/c of the path between them:
+
+    .. math:: \operatorname{Var} \log d = \operatorname{Var} \log c + \operatorname{Var} \log \tfrac dc
+        + 2 \operatorname{Cov}\left(\log c, \log \tfrac dc\right),
+
+    each over models, and the mean over pairs. A difference of scale between models counts as one of the ends.
+
+    Args:
+        table: as for :func:`latentgeo.coefficient_of_variation`, with the two methods among others.
+        method: whose distances are split.
+        chord: the method of the straight distances between the same ends, in the same units.
+        resamples: bootstrap resamples of the models.
+        level: of the intervals.
+        seed: of the resampling.
+
+    Returns:
+        ``ends``, ``path`` and ``covariance`` (twice the covariance), the shares of the variance, which sum to 1, and
+        ``stretch``, the mean of d/c over pairs and models, each with ``_low`` and ``_high``, models resampled (NaN for
+        the shares of two models); ``variance``, of log d over models, the mean over pairs; ``models``, ``pairs``, and
+        ``dropped_pairs``, not finite under every model and method or not positive for one of the two methods. Where
+        log d does not vary over models, the shares are NaN.
+
+    Raises:
+        ValueError: a method is not in the table, no pair is left, an option is out of range, or see
+            :func:`latentgeo.coefficient_of_variation`.
+
+    Example:
+        A path that is as long as its chord under one model, and twice as long under the other, whose chord is the same:
+
+        >>> rows = [(0, 0, "geodesic", 1.0), (0, 0, "ambient_chord", 1.0)]
+        >>> rows += [(1, 0, "geodesic", 2.0), (1, 0, "ambient_chord", 1.0)]
+        >>> table = pd.DataFrame(rows, columns=["seed", "pair", "method", "value"])
+        >>> split_into_ends_and_path(table)[["ends", "path", "covariance", "stretch"]].tolist()
+        [0.0, 1.0, 0.0, 1.5]
+    """
+    values, dropped = cubes(table, [method, chord])
+    _check_resampling(resamples, level)
+    positive = ((values[method] > 0) & (values[chord] > 0)).all(0)
+    if not positive.any():
+        raise ValueError(f"expected a pair at positive {method} and {chord} distance under every model, got none")
+    whole, straight = values[method][:, positive], values[chord][:, positive]
+    S, P = whole.shape
+    logs = np.log(whole), np.log(straight), np.log(whole / straight)
+
+    def shares(weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        total, ends, path = (_moments(of, weights)[1].mean(-1) for of in logs)
+        total = np.where(total > _ROUNDING**2, total, np.nan)
+        return total, np.array([ends, path, total - ends - path]) / total
+
+    models = resampled(S, resamples, np.random.default_rng(seed))
+    (variance, estimates), (_, draws) = shares(None), shares(models)
+    row = {}
+    for name, estimate, of in zip(("ends", "path", "covariance"), estimates, draws, strict=True):
+        row |= with_interval(name, estimate, of, level, S)
+    stretch = (whole / straight).mean(1)
+    row |= with_interval("stretch", stretch.mean(), models @ stretch / S, level, S)
+    row |= {"variance": np.nan_to_num(variance), "models": S, "pairs": P, "dropped_pairs": dropped + (~positive).sum()}
+    return pd.Series(row, dtype=float)
 
 
 def power_curve(

@@ -4,7 +4,13 @@ import pytest
 import scipy.stats
 
 import latentgeo as lg
-from latentgeo.agreement.reliability import cv_over_models, false_positive_rates, power_curve, resampled
+from latentgeo.agreement.reliability import (
+    cv_over_models,
+    false_positive_rates,
+    power_curve,
+    resampled,
+    split_into_ends_and_path,
+)
 
 
 def _table(**methods):
@@ -286,3 +292,80 @@ def test_what_cannot_be_drawn_is_refused():
         false_positive_rates(table)
     with pytest.raises(ValueError, match="expected a method among"):
         false_positive_rates(table, method="chord")
+
+
+PARTS = ["ends", "path", "covariance"]
+
+
+def _split(log_chord, log_stretch, **others):
+    chord = np.exp(log_chord)
+    return split_into_ends_and_path(_table(geodesic=chord * np.exp(log_stretch), ambient_chord=chord, **others))
+
+
+def test_ends_and_path_have_the_shares_that_were_put_in():
+    """Orthogonal over four models, then the same up to sign: variances 3² and 1² in units of one another."""
+    ends, path = np.array([[1.0, 1, -1, -1], [1, -1, 1, -1]])[:, :, None] * [1.0, 2.0]
+    apart, along, against = (
+        _split(0.3 * ends, 0.1 * path),
+        _split(0.3 * ends, 0.1 * ends),
+        _split(0.3 * ends, -0.1 * ends),
+    )
+    np.testing.assert_allclose(apart[PARTS], [0.9, 0.1, 0], atol=1e-12)
+    np.testing.assert_allclose(along[PARTS], np.array([9, 1, 6]) / 16)
+    np.testing.assert_allclose(against[PARTS], np.array([9, 1, -6]) / 4)
+    assert apart["variance"] == pytest.approx(0.1 * 4 / 3 * (1 + 4) / 2)
+    assert apart["stretch"] == pytest.approx((np.cosh(0.1) + np.cosh(0.2)) / 2)
+    assert (apart["models"], apart["pairs"], apart["dropped_pairs"]) == (4, 2, 0)
+
+
+def test_a_distance_that_is_its_chord_has_no_path_and_a_chord_that_all_agree_on_no_ends():
+    ends, same = np.log(_models(5, 0.1)), np.log(_models(5, 0.0))
+    straight, fixed = _split(ends, 0 * ends), _split(same, ends)
+    stretched = _split(ends, 0 * ends + np.log(1.1))
+    for result, expected in ((straight, [1, 0, 0]), (stretched, [1, 0, 0]), (fixed, [0, 1, 0])):
+        for end in ("", "_low", "_high"):
+            np.testing.assert_allclose(result[[part + end for part in PARTS]], expected, atol=1e-12)
+    assert straight[["stretch", "stretch_low", "stretch_high"]].tolist() == [1, 1, 1]
+    assert stretched["stretch"] == pytest.approx(1.1)
+    agreed = _split(same, 0 * same)
+    assert np.isnan(agreed[PARTS]).all()
+    assert agreed["variance"] == 0
+
+
+def test_ends_and_path_and_their_intervals_are_those_of_repeated_models():
+    log_chord, log_stretch = np.log(_models(6, 0.05)), 0.1 + np.log(_models(6, 0.03, seed=1))
+    result, counts = _split(log_chord, log_stretch), resampled(6, 2000, np.random.default_rng(0))
+
+    def repeated(row):
+        c, r = np.repeat(log_chord, row, axis=0), np.repeat(log_stretch, row, axis=0)
+        cross = ((c - c.mean(0)) * (r - r.mean(0))).sum(0).mean() / 5
+        parts = np.array([c.var(0, ddof=1).mean(), r.var(0, ddof=1).mean(), 2 * cross])
+        return *parts / (c + r).var(0, ddof=1).mean(), np.exp(r).mean()
+
+    draws = np.array([repeated(row) for row in counts if row.max() < 6])
+    estimate, reach = repeated(np.ones(6, int)), scipy.stats.t.ppf(0.975, 5) * draws.std(0)
+    for name, value, half in zip([*PARTS, "stretch"], estimate, reach, strict=True):
+        found = result[[name, f"{name}_low", f"{name}_high"]]
+        np.testing.assert_allclose(found, value + half * np.array([0, -1, 1]), rtol=1e-3 if name == "stretch" else 1e-9)
+    assert result[PARTS].sum() == pytest.approx(1)
+
+
+def test_pairs_that_cannot_be_split_are_left_out_and_counted():
+    ends, path = np.log(_models(4, 0.1)), np.log(_models(4, 0.1, seed=1))
+    whole, broken = _split(ends[:, 2:], path[:, 2:]), np.ones_like(ends)
+    broken[1, 0] = np.nan  # in another method
+    ends[2, 1] = -np.inf  # a chord of length zero
+    result = _split(ends, path, straight_line=broken)
+    assert result["dropped_pairs"] == 2
+    pd.testing.assert_series_equal(result.drop("dropped_pairs"), whole.drop("dropped_pairs"))
+
+
+def test_what_cannot_be_split_is_refused():
+    values = _models(3, 0.1)
+    table = _table(geodesic=values, ambient_chord=np.where(np.arange(3)[:, None] == 1, 0.0, values))
+    with pytest.raises(ValueError, match="positive geodesic and ambient_chord distance under every model"):
+        split_into_ends_and_path(table)
+    with pytest.raises(ValueError, match="expected a method among ambient_chord, geodesic, got 'straight'"):
+        split_into_ends_and_path(table, chord="straight")
+    with pytest.raises(ValueError, match="0 < level < 1, got 2000 and 95"):
+        split_into_ends_and_path(table, level=95)
