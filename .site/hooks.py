@@ -42,6 +42,7 @@ SUBJECTS = {
     "Decoders": ["geometry.decoder"],
     "Surfaces": ["geometry.surfaces"],
     "Coordinates": ["identifiability.coordinates"],
+    "Points": ["identifiability.points"],
     "Checks": ["identifiability.invariance", "identifiability.assumptions", "identifiability.charts"],
     "Your own models": [
         *("adapters.model", "agreement.report", "explorer.explorer", "adapters.sklearn", "adapters.anndata"),

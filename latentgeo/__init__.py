@@ -52,6 +52,7 @@ from latentgeo.identifiability.coordinates import (
     random_rotation,
     reparametrise,
 )
+from latentgeo.identifiability.points import project
 
 __version__ = "0.1.0"
 

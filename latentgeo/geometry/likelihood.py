@@ -91,8 +91,8 @@ def _check_means(likelihood: str, x: Tensor) -> None:
         )
 
 
-class _FisherRao(nn.Module):
-    """φ ∘ f as a decoder; f's module is a submodule, so that it is checked and moved like any other."""
+class FisherRaoDecoder(nn.Module):
+    """φ ∘ f as a decoder, made by :func:`fisher_rao`; f's module is a submodule, checked and moved like any other."""
 
     def __init__(self, decoder: DecoderLike, likelihood: str, parameters: dict[str, Tensor | bool]) -> None:
         super().__init__()
@@ -109,8 +109,29 @@ class _FisherRao(nn.Module):
         # under a transform of torch.func, where values may not be read.
         if not (any(self._options.values()) or z.requires_grad or transforming()):
             _check_means(self.likelihood, x)
-        parameters = {name: getattr(self, name).to(x) for name in self._numbers}
-        return _EMBEDDINGS[self.likelihood][0](x, **parameters, **self._options)
+        return _EMBEDDINGS[self.likelihood][0](x, **self._values(x), **self._options)
+
+    def distribution(self, z: Tensor) -> dist.Distribution:
+        """The likelihood itself: (B, d) -> distributions of data (B, *event)."""
+        x = self._decoder(z)
+        logits, log = (self._options.get(name, False) for name in ("logits", "log"))
+        parameters = self._values(x)
+        match self.likelihood:
+            case "gaussian":
+                return dist.Normal(x, parameters["sigma"], validate_args=False)
+            case "poisson":
+                return dist.Poisson(x.exp() if log else x, validate_args=False)
+            case "negative_binomial":
+                r = parameters["dispersion"]
+                of_success = (x if log else x.log()) - r.log()
+                return dist.NegativeBinomial(r, logits=of_success, validate_args=False)
+        given = {"logits" if logits else "probs": x}
+        if self.likelihood == "bernoulli":
+            return dist.Bernoulli(**given, validate_args=False)
+        return dist.Multinomial(int(self.trials), **given, validate_args=False)
+
+    def _values(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: getattr(self, name).to(x) for name in self._numbers}
 
 
 def fisher_rao(decoder: DecoderLike, likelihood: str, **parameters: float | bool | Tensor) -> DecoderLike:
@@ -165,8 +186,8 @@ def fisher_rao(decoder: DecoderLike, likelihood: str, **parameters: float | bool
         raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
     checked = _checked_parameters(likelihood, parameters)
     if isinstance(decoder, Ensemble):  # scaled by 1/√K, its output is not a mean
-        return Ensemble([_FisherRao(decoder[k], likelihood, checked) for k in range(len(decoder))])
-    return _FisherRao(decoder, likelihood, checked)
+        return Ensemble([FisherRaoDecoder(decoder[k], likelihood, checked) for k in range(len(decoder))])
+    return FisherRaoDecoder(decoder, likelihood, checked)
 
 
 def _checked_parameters(likelihood: str, given: dict[str, object]) -> dict[str, Tensor | bool]:

@@ -49,13 +49,45 @@ def _mean_diagonal(decode: Decoder, nodes: Tensor) -> Tensor:
     return torch.where(torch.isfinite(size) & (size > 0), 0.5 * (diagonal + size), 1.0)
 
 
+class MetricFactor:
+    r"""Coordinates y of latent points in which their mean metric is the identity.
+
+    With :math:`\bar G = L L^\top`, the mean metric at a few points of each of P problems, steps are
+    :math:`v = y L^{-1}`. In more than 256 dimensions an estimate of the diagonal of :math:`\bar G` has to do, without
+    Jacobian and in memory O(d).
+
+    Args:
+        decode: the decoder.
+        nodes: latent points, M for each problem, shape (P, M, d).
+    """
+
+    def __init__(self, decode: Decoder, nodes: Tensor) -> None:
+        self._full = nodes.shape[2] <= FULL_METRIC_DIM
+        if self._full:
+            J = decode.jacobian(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2]).double()
+            factor = torch.linalg.cholesky(_regularised((J.mT @ J).mean(1)))
+        else:
+            factor = _mean_diagonal(decode, nodes).sqrt()[:, None]
+        self._factor = factor.to(nodes)  # [P, d, d] or [P, 1, d]
+
+    def step(self, y: Tensor, rows: Tensor) -> Tensor:
+        """Steps v of some of the problems: (A, M, d) -> (A, M, d)."""
+        L = self._factor[rows]
+        return torch.linalg.solve_triangular(L, y, upper=False, left=False) if self._full else y / L
+
+    def gradient(self, g: Tensor, rows: Tensor) -> Tensor:
+        """The gradient with respect to y, from that with respect to v: (A, M, d) -> (A, M, d)."""
+        L = self._factor[rows]
+        return torch.linalg.solve_triangular(L.mT, g, upper=True, left=False) if self._full else g / L
+
+
 class FlatPreconditioner:
     r"""A factor C that is exact on a flat manifold.
 
     With one metric :math:`\bar G = L L^\top` everywhere the Hessian of the chord energy is
     :math:`2N\,T \otimes \bar G`, T the 1-D Laplacian, so that
     :math:`C^{-\top} Y = (2N T)^{-1/2}\, Y L^{-1}`. The mean metric at a few points of each curve stands in for
-    :math:`\bar G`; in very many dimensions, an estimate of its diagonal, without Jacobian and in memory O(d).
+    :math:`\bar G`.
 
     Args:
         decode: the decoder.
@@ -66,24 +98,15 @@ class FlatPreconditioner:
         N = curve.shape[1] - 1
         basis, eigenvalues = sine_basis(N)
         self._time = ((basis / (2.0 * N * eigenvalues).sqrt()) @ basis).to(curve)  # symmetric
-        self._full = curve.shape[2] <= FULL_METRIC_DIM
-        nodes = curve[:, [N // 6, N // 2, N * 5 // 6]]
-        if self._full:
-            J = decode.jacobian(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2]).double()
-            factor = torch.linalg.cholesky(_regularised((J.mT @ J).mean(1)))
-        else:
-            factor = _mean_diagonal(decode, nodes).sqrt()[:, None]
-        self._factor = factor.to(curve)  # [P, d, d] or [P, 1, d]
+        self._metric = MetricFactor(decode, curve[:, [N // 6, N // 2, N * 5 // 6]])
 
     def step(self, y: Tensor, rows: Tensor) -> Tensor:
         """C⁻ᵀ Y for some of the curves: (A, N - 1, d) -> (A, N - 1, d)."""
-        L = self._factor[rows]
-        return self._time @ (torch.linalg.solve_triangular(L, y, upper=False, left=False) if self._full else y / L)
+        return self._time @ self._metric.step(y, rows)
 
     def gradient(self, g: Tensor, rows: Tensor) -> Tensor:
         """C⁻¹ g, the gradient with respect to Y: (A, N - 1, d) -> (A, N - 1, d)."""
-        L = self._factor[rows]
-        return self._time @ (torch.linalg.solve_triangular(L.mT, g, upper=True, left=False) if self._full else g / L)
+        return self._time @ self._metric.gradient(g, rows)
 
 
 class CurvePreconditioner:
