@@ -52,7 +52,7 @@ def _checked(adata: AnnData) -> None:
 
 
 def _codes(
-    adata: AnnData, model: object, use_rep: str | None, layer: str | None, dtype: torch.dtype | None
+    adata: AnnData, model: object, points: str, use_rep: str | None, layer: str | None, dtype: torch.dtype | None
 ) -> tuple[LatentModel, Tensor]:
     """The model, and the latent points (n, d) of the cells: encoded, or those in ``.obsm[use_rep]``."""
     if use_rep is not None:
@@ -79,7 +79,7 @@ def _codes(
     rows = adata.X if layer is None else adata.layers[layer]
     if rows is None:
         raise ValueError(".X: expected data to encode, got None; name a layer, or codes in .obsm by use_rep")
-    return seen, codes_of(rows, seen, dtype=dtype)
+    return seen, codes_of(rows, seen, points, dtype=dtype)
 
 
 class _Solved:
@@ -100,6 +100,7 @@ def geodesic_neighbors(
     model: object,
     *,
     n_neighbors: int = 15,
+    points: str = "nearest",
     use_rep: str | None = None,
     layer: str | None = None,
     method: str = "umap",
@@ -129,10 +130,12 @@ def geodesic_neighbors(
         adata: cells, shape (n, genes).
         model: what :func:`latentgeo.latent_model` takes; with ``use_rep`` also a decoder (B, d) -> (B, \*event) alone.
         n_neighbors: as scanpy counts, that is with the cell itself: each cell is joined to ``n_neighbors - 1`` others.
-        use_rep: key in ``.obsm`` of latent points that are encoded already, such as ``"X_scVI"``; by default ``.X`` is
-            encoded. What is in ``.obsm`` is never encoded: for a model of principal components put codes there first,
-            ``adata.obsm["X_latent"] = model.encode(torch.as_tensor(adata.obsm["X_pca"])).detach().numpy()``, and name
-            these.
+        points: what stands for cells that are encoded here, see :meth:`latentgeo.LatentModel.points`; distances are
+            identified between ``"nearest"`` or ``"posterior"`` points, not between ``"mean"`` ones.
+        use_rep: key in ``.obsm`` of latent points that are encoded already, such as ``"X_scVI"``, and taken as they
+            are; by default ``.X`` is encoded. What is in ``.obsm`` is never encoded: for a model of principal
+            components put codes there first, ``adata.obsm["X_latent"] =
+            model.encode(torch.as_tensor(adata.obsm["X_pca"])).detach().numpy()``, and name these.
         layer: key in ``.layers`` of what to encode in place of ``.X``, such as counts. Sparse data are made dense a
             chunk of cells at a time.
         method: ``"umap"`` or ``"gauss"``, the weights of the graph, see ``scanpy.pp.neighbors``.
@@ -149,7 +152,7 @@ def geodesic_neighbors(
         None, or the copy. Written are, with ``key_added`` in place of ``neighbors`` and as a prefix in ``.obsp`` if
         given:
 
-        - ``.obsm["X_latentgeo"]`` (or ``.obsm["X_" + key_added]``): the codes, if they were encoded here;
+        - ``.obsm["X_latentgeo"]`` (or ``.obsm["X_" + key_added]``): the latent points of cells that were encoded here;
         - ``.obsp["distances"]``: geodesic distances to the ``n_neighbors - 1`` nearest others, CSR, in data units; not
           symmetric, as being a neighbour is not;
         - ``.obsp["connectivities"]``: symmetric weights;
@@ -179,7 +182,7 @@ def geodesic_neighbors(
     if not 2 <= n_neighbors <= n:
         raise ValueError(f"n_neighbors: expected between 2 and the number of cells {n}, got {n_neighbors!r}")
     adata = adata.copy() if copy else adata
-    seen, z = _codes(adata, model, use_rep, layer, dtype)
+    seen, z = _codes(adata, model, points, use_rep, layer, dtype)
     found = search(seen.decoder, z, n_neighbors - 1, candidates, options)
     warn_of_uncertified(found, stacklevel=3)
 
@@ -237,6 +240,7 @@ def geodesic_distances(
     *,
     statistic: str = "mean",
     members: int = 32,
+    points: str = "nearest",
     use_rep: str | None = None,
     layer: str | None = None,
     key_added: str | None = None,
@@ -258,6 +262,7 @@ def geodesic_distances(
         statistic: ``"mean"`` or ``"frechet"``.
         members: the number M of pairs of members drawn, with replacement, for each pair of groups, at least 2; for
             Fréchet means the number of cells drawn of each group at most.
+        points: as for :func:`geodesic_neighbors`.
         use_rep: as for :func:`geodesic_neighbors`, latent points that are encoded already.
         layer: as for :func:`geodesic_neighbors`.
         key_added: where in ``.uns`` the result goes; ``"latentgeo_" + groupby`` by default.
@@ -291,7 +296,7 @@ def geodesic_distances(
     names, numbers = groups.cat.categories, groups.cat.codes.to_numpy()
     if len(names) < 2:
         raise ValueError(f"groupby: expected cells of at least two groups in .obs[{groupby!r}], got {list(names)}")
-    seen, z = _codes(adata, model, use_rep, layer, dtype)
+    seen, z = _codes(adata, model, points, use_rep, layer, dtype)
     of_group = [np.flatnonzero(numbers == number) for number in range(len(names))]
     random = np.random.default_rng(random_state)
     compare = _compare_members if statistic == "mean" else _compare_means

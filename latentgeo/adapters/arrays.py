@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,16 +14,6 @@ from torch import Tensor
 from latentgeo.adapters.model import LatentModel, latent_model, parameter_of
 
 _CHUNK = 2048  # rows that are made dense and encoded at a time
-
-
-def as_images(x: Tensor) -> Tensor:
-    """Images in [0, 1]: bytes (uint8, 0 to 255) as float32, anything else as it is.
-
-    Example:
-        >>> as_images(torch.tensor([0, 255], dtype=torch.uint8)), as_images(torch.tensor([0.5]))
-        (tensor([0., 1.]), tensor([0.5000]))
-    """
-    return x.float() / 255.0 if x.dtype == torch.uint8 else x
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -71,13 +62,22 @@ def tensor_of(rows: object, model: LatentModel, dtype: torch.dtype | None = None
 
 
 def codes_of(
-    rows: object, model: LatentModel, *, dtype: torch.dtype | None = None, event_shape: Sequence[int] | None = None
+    rows: object,
+    model: LatentModel,
+    points: str = "mean",
+    *,
+    others: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    event_shape: Sequence[int] | None = None,
 ) -> Tensor:
-    r"""Latent points (n, d) of data rows (n, D), encoded chunk by chunk.
+    r"""Latent points (n, d) that stand for data rows (n, D), chunk by chunk.
 
     Args:
         rows: NumPy array, SciPy sparse matrix or what can be sliced like one, shape (n, D).
         model: its encoder is given (B, D), or (B, \*event).
+        points: which ones, see :meth:`LatentModel.points`; those that are not found, or not unique, are warned of.
+            Rows that are latent points already are taken as they are.
+        others: codes of other data, see :func:`latentgeo.project`.
         dtype: as for :func:`tensor_of`.
         event_shape: of a row, where the encoder wants more than one axis.
 
@@ -87,8 +87,19 @@ def codes_of(
     n, D = rows.shape
     if event_shape is not None and math.prod(event_shape) != D:
         raise ValueError(f"event_shape: expected {D} values, as many as a row has, got {tuple(event_shape)}")
-    codes = []
+    points = "mean" if model.encode is _identity else points
+    parts = []
     for first in range(0, n, _CHUNK):
         x = tensor_of(rows[first : first + _CHUNK], model, dtype)
-        codes.append(model.codes(x if event_shape is None else x.reshape(len(x), *event_shape)))
-    return torch.cat(codes).detach()
+        parts.append(model.points(x if event_shape is None else x.reshape(len(x), *event_shape), points, others))
+    codes, converged, unique = (torch.cat(of) for of in zip(*parts, strict=True))
+    if not unique.all():
+        lost = int((~converged).sum())
+        warnings.warn(
+            f"{int((~unique).sum())} of {n} data have no single point of the image that is nearest, as far as is known "
+            f"({lost} searches did not converge): distances from these are those of one of several points. "
+            "points='mean' takes the encoder's codes, which are not identified",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return codes.detach()

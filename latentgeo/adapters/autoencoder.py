@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -94,9 +95,15 @@ def from_autoencoder_kl(
             )
         return autoencoder.encode(x).latent_dist.mode().flatten(1)
 
+    def posterior_sampler(x: Tensor) -> Callable[[Tensor], Tensor]:
+        posterior = autoencoder.encode(x).latent_dist
+        mean, deviation = posterior.mean.flatten(1), posterior.std.flatten(1)
+        return lambda noise: mean + deviation * noise
+
     latent_shape = (config.latent_channels, height // factor, width // factor)
     return LatentModel(
         Chunked(encode, rows),
         Chunked(_FlatDecoder(autoencoder, latent_shape), rows),
         name or type(autoencoder).__name__,
+        posterior_sampler,
     )

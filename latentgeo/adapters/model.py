@@ -4,31 +4,70 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.decoder import Decoder, check_modes, modules_of
+from latentgeo.geometry.decoder import DecoderLike, as_decoder, check_modes, modules_of
+from latentgeo.geometry.likelihood import StatisticalDecoder
+from latentgeo.identifiability.points import Misfit, Projection, most_likely, nearest, project
 
+POINTS = ("nearest", "posterior", "mean")
+_DRAWS = 64  # from a posterior, half of them the mirror images of the others
+_ENTRIES = 2**24  # numbers of decoded points held at a time
 _ENCODED = 1024  # data encoded at a time
 _ADAPTERS = {"scvi": "from_scvi", "diffusers": "from_autoencoder_kl"}  # by the package a model comes from
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class LatentModel:
-    """A trained model seen from its latent space.
+def as_images(x: Tensor) -> Tensor:
+    """Images in [0, 1]: bytes (uint8, 0 to 255) as float32, anything else as it is.
+
+    Example:
+        >>> as_images(torch.tensor([0, 255], dtype=torch.uint8)), as_images(torch.tensor([0.5]))
+        (tensor([0., 1.]), tensor([0.5000]))
+    """
+    return x.float() / 255.0 if x.dtype == torch.uint8 else x
+
+
+class Points(NamedTuple):
+    """Latent points that stand for data.
 
     Attributes:
-        encode: data (B, *event) -> latent points z, shape (B, d), the same ones at every call.
-        decoder: latent points (B, d) -> data (B, *event), row by row.
+        codes: shape (n, d).
+        converged: whether they were found; shape (n,).
+        unique: whether a second search found the same points of the image; shape (n,).
+    """
+
+    codes: Tensor
+    converged: Tensor
+    unique: Tensor
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class LatentModel:
+    r"""A trained model seen from its latent space.
+
+    Attributes:
+        encode: data (B, \*event) -> latent points z, shape (B, d), the same ones at every call; of a variational
+            autoencoder the posterior means.
+        decoder: latent points (B, d) -> data (B, \*event), row by row.
         name: what tables and figures call it.
+        posterior_sampler: data (n, \*event) -> a function from standard normal draws ε, shape (n, d), to draws from the
+            posterior, such as :math:`z = \mu(x) + \sigma(x)\, \varepsilon`; None where that is not known.
+        code_likelihood: data (n, \*event) -> a function from latent points (A, d) and the numbers (A,) of their data to
+            log p(x | z), shape (A,), in nats; None for that of the decoder: Gaussian with one variance, or of the
+            distributions that it returns.
     """
 
     encode: Callable[[Tensor], Tensor]
-    decoder: Decoder
+    decoder: DecoderLike
     name: str = "model"
+    posterior_sampler: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None
+    code_likelihood: Callable[[Tensor], Misfit] | None = None
 
     def __repr__(self) -> str:
         """Name the model, not its layers."""
@@ -56,10 +95,77 @@ class LatentModel:
             check_modes(self.name, part)
         if not isinstance(data, Tensor):
             return self._codes(data)
-        like = parameter_of(self)
-        if like is not None:
-            data = data.to(like.device, like.dtype if data.is_floating_point() else data.dtype)
+        data = self._moved(data)
         return torch.cat([self._codes(part) for part in data.split(_ENCODED)])
+
+    def points(self, data: Tensor, points: str = "nearest", others: Tensor | None = None) -> Points:
+        r"""Latent points (n, d) that stand for data.
+
+        Args:
+            data: as for :meth:`codes`.
+            points: ``"nearest"`` for the points of the image nearest to the data, or of greatest likelihood,
+                :func:`latentgeo.project`; ``"posterior"`` for those nearest to the posterior means of the image,
+                :math:`\mathbb{E}[f(z) \mid x]`, from 64 draws; or ``"mean"`` for the codes of the encoder, as in the
+                paper, which other latent coordinates would place elsewhere.
+            others: codes of other data, see :func:`latentgeo.project`.
+
+        Raises:
+            ValueError: there is no such choice, the decoder does not give what the data are, or the model's posterior
+                is not known; and see :meth:`codes`.
+        """
+        if points not in POINTS:
+            raise ValueError(f"points: expected one of {', '.join(POINTS)}, got {points!r}")
+        codes = self.codes(data)
+        everything = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
+        if points == "mean":
+            return Points(codes, everything, everything)
+        if points == "posterior":
+            found = self._nearest_to_posterior(data, codes, codes if others is None else others)
+        elif self.code_likelihood is not None:
+            f, log_likelihood = as_decoder(self.decoder, codes), self.code_likelihood(self._moved(data))
+            values = math.prod(data.shape[1:])
+            found = most_likely(f, log_likelihood, values, codes, codes if others is None else others)
+        else:
+            found = self._projected(data, codes, others)
+        return Points(found.codes, found.converged, found.unique)
+
+    def _projected(self, data: object, codes: Tensor, others: Tensor | None) -> Projection:
+        if not isinstance(data, Tensor):
+            raise TypeError(
+                f"{self.name}: expected a tensor of data to look for the nearest points of the image to, got "
+                f"{type(data).__name__}; give the model a code_likelihood, or choose points='mean'"
+            )
+        x = as_images(data).to(codes.device)
+        try:
+            return project(self.decoder, x.to(codes.dtype), codes, others)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.name}: {error}. The decoder does not give data as the encoder takes them; choose points='mean' "
+                "to measure between the encoder's codes"
+            ) from error
+
+    @torch.no_grad()
+    def _nearest_to_posterior(self, data: object, codes: Tensor, others: Tensor) -> Projection:
+        f = as_decoder(self.decoder, codes)
+        if self.posterior_sampler is None or isinstance(f, StatisticalDecoder):
+            lacks = "no posterior_sampler" if self.posterior_sampler is None else "one that returns distributions"
+            raise ValueError(
+                f"{self.name}: expected a posterior to draw from and a decoder that returns data, got {lacks}; give "
+                "the model one, LatentModel(…, posterior_sampler=lambda x: lambda noise: …), or choose points='nearest'"
+            )
+        draw = self.posterior_sampler(self._moved(data))
+        noise = torch.randn(_DRAWS // 2, codes.shape[1], generator=torch.Generator().manual_seed(0)).to(codes)
+        draws = torch.stack([draw(e.expand_as(codes)) for e in torch.cat([noise, -noise])])
+        rows = max(1, _ENTRIES // f(codes[:1]).shape[1])
+        means = [sum(f(z) for z in part.unbind()) / _DRAWS for part in draws.split(rows, dim=1)]
+        return nearest(f, torch.cat(means), codes, others)
+
+    def _moved(self, data: object) -> object:
+        """Data on the model's device and in its type."""
+        like = parameter_of(self)
+        if like is None or not isinstance(data, Tensor):
+            return data
+        return data.to(like.device, like.dtype if data.is_floating_point() else data.dtype)
 
     @torch.no_grad()
     def _codes(self, data: object) -> Tensor:
@@ -115,7 +221,8 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
 
     Args:
         model: a :class:`LatentModel`; a pair ``(encode, decoder)`` of callables; or any object with the methods
-            ``encode`` (the posterior mean) and ``decode`` (or ``decoder``), such as a :class:`latentgeo.paper.VAE`.
+            ``encode`` (the posterior mean) and ``decode`` (or ``decoder``) and perhaps ``posterior_sampler`` and
+            ``code_likelihood``, such as a :class:`latentgeo.paper.VAE`.
         name: what tables and figures call it; the class's name by default.
 
     Returns:
@@ -136,7 +243,8 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
     encode = getattr(model, "encode", None)
     decode = getattr(model, "decode", None) or getattr(model, "decoder", None)
     if callable(encode) and callable(decode):
-        return LatentModel(encode, decode, name or type(model).__name__)
+        rest = (getattr(model, of, None) for of in ("posterior_sampler", "code_likelihood"))
+        return LatentModel(encode, decode, name or type(model).__name__, *rest)
     package = type(model).__module__.partition(".")[0]
     remedy = "write LatentModel(encode=lambda x: …, decoder=lambda z: …)"
     if isinstance(model, Mapping | str | Path):  # its parameters, or where they are saved

@@ -19,15 +19,17 @@ from __future__ import annotations
 import copy
 import math
 import numbers
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 
 from latentgeo.adapters.model import LatentModel
-from latentgeo.geometry.likelihood import fisher_rao
+from latentgeo.geometry.likelihood import FisherRaoDecoder, fisher_rao
+from latentgeo.identifiability.points import Misfit
 
 if TYPE_CHECKING:
     from scvi.model import SCVI
@@ -102,10 +104,29 @@ def from_scvi(
     encoder = _Encoder(model, module, index).to(dtype).eval()
     log_mean = _LogMean(module, index, size).to(dtype).eval()
     if module.gene_likelihood == "poisson":
-        return LatentModel(encoder, fisher_rao(log_mean, "poisson", log=True).eval(), name)
+        decoder = fisher_rao(log_mean, "poisson", log=True).eval()
+        return LatentModel(encoder, decoder, name, encoder.posterior_sampler, _likelihood(encoder, log_mean, decoder))
     log_r = module.px_r.detach()
     r = (log_r[:, index] if module.dispersion == "gene-batch" else log_r).to(dtype).exp()
-    return LatentModel(encoder, fisher_rao(log_mean, "negative_binomial", dispersion=r, log=True).eval(), name)
+    decoder = fisher_rao(log_mean, "negative_binomial", dispersion=r, log=True).eval()
+    return LatentModel(encoder, decoder, name, encoder.posterior_sampler, _likelihood(encoder, log_mean, decoder))
+
+
+def _likelihood(encoder: _Encoder, log_mean: _LogMean, decoder: FisherRaoDecoder) -> Callable[[object], Misfit]:
+    """Log p(x | z) of cells, at their own library sizes; those of an AnnData in their own batches."""
+
+    def of(data: object) -> Misfit:
+        x, batch = encoder.cells(data)
+        log_library = log_mean.log_library if log_mean.softplus else x.sum(1, keepdim=True).log()
+
+        def log_likelihood(z: Tensor, rows: Tensor) -> Tensor:
+            own = log_library if log_mean.softplus else log_library[rows]
+            means = log_mean(z, batch[rows]) - log_mean.log_library + own
+            return decoder.distribution_of(means).log_prob(x[rows]).sum(1)
+
+        return log_likelihood
+
+    return of
 
 
 def _check_supported(model: SCVI, ignore_zero_inflation: bool) -> None:
@@ -191,8 +212,31 @@ class _Encoder(nn.Module):
         return torch.cat([self._mean(part.to(self.batch)) for part in x.split(_BATCH)])
 
     def _mean(self, x: Tensor) -> Tensor:
-        hidden = self.network.encoder(x.log1p() if self.log_variational else x, self.batch.expand(len(x), -1))
-        return self.network.mean_encoder(hidden)
+        return self.network.mean_encoder(self._hidden(x, self.batch.expand(len(x), -1)))
+
+    def _hidden(self, x: Tensor, batch: Tensor) -> Tensor:
+        return self.network.encoder(x.log1p() if self.log_variational else x, batch)
+
+    def cells(self, data: object) -> tuple[Tensor, Tensor]:
+        """Counts (n, genes) and batches (n, batches), of counts or of an AnnData's cells."""
+        if isinstance(data, Tensor):
+            x = data.to(self.batch)
+            return x, self.batch.expand(len(x), -1)
+        model = self._model[0]
+        manager = model.get_anndata_manager(model._validate_anndata(data), required=True)
+        counts, batch = (manager.get_from_registry(key) for key in ("X", "batch"))
+        x = torch.as_tensor(counts.toarray() if scipy.sparse.issparse(counts) else np.asarray(counts)).to(self.batch)
+        index = torch.as_tensor(np.asarray(batch).ravel().astype(int), device=x.device)
+        return x, nn.functional.one_hot(index, self.batch.shape[1]).to(self.batch)
+
+    @torch.no_grad()
+    def posterior_sampler(self, data: object) -> Callable[[Tensor], Tensor]:
+        """What turns standard normal draws (n, d) into draws from the posteriors of cells."""
+        x, batch = self.cells(data)
+        hidden = self._hidden(x, batch)
+        variance = self.network.var_activation(self.network.var_encoder(hidden)) + self.network.var_eps
+        mean = self.network.mean_encoder(hidden)
+        return lambda noise: mean + variance.sqrt() * noise
 
 
 class _LogMean(nn.Module):
@@ -206,8 +250,8 @@ class _LogMean(nn.Module):
         self.register_buffer("batch", torch.eye(module.n_batch)[index, None], persistent=False)
         self.register_buffer("log_library", torch.tensor(library_size).log(), persistent=False)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, batch: Tensor | None = None) -> Tensor:
         """Log-means; the logarithm of the softmax is stable where its values vanish."""
-        logits = self.linear(self.hidden(z, self.batch.expand(len(z), -1)))
+        logits = self.linear(self.hidden(z, self.batch.expand(len(z), -1) if batch is None else batch))
         scale = nn.functional.softplus(logits).log() if self.softplus else logits.log_softmax(-1)
         return scale + self.log_library

@@ -36,6 +36,8 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             (B, d) -> (B, \*event) alone, when the rows are latent points already; or None for the identity decoder,
             whose distances are Euclidean. It is never changed. To be pickled, or used in parallel, it has to be a
             module or a named function, not a lambda.
+        points: what stands for the rows that are encoded, see :meth:`latentgeo.LatentModel.points`; distances are
+            identified between ``"nearest"`` or ``"posterior"`` points, not between ``"mean"`` ones.
         event_shape: of a row of X, where the encoder wants more than one axis, such as (channels, height, width).
         segments: N, as for :func:`latentgeo.geodesic`.
         tol: as for :func:`latentgeo.geodesic`.
@@ -71,6 +73,7 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self,
         model: object = None,
         *,
+        points: str = "nearest",
         event_shape: Sequence[int] | None = None,
         segments: int = 16,
         tol: float = 1e-4,
@@ -79,6 +82,7 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         unconverged: str = "warn",
     ) -> None:
         self.model = model
+        self.points = points
         self.event_shape = event_shape
         self.segments = segments
         self.tol = tol
@@ -144,7 +148,9 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _encode(self, X: np.ndarray, reset: bool) -> tuple[Tensor, np.dtype]:
         """Latent points of rows, and the type of the latter."""
         X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
-        return codes_of(X, model_or_decoder(self.model), event_shape=self.event_shape), X.dtype
+        model = model_or_decoder(self.model)
+        others = None if reset else tensor_of(self.codes_, model)
+        return codes_of(X, model, self.points, others=others, event_shape=self.event_shape), X.dtype
 
     def _solve(self, start: Tensor, end: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Lengths and errors, (P,) each."""

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from latentgeo.adapters.arrays import as_images
+from latentgeo.adapters.model import as_images, latent_model
 from latentgeo.geometry.curve import richardson, steps, straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.result import Geodesic
@@ -192,7 +192,13 @@ def farthest_from_codes(f: Decoder, z: Tensor, ends: np.ndarray, points: Tensor,
 
 
 def pair_distances(
-    model: object, start: Tensor, end: Tensor, *, segments: int = 16, line_segments: int = 64
+    model: object,
+    start: Tensor,
+    end: Tensor,
+    *,
+    points: str = "nearest",
+    segments: int = 16,
+    line_segments: int = 64,
 ) -> pd.DataFrame:
     """Distances between pairs of data by every method of this module, under a model with an ensemble of decoders.
 
@@ -200,14 +206,21 @@ def pair_distances(
         model: the trained model, in evaluation mode, whose ``decode`` is an :class:`latentgeo.Ensemble`.
         start: data, shape (P, *event).
         end: data, shape (P, *event).
+        points: what stands for the data, see :meth:`latentgeo.LatentModel.points`; the methods called identified are
+            so between points that are, ``"nearest"`` or ``"posterior"``.
         segments: N of the geodesics.
         line_segments: M of the straight lines, even.
 
     Returns:
-        The table of :func:`measure_pairs`.
+        The table of :func:`measure_pairs`, with the column ``points``; ``converged`` says that the points at both ends
+        were found, too, and ``unique`` that a second search found the same ones.
     """
     data = as_images(start), as_images(end)
-    a, b = (model.encode(x) for x in data)
-    f, one = (as_decoder(decoder, a) for decoder in (model.decode, model.decode[0]))
+    seen = latent_model(model)
+    codes, *found = seen.points(torch.cat(data), points)
+    (a, b), (converged, unique) = codes.chunk(2), ((x & y).numpy() for x, y in (of.chunk(2) for of in found))
+    f, one = (as_decoder(decoder, a) for decoder in (seen.decoder, seen.decoder[0]))
     options = {"segments": segments, "line_segments": line_segments}
-    return measure_pairs(f, a, b, data=data, one_decoder=one, **options)[0]
+    table = measure_pairs(f, a, b, data=data, one_decoder=one, **options)[0]
+    table["converged"] &= converged[table["pair"]]
+    return table.assign(unique=unique[table["pair"]], points=points)

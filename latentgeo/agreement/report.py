@@ -37,7 +37,7 @@ class Agreement:
     Attributes:
         distances: one row for each model, pair and method: ``model``, ``pair``, ``method``, ``value`` (data units;
             latent units for ``euclidean``), ``converged`` and ``error`` (estimated relative error of the value; 0 where
-            it is exact).
+            it is exact), and whether the points at both ends are ``unique``.
         pairs: one row for each pair: ``first`` and ``second`` (rows of the data) and, with labels, ``first_label`` and
             ``second_label``; ``geodesic``, the mean over the models in which it converged, with its Student interval
             ``geodesic_low`` to ``geodesic_high`` over these and their coefficient of variation ``cv_geodesic``; the
@@ -152,6 +152,7 @@ def agreement(
     data: object,
     *,
     pairs: int | tuple[Sequence[int], Sequence[int]] | np.ndarray = 100,
+    points: str = "nearest",
     labels: Sequence[object] | None = None,
     segments: int = 16,
     tol: float = 1e-4,
@@ -165,7 +166,8 @@ def agreement(
 
     A pair's geodesic distance is called reliable if
 
-    - the solver converged under every model;
+    - the solver converged under every model, and so did the search for the points at its ends, of which a second search
+      found no others;
     - the geodesic stays where the data have codes. With the images :math:`f(z_i)` of codes as landmarks, its farthest
       point must be no farther from the nearest of them than twice the distance within which 95 % of them have a
       neighbour, :math:`\max_t \min_i \|f(z(t)) - f(z_i)\| \le 2\, q_{95}\big(\min_{j \ne i} \|f(z_j) - f(z_i)\|\big)`.
@@ -183,6 +185,9 @@ def agreement(
             as it is.
         pairs: how many pairs P to draw (fewer if the data have fewer); or their rows in the data, as a tuple
             ``(first, second)`` of index sequences or an integer array of shape (P, 2).
+        points: between what distances are measured: ``"nearest"``, the points of the image nearest to the data, or
+            ``"posterior"``, those nearest to the posterior means of the image, which are identified; or ``"mean"``, the
+            codes of the encoder, which are not; see :meth:`latentgeo.LatentModel.points`.
         labels: of the data, length n, to stand in the table of pairs.
         segments: N of the geodesics.
         tol: tolerance of the geodesics.
@@ -228,24 +233,30 @@ def agreement(
     codes = {model.name: model.codes(rows) for model in named}
     _warn_of_copies(codes)
     tables, gaps, checked = [], [], []
+    ends = np.union1d(first, second)
     for model in named:
-        z = codes[model.name]
+        z = codes[model.name].clone()
         f = as_decoder(model.decoder, z)
+        at_ends = model.points(rows[ends], points, others=z)
+        z[ends] = at_ends.codes
         table, found = measure_pairs(f, z[first], z[second], segments=segments, tol=tol, max_iter=max_iter)
         table.insert(0, "model", model.name)
+        for name, of in (("converged", at_ends.converged), ("unique", at_ends.unique)):
+            both = of.cpu().numpy()[np.searchsorted(ends, np.stack([first, second]))].all(0)[table["pair"]]
+            table[name] = both & table[name] if name in table else both
         tables.append(table)
-        gaps.append(farthest_from_codes(f, z, np.union1d(first, second), found.points, seed))
+        gaps.append(farthest_from_codes(f, z, ends, found.points, seed))
         if check:
-            checked.append(_checked(model.name, f, z, seed))
+            checked.append(_checked(model.name, f, codes[model.name], seed))
     distances = pd.concat(tables, ignore_index=True)
     assumptions = pd.concat(checked, ignore_index=True) if check else pd.DataFrame(columns=_COLUMNS)
-    ends = {"first": first, "second": second}
+    both = {"first": first, "second": second}
     if names_of is not None:
-        ends |= {f"{end}_label": names_of[index] for end, index in list(ends.items())}
+        both |= {f"{end}_label": names_of[index] for end, index in list(both.items())}
     table = _pair_table(distances, np.stack(gaps), assumptions, max_cv, level)
     return Agreement(
         distances=distances,
-        pairs=pd.concat([pd.DataFrame(ends), table], axis=1).rename_axis("pair"),
+        pairs=pd.concat([pd.DataFrame(both), table], axis=1).rename_axis("pair"),
         methods=_comparison(distances, level, seed),
         assumptions=assumptions,
         names=tuple(model.name for model in named),
@@ -362,7 +373,8 @@ def _pair_table(
         of = distances[distances["method"] == method]
         return of.pivot(index="model", columns="pair", values=column).loc[of["model"].unique()].to_numpy()  # [S, P]
 
-    converged, euclidean = wide("geodesic", "converged").astype(bool), wide("euclidean", "value")
+    converged, unique = (wide("geodesic", column).astype(bool) for column in ("converged", "unique"))
+    euclidean = wide("euclidean", "value")
     S = len(converged)
     columns = _over_models("geodesic", wide("geodesic", "value"), converged, level)
     columns |= _over_models("euclidean", euclidean, np.isfinite(euclidean), level)
@@ -372,7 +384,8 @@ def _pair_table(
     reasons = []
     for p in range(converged.shape[1]):
         found = []
-        for failed, what in ((~converged[:, p], "not converged"), (gaps[:, p] > _MAX_GAP, "out of the data's support")):
+        checks = {"not converged": ~converged[:, p], "an end has other points as near": (converged & ~unique)[:, p]}
+        for what, failed in (checks | {"out of the data's support": gaps[:, p] > _MAX_GAP}).items():
             if failed.any():
                 found.append(f"{what} in {failed.sum()} of {S} models")
         if columns["geodesic"][p] == 0:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from latentgeo.adapters.arrays import as_images
+from latentgeo.adapters.model import as_images
 from latentgeo.geometry.decoder import Decoder, Ensemble
 
 KINDS = ("auto", "images", "features")

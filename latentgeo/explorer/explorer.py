@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentgeo.adapters.model import latent_model
+from latentgeo.adapters.model import POINTS, latent_model
 from latentgeo.agreement.pairs import measure_pairs
 from latentgeo.explorer.decoded import Pictures
 from latentgeo.explorer.labels import classes
@@ -60,6 +60,9 @@ class Explorer:
         axes: the two latent coordinates that are shown, or ``"pca"`` for the first two principal axes of the codes; by
             default the coordinates for d = 2, else the principal axes. The background is then that of the plane of
             these axes through the mean of the codes: the log area element.
+        points: what stands for two data points that are clicked, see :meth:`latentgeo.LatentModel.points`: by default
+            the points of the image nearest to them, between which distances are identified. Curves then end near the
+            codes that are drawn, not at them.
         kind: how decoded points are drawn: ``"images"`` (film strips), ``"features"`` (lines of the six that change
             most along the curves), or ``"auto"`` to decide by their shape.
         feature_names: names of the features, as many as the decoder gives.
@@ -100,6 +103,7 @@ class Explorer:
         labels: Sequence[object] | np.ndarray | Tensor | None = None,
         class_names: Sequence[str] | None = None,
         axes: Sequence[int] | str | None = None,
+        points: str = "nearest",
         kind: str = "auto",
         feature_names: Sequence[str] | None = None,
         show: Decoder | None = None,
@@ -126,6 +130,9 @@ class Explorer:
         self.pictures = Pictures(self.model.decoder, data, self.codes[:2], show, kind, feature_names)
         self.shown = np.unique(np.linspace(0, len(data) - 1, min(_SHOWN, len(data))).round().astype(int))
         self.segments, self.tol = segments, tol
+        self._data, self._points = data, points
+        if points not in POINTS:
+            raise ValueError(f"points: expected one of {', '.join(POINTS)}, got {points!r}")
 
     def __repr__(self) -> str:
         """Name the model, the numbers of points and of latent dimensions."""
@@ -160,11 +167,13 @@ class Explorer:
             raise IndexError(f"select: expected rows of the data from 0 to {len(self.codes) - 1}, got {i} and {j}")
         if i == j:
             raise ValueError(f"select: expected two different points, got row {i} twice")
-        ends = self.codes[[i]], self.codes[[j]]
+        found = self.model.points(self._data[[i, j]], self._points, others=self.codes)
+        ends = found.codes.split(1)
+        unique = bool((found.converged & found.unique).all())
         table, found = measure_pairs(self._decoder, *ends, segments=self.segments, tol=self.tol)
         straight = straight_line(*ends, self.segments)[0]
         decoded = self.pictures(torch.cat([found.points[0], straight])).split(self.segments + 1)
-        return Selection((i, j), table.set_index("method"), found, straight, *decoded)
+        return Selection((i, j), table.set_index("method"), found, straight, *decoded, self._points, unique)
 
     @functools.cached_property
     def places(self) -> np.ndarray:

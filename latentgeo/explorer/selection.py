@@ -16,17 +16,19 @@ _SHOWN = {"geodesic": "", "straight_line": "", "ambient_chord": "of the reconstr
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Two data points, and two ways between their codes.
+    """Two data points, and two ways between the latent points that stand for them.
 
     Attributes:
         pair: rows (i, j) of the data.
         distances: one row for each method (index ``method``): ``value`` (data units; latent units for ``euclidean``),
             ``converged`` and ``error``, see :func:`latentgeo.agreement.pairs.measure_pairs`.
-        geodesic: the geodesic between their codes with its certificates, P = 1.
+        geodesic: the geodesic between these with its certificates, P = 1.
         straight: the straight latent line, shape (N + 1, d).
         decoded: the geodesic decoded as it is drawn: images (N + 1, height, width, channels) with values in [0, 1], or
             features (N + 1, F).
         decoded_straight: the straight line likewise.
+        points: what stands for the data, see :meth:`latentgeo.LatentModel.points`.
+        unique: whether both were found, and a second search found no others.
     """
 
     pair: tuple[int, int]
@@ -35,6 +37,8 @@ class Selection:
     straight: Tensor
     decoded: Tensor
     decoded_straight: Tensor
+    points: str
+    unique: bool
 
     def __repr__(self) -> str:
         """Name the rows, the geodesic's length and how far to trust it, not the curves."""
@@ -64,7 +68,9 @@ class Selection:
             note = _SHOWN[row.Index] or f"± {_percent(row.error)}"
             if row.Index == "geodesic":
                 note += ", converged" if row.converged else ", not converged: do not trust it, raise segments"
-            if row.Index not in IDENTIFIED:
+            if row.Index == "geodesic" and not self.unique:
+                note += "; an end has other points as near"
+            if row.Index not in IDENTIFIED or self.points == "mean":
                 note += "; not identified"
             rows.append((METHOD_NAMES[row.Index], _number(row.value), note))
         return rows

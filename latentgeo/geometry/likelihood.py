@@ -113,7 +113,10 @@ class FisherRaoDecoder(nn.Module):
 
     def distribution(self, z: Tensor) -> dist.Distribution:
         """The likelihood itself: (B, d) -> distributions of data (B, *event)."""
-        x = self._decoder(z)
+        return self.distribution_of(self._decoder(z))
+
+    def distribution_of(self, x: Tensor) -> dist.Distribution:
+        """The likelihood by its decoded means, or logits or log-means: (B, *event) -> distributions of data."""
         logits, log = (self._options.get(name, False) for name in ("logits", "log"))
         parameters = self._values(x)
         match self.likelihood:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -606,7 +606,26 @@ class ReparametrisedModel(nn.Module):
     @property
     def decode(self) -> Ensemble:
         """All decoders as one decoder whose pull-back metric is the expected metric."""
-        return Ensemble(list(self.decoders))
+        members = self.model.decode
+        return Ensemble([reparametrise(members[k], self.transform) for k in range(len(members))])
+
+    @property
+    def code_likelihood(self) -> Callable[[Tensor], Callable[[Tensor, Tensor], Tensor]] | None:
+        """The model's, of codes in these coordinates; None where it has none of its own."""
+        of = getattr(self.model, "code_likelihood", None)
+        if of is None:
+            return None
+
+        def moved(x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            log_likelihood = of(x)
+            return lambda z, rows: log_likelihood(self.transform.inv(z), rows)
+
+        return moved
+
+    def posterior_sampler(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """What turns standard normal draws (n, d) into draws A(μ(x) + σ(x) ε) from the posterior."""
+        draw = self.model.posterior_sampler(x)
+        return lambda noise: self.transform(draw(noise))
 
     @torch.no_grad()
     def encode(self, x: Tensor, batch_size: int = 2048) -> Tensor:

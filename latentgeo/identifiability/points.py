@@ -115,7 +115,7 @@ def project(decoder: DecoderLike, x: Tensor, start: Tensor, others: Tensor | Non
         x, start, others = x.detach().clone(), start.clone(), others.clone()
         if likelihoods is None:
             return nearest(f, _as_image(f, x, start), start, others)
-        return most_likely(f, _log_likelihood(likelihoods, x, start), start, others)
+        return most_likely(f, _log_likelihood(likelihoods, x, start), x[0].numel(), start, others)
 
 
 def nearest(f: Decoder, target: Tensor, start: Tensor, others: Tensor) -> Projection:
@@ -136,12 +136,13 @@ def nearest(f: Decoder, target: Tensor, start: Tensor, others: Tensor) -> Projec
     return _in_parts(f, start, search)
 
 
-def most_likely(f: Decoder, log_likelihood: Misfit, start: Tensor, others: Tensor) -> Projection:
+def most_likely(f: Decoder, log_likelihood: Misfit, values: int, start: Tensor, others: Tensor) -> Projection:
     """Codes of greatest likelihood, see :func:`project`.
 
     Args:
         f: the decoder, whose metric says what a step is.
         log_likelihood: of data under latent points: points (A, d) and the numbers (A,) of their data -> (A,), in nats.
+        values: that a datum consists of; one nat for each is what a likelihood varies by.
         start: where the search starts, shape (n, d).
         others: where a second one may start, shape (m, d).
     """
@@ -149,13 +150,13 @@ def most_likely(f: Decoder, log_likelihood: Misfit, start: Tensor, others: Tenso
     def search(part: Tensor) -> Projection:
         with torch.no_grad():
             first = log_likelihood(start[part], part)
-            D = f(start[:1]).shape[1]
 
         def misfit(z: Tensor, rows: Tensor) -> Tensor:
             return first[rows] - log_likelihood(z, part[rows])
 
         # A discrete likelihood is at most one; a density may rise above that, by a few nats for each value.
-        found = _search(f, misfit, start[part], others, torch.full_like(first, D**0.5), 4.0 * D + first.abs())
+        scale = torch.full_like(first, values**0.5)
+        found = _search(f, misfit, start[part], others, scale, 4.0 * values + first.abs())
         return dataclasses.replace(found, residual=found.residual - first)
 
     return _in_parts(f, start, search)

@@ -165,14 +165,15 @@ def class_distances(
     Returns:
         One row for each model, pair of classes and method: ``seed``, ``pair`` (numbered), ``first``, ``second``,
         ``method``, ``value`` (mean over the pairs of members, units as in
-        :mod:`latentgeo.agreement.pairs`), ``converged`` (whether all of them did) and ``error`` (estimated
-        relative error of the value).
+        :mod:`latentgeo.agreement.pairs`), ``converged`` (whether all of them did), ``error`` (estimated relative
+        error of the value) and ``unique`` (whether all of the points are).
 
     Raises:
         MissingDataError: the data set is not on this machine.
         JobsFailedError: a model failed; the others are finished and stored.
     """
     options = {"segments": segments, "line_segments": min(64, 4 * segments), "workers": workers, "progress": progress}
+    options["points"] = study.points
     rows = study.measure("classes", pair_distances, (pairs["start"], pairs["end"]), part="everything", **options)
     number = pairs.groupby(["first", "second"], sort=False).ngroup().to_numpy()
     rows = rows.assign(
@@ -182,10 +183,10 @@ def class_distances(
     )
     rows["error"] *= rows["value"]
     means = rows.groupby(["seed", "method", "pair", "first", "second"], sort=False, as_index=False).agg(
-        value=("value", "mean"), converged=("converged", "all"), error=("error", "mean")
+        value=("value", "mean"), converged=("converged", "all"), error=("error", "mean"), unique=("unique", "all")
     )
     means["error"] /= means["value"]
-    return means[["seed", "pair", "first", "second", "method", "value", "converged", "error"]]
+    return means[["seed", "pair", "first", "second", "method", "value", "converged", "error", "unique"]]
 
 
 def distance_matrix_of(table: pd.DataFrame, seed: int, method: str, class_names: Sequence[str]) -> np.ndarray:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from latentgeo.adapters.model import latent_model
 from latentgeo.agreement.pairs import draw_pairs, pair_distances
 from latentgeo.identifiability.coordinates import RadialTwist
 from latentgeo.paper.data import Dataset, load_dataset
@@ -142,6 +143,7 @@ class SampleSizeStudy(Sweep):
             each model gets data from another half of the chart, so that the marginal distributions are not equal.
         profile: whose settings these are; None for settings of one's own.
         store: folder of the run store.
+        points: between what distances are measured, see :meth:`latentgeo.LatentModel.points`.
     """
 
     numbers = ("n", "seed")
@@ -159,6 +161,7 @@ class SampleSizeStudy(Sweep):
     series: str = "independent"
     profile: str | None = None
     store: Path | str | None = None
+    points: str = "nearest"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, with matched steps above all."""
@@ -247,7 +250,9 @@ class SampleSizeStudy(Sweep):
             MissingDataError: the data set is not on this machine.
             JobsFailedError: a model failed; the others are finished and stored.
         """
-        tables = self.measure("sample-size", sample_distances, self.ends(), workers=workers, progress=progress)
+        tables = self.measure(
+            "sample-size", sample_distances, self.ends(), points=self.points, workers=workers, progress=progress
+        )
         return tables.sort_values(["n", "seed"], kind="stable", ignore_index=True)
 
     def curves(self) -> pd.DataFrame:
@@ -299,7 +304,7 @@ def profile_studies(
     return studies
 
 
-def sample_distances(model: VAE, start: torch.Tensor, end: torch.Tensor) -> pd.DataFrame:
+def sample_distances(model: VAE, start: torch.Tensor, end: torch.Tensor, *, points: str = "nearest") -> pd.DataFrame:
     r"""Distances of a model, and Euclidean ones in other coordinates in which it is exactly as good.
 
     For these the codes are moved by a prior-preserving twist :math:`A_s(z) = R(\omega_s \|z\|^2 / d)\, z` with
@@ -310,12 +315,13 @@ def sample_distances(model: VAE, start: torch.Tensor, end: torch.Tensor) -> pd.D
         model: the trained model, from :func:`latentgeo.paper.build_vae`, which knows its seed.
         start: images, shape (P, *event).
         end: images, shape (P, *event).
+        points: between what distances are measured, see :meth:`latentgeo.LatentModel.points`.
 
     Returns:
         The table of :func:`latentgeo.agreement.pairs.pair_distances`, and below it the twisted distances.
     """
-    table = pair_distances(model, start, end)
-    a, b = model.encode(start), model.encode(end)
+    table = pair_distances(model, start, end, points=points)
+    a, b = latent_model(model).points(torch.cat([start, end]), points).codes.chunk(2)
     A = RadialTwist(rate=float(np.random.default_rng((model.seed, 7)).uniform(-1.0, 1.0) / a.shape[1]))
     twisted = (A(a) - A(b)).norm(dim=1).double().numpy()
     moved = table[table["method"] == "euclidean"].assign(method=TWISTED, value=twisted)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from latentgeo.adapters.model import POINTS
 from latentgeo.agreement.pairs import METHODS, draw_pairs, pair_distances
 from latentgeo.paper.data import Dataset, MissingDataError, load_dataset
 from latentgeo.paper.jobs import Job, run_jobs, single_thread
@@ -31,7 +32,8 @@ from latentgeo.paper.profiles import (
 )
 from latentgeo.paper.store import Run, epochs_done
 
-_SCHEMA = 4  # raise it whenever the same model would give other distances
+_SCHEMA = 5  # raise it whenever the same model would give other distances
+_ACTIVE = 0.01  # variance of posterior means over data, from which a dimension counts as used
 _BLOCK = 50  # pairs that one job measures
 
 
@@ -86,6 +88,26 @@ class Sweep:
                 )
             seconds[run.folder.name] = round(marker["seconds"], 3)
         return seconds
+
+    def active_dimensions(self, data: int = 2000) -> pd.Series:
+        r"""How many latent dimensions each model uses: in how many the posterior mean varies over the test data.
+
+        .. math:: \#\{u : \mathrm{Var}_x\, \mathbb{E}[z_u \mid x] > 0.01\}
+
+        Args:
+            data: how many of them.
+
+        Returns:
+            By the model's numbers.
+
+        Reference:
+            Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016 (active units).
+        """
+        active = {}
+        for model in self.models():
+            codes = self.stored(*model).train().encode(self.data(*model).test[:data])
+            active[model[0] if len(model) == 1 else model] = int((codes.var(dim=0) > _ACTIVE).sum())
+        return pd.Series(active, name="active dimensions")
 
     def measure(
         self,
@@ -198,6 +220,8 @@ class Study(Sweep):
             the paper profile, and ``"mlp"`` in the others.
         seeds: the number of models S (seeds 0 to S - 1), or the seeds themselves; by default 5 (quick) or 30.
         pairs: the number of test pairs P, drawn by the paper's rule.
+        points: between what they are measured, see :meth:`latentgeo.LatentModel.points`: ``"nearest"``, or the paper's
+            ``"mean"``.
         profile: ``"quick"``, ``"evidence"`` or ``"paper"``: how the models are trained, see
             :func:`latentgeo.paper.profiles.training_preset`.
         latent_dim: the number of latent dimensions d; by default the paper's, 8 for digits and 2 for cells.
@@ -225,6 +249,7 @@ class Study(Sweep):
     training: TrainingConfig | None = None
     perceptual: Path | str | None = None
     store: Path | str | None = None
+    points: str = "nearest"
 
     def __post_init__(self) -> None:
         """Fill in what depends on the profile, and refuse what cannot be run."""
@@ -236,6 +261,8 @@ class Study(Sweep):
                 "pairs, decoders and latent_dim: expected at least 1, got "
                 f"{self.pairs!r}, {self.decoders!r} and {self.latent_dim!r}"
             )
+        if self.points not in POINTS:
+            raise ValueError(f"points: expected one of {', '.join(POINTS)}, got {self.points!r}")
         if self.activation not in (None, *ACTIVATIONS):
             raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         fill = {
@@ -278,15 +305,15 @@ class Study(Sweep):
             progress: whether to show a progress bar.
 
         Returns:
-            One row for each model, pair and method: ``seed``, ``pair``, ``method``, ``value``, ``converged`` and
-            ``error``, see :func:`latentgeo.agreement.pairs.pair_distances`.
+            One row for each model, pair and method: ``seed``, ``pair``, ``method``, ``value``, ``converged``,
+            ``error``, ``unique`` and ``points``, see :func:`latentgeo.agreement.pairs.pair_distances`.
 
         Raises:
             MissingDataError: the data set is not on this machine.
             JobsFailedError: a model failed; the others are finished and stored.
         """
         pairs = draw_pairs(len(self.data().test), self.pairs)  # before anything is trained
-        return self.measure("distances", pair_distances, pairs, workers=workers, progress=progress)
+        return self.measure("distances", pair_distances, pairs, points=self.points, workers=workers, progress=progress)
 
     def trained(self, seed: int) -> VAE:
         """One of the models, trained if it is not yet.

@@ -78,3 +78,38 @@ def test_data_are_encoded_in_batches_in_the_models_type():
     assert not codes.requires_grad
     assert max(sizes) < 3000
     assert torch.equal(codes, model.down(x.float()))
+
+
+def test_points_that_stand_for_data():
+    vae = lg.paper.build_vae("mlp", (1, 8, 8), latent_dim=2, decoders=2, seed=0, activation="tanh").eval().double()
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = latent_model(vae)
+    assert torch.equal(model.points(x, "mean").codes, model.codes(x))
+    nearest = lg.project(vae.decode, x, model.codes(x))
+    assert torch.equal(model.points(x).codes, nearest.codes)
+    assert torch.equal(model.points(x).unique, nearest.unique)
+    # The posterior mean of the image from other draws, and the point nearest to it.
+    mean, log_variance = vae.posterior(x)
+    draws = torch.randn(20_000, 6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        codes = (mean + (0.5 * log_variance).exp() * draws).flatten(0, 1)
+        image = torch.stack([vae.decode(part) for part in codes.split(6)]).mean(0)
+        found = vae.decode(model.points(x, "posterior").codes)
+        expected = vae.decode(lg.project(vae.decode, image, model.codes(x)).codes)
+        spread = vae.decode(mean + (0.5 * log_variance).exp()) - vae.decode(mean)
+    assert (found - expected).flatten(1).norm(dim=1).max() < 0.1 * spread.flatten(1).norm(dim=1).min()
+    bytes_of, single = (255 * x).round().byte(), latent_model(vae.float())
+    torch.testing.assert_close(single.points(bytes_of).codes, single.points(bytes_of.float() / 255).codes)
+
+
+def test_points_that_cannot_be_had_are_refused():
+    model = latent_model((lambda x: x[:, :1], lambda z: torch.cat([z, z.square()], 1)))
+    x = torch.rand(4, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="one of nearest, posterior, mean"):
+        model.points(x, "median")
+    with pytest.raises(ValueError, match="no posterior_sampler"):
+        model.points(x, "posterior")
+    with pytest.raises(ValueError, match=r"2 values each.*points='mean'"):
+        model.points(torch.rand(4, 3), "nearest")
+    with pytest.raises(TypeError, match=r"a tensor of data.*code_likelihood"):
+        latent_model((lambda x: torch.zeros(len(x), 1), lambda z: z)).points([[1.0], [2.0]])

@@ -197,3 +197,35 @@ def test_what_does_not_fit_is_refused(trained):
     untrained = scvi.model.SCVI(adata, gene_likelihood="nb")
     with pytest.raises(ValueError, match="train"):
         lg.from_scvi(untrained)
+
+
+@pytest.mark.parametrize("options", [{"gene_likelihood": "nb"}, {"gene_likelihood": "poisson"}])
+def test_the_likelihood_of_a_cell_is_scvis_at_its_own_library_size(options):
+    model = _trained(setup={"batch_key": "batch"}, **SMOOTH, **options)
+    cells, x = lg.from_scvi(model, batch="a"), _counts(model)[:9]
+    z, rows = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([8, 0, 3, 3])
+    found = cells.code_likelihood(x)(z, rows)
+    library = x[rows].sum(1, keepdim=True).log()
+    p = model.module.eval().generative(z, library, torch.zeros(4, 1, dtype=torch.long))["px"]
+    torch.testing.assert_close(found, p.log_prob(x[rows]).sum(1), rtol=1e-4, atol=1e-3)
+    own = cells.code_likelihood(model.adata[:9])(z, rows)  # each cell in its own batch
+    batches = torch.from_numpy(model.adata.obs["_scvi_batch"].to_numpy()[:9].astype(int))[rows]
+    p = model.module.generative(z, library, batches[:, None])["px"]
+    torch.testing.assert_close(own, p.log_prob(x[rows]).sum(1), rtol=1e-4, atol=1e-3)
+
+
+def test_cells_have_nearest_points_and_posteriors(trained):
+    cells, x = lg.from_scvi(trained, batch="b"), _counts(trained)
+    nearest, posterior = (cells.points(x, points) for points in ("nearest", "posterior"))
+    likelihood, rows = cells.code_likelihood(x), torch.arange(CELLS)
+    with torch.no_grad():
+        better = likelihood(nearest.codes, rows) - likelihood(cells.codes(x), rows)
+    assert nearest.converged.all()
+    assert (better > -1e-3).all()
+    assert posterior.converged.all()
+    mean, variance = trained.get_latent_representation(trained.adata, return_dist=True)
+    draw = cells.posterior_sampler(trained.adata)
+    torch.testing.assert_close(draw(torch.zeros(CELLS, 2)), torch.from_numpy(mean), atol=1e-5, rtol=1e-5)
+    one = draw(torch.ones(CELLS, 2)) - draw(torch.zeros(CELLS, 2))
+    torch.testing.assert_close(one, torch.from_numpy(variance**0.5), atol=1e-5, rtol=1e-5)
+    assert cells.points(trained.adata, "nearest").codes.shape == (CELLS, 2)

@@ -86,10 +86,14 @@ def test_models_encode_their_data_whatever_its_shape():
     vae = lg.paper.build_vae("mlp", (1, 8, 8), 2, decoders=2, seed=0, activation="tanh").eval()
     images = load_digits().images[:6].astype(np.float32) / 16
     flat = images.reshape(6, 64)
-    found = GeodesicDistance(vae, event_shape=(1, 8, 8), segments=8).fit(flat).transform(flat[:2])
+    found = GeodesicDistance(vae, points="mean", event_shape=(1, 8, 8), segments=8).fit(flat).transform(flat[:2])
     z = vae.encode(torch.from_numpy(images[:, None]))
     expected = lg.distance(vae.decode, z[[0, 1]], z[[3, 4]], segments=8).numpy()
     assert np.allclose(found[[0, 1], [3, 4]], expected, rtol=1e-3)
+    nearest = GeodesicDistance(vae, event_shape=(1, 8, 8), segments=8).fit(flat).transform(flat[:2])
+    z = lg.project(vae.decode, torch.from_numpy(images[:, None]), z).codes
+    expected = lg.distance(vae.decode, z[[0, 1]], z[[3, 4]], segments=8).numpy()
+    assert np.allclose(nearest[[0, 1], [3, 4]], expected, rtol=1e-2)
     assert found[[0, 1], [0, 1]].tolist() == [0.0, 0.0]  # in single precision too
     with pytest.raises(ValueError, match="event_shape: expected 64 values"):
         GeodesicDistance(vae, event_shape=(1, 7, 8)).fit(flat)

@@ -37,7 +37,9 @@ def test_more_pairs_than_images_are_refused():
 def test_every_method_measures_what_it_says():
     model = lg.paper.build_vae("mlp", (1, 8, 8), latent_dim=3, decoders=2, seed=0).eval()
     x, y = torch.rand(2, 5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    table = pair_distances(model, x, y)
+    table = pair_distances(model, x, y, points="mean")
+    assert (table["points"] == "mean").all()
+    assert table["unique"].all()
     assert table["method"].unique().tolist() == list(METHODS)
     assert table.groupby("method")["pair"].apply(list).map(lambda p: p == list(range(5))).all()
     value = table.pivot(index="pair", columns="method", values="value")
@@ -49,6 +51,28 @@ def test_every_method_measures_what_it_says():
     assert (value["ambient_chord"] <= value["geodesic"] * 1.0001).all()
     assert (value["geodesic"] <= value["straight_line"] * 1.001).all()
     assert table["converged"].all()
+
+
+@pytest.mark.parametrize("points", ["nearest", "posterior"])
+def test_between_identified_points_coordinates_do_not_matter_and_between_means_they_do(points):
+    model = lg.paper.build_vae("mlp", (1, 8, 8), latent_dim=2, decoders=2, seed=0, activation="tanh").eval().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 2.0  # an untrained decoder is nearly flat
+    bent = lg.reparametrise(model, lg.random_flow(2, seed=1))
+    codes = torch.randn(2, 20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x, y = (model.decoders[0](z).detach() for z in codes)
+    here, there = (pair_distances(m, x, y, points=points).query("method == 'geodesic'") for m in (model, bent))
+    sure = here["unique"] & there["unique"] & here["converged"] & there["converged"]
+    assert sure.mean() > 0.8
+    off = (there["value"] / here["value"] - 1).abs()
+    assert (off <= here["error"] + there["error"] + 1e-6)[sure].all()
+    # The control: a mean over draws of the posterior is another point in other coordinates.
+    noise = torch.randn(4000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    draws = torch.cat([noise, -noise])
+    of = [torch.stack([m.posterior_sampler(x)(e.expand(20, 2)) for e in draws]).mean(0) for m in (model, bent)]
+    apart = (model.decode(of[0]) - bent.decode(of[1])).flatten(1).norm(dim=1)
+    assert (apart / torch.from_numpy(here["value"].to_numpy())).median() > 1e-2
 
 
 def _table(decoder, start, end, **options):
@@ -131,10 +155,12 @@ def test_agreement_study_and_explorer_give_the_same_numbers():
     decoder = lg.Ensemble([f])
     model = (lambda x: 1.5 * x, decoder)
     other = (lambda x: 2.0 * x, decoder)
-    of_agreement = lg.agreement({"one": model, "other": other}, x, pairs=([3], [7]), check=False).distances
+    mean = {"points": "mean"}
+    of_agreement = lg.agreement({"one": model, "other": other}, x, pairs=([3], [7]), check=False, **mean).distances
     of_agreement = of_agreement[of_agreement["model"] == "one"].set_index("method")
-    of_explorer = lg.explore(model, x).select(3, 7).distances
-    of_study = pair_distances(SimpleNamespace(encode=model[0], decode=decoder), x[[3]], x[[7]]).set_index("method")
+    of_explorer = lg.explore(model, x, **mean).select(3, 7).distances
+    namespace = SimpleNamespace(encode=model[0], decode=decoder)
+    of_study = pair_distances(namespace, x[[3]], x[[7]], **mean).set_index("method")
     columns = ["value", "converged", "error"]
     pd.testing.assert_frame_equal(of_agreement[columns], of_explorer[columns], check_exact=True)
     pd.testing.assert_frame_equal(of_study.loc[of_explorer.index, columns], of_explorer[columns], check_exact=True)

@@ -89,10 +89,37 @@ def test_a_different_model_shows():
     assert sum("varies more than 10 % between models" in reason for reason in _reasons(report)) >= 8
 
 
+def test_points_that_are_not_found_or_not_the_only_ones_are_a_reason():
+    def folded(z):  # a circle, of whose middle every point is as near
+        return torch.cat([z.cos(), z.sin()], 1)
+
+    angle = torch.linspace(0, 6, 30, dtype=torch.float64)[:, None]
+    data = folded(angle)
+    data[3] = 1e-9 * data[3]
+    models = [
+        lg.LatentModel(lambda x, k=k: k * torch.atan2(x[:, 1:], x[:, :1]), lambda z, k=k: folded(z / k), f"{k}")
+        for k in (1.0, 2.0)
+    ]
+    report = lg.agreement(models, data, pairs=([3, 4], [8, 9]), check=False)
+    assert "an end has other points as near in 2 of 2 models" in report.pairs.loc[0, "reason"]
+    assert report.pairs.loc[1, "reason"] == ""
+    assert "other points as near" in report.summary()
+
+
+def test_what_the_decoder_gives_must_be_the_data():
+    model = (lambda x: x[:, :2], lambda z: torch.cat([z, z.square(), z], 1))
+    with pytest.raises(ValueError, match="points='mean'"):
+        lg.agreement([model, model], torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), check=False)
+    with pytest.raises(ValueError, match="one of nearest, posterior, mean, got 'modes'"):
+        lg.agreement([model, model], torch.zeros(9, 3), points="modes", check=False)
+    with pytest.raises(ValueError, match="no posterior_sampler"):
+        lg.agreement([model, model], torch.zeros(9, 3), points="posterior", check=False)
+
+
 def test_tables_are_complete_and_match_each_other(alike):
     S, P = 4, 12
     table = alike.distances
-    assert list(table.columns) == ["model", "pair", "method", "value", "converged", "error"]
+    assert list(table.columns) == ["model", "pair", "method", "value", "converged", "error", "unique"]
     assert table.groupby(["model", "pair", "method"]).ngroups == len(table) == S * P * len(METHODS)
     assert alike.names == ("seed 0", "seed 1", "seed 2", "other chart")
     geodesics = table[table["method"] == "geodesic"].pivot(index="model", columns="pair", values="value")
@@ -139,7 +166,7 @@ def test_models_may_differ_in_latent_dimension_and_carry_float32():
     full = lg.LatentModel(lambda x: x[:, :3], flat, "three")
     data = nn.functional.pad(torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), (0, 1))
     data = data + 1e-3 * torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
-    report = lg.agreement([pad, full], data, pairs=8)
+    report = lg.agreement([pad, full], data, pairs=8, points="mean")
     assert report.methods.loc["geodesic", "mean_cv"] < 0.01
     assert report.names == ("two", "three")
 
@@ -160,7 +187,7 @@ def test_unconverged_geodesics_are_a_reason_and_no_number_is_made_up():
     plain = [lg.LatentModel(lambda x: x[:, :2], _Model(seed=s, noise=0.02).decode, f"seed {s}") for s in range(2)]
     with pytest.warns(UserWarning, match="same codes"):
         report = lg.agreement(
-            [plain[0], lg.LatentModel(lambda x: x[:, :2], wild, "wild")], _data(), pairs=6, check=False
+            [plain[0], lg.LatentModel(lambda x: x[:, :2], wild, "wild")], _data(), pairs=6, points="mean", check=False
         )
     failed = report.distances.query("model == 'wild' and method == 'geodesic' and not converged")["pair"]
     assert len(failed)
@@ -178,7 +205,7 @@ def test_a_decoder_that_is_not_finite_is_a_reason_and_not_an_exception():
         return torch.cat([z, (z[:, :1] * 0).where(z[:, :1] < 10, torch.nan)], 1)
 
     models = [lg.LatentModel(lambda x, k=k: k * x[:, :2], hole, f"{k}") for k in (1.0, 1e3)]
-    report = lg.agreement(models, _data(), pairs=6)
+    report = lg.agreement(models, _data(), pairs=6, points="mean")
     assert not report.pairs["reliable"].any()
     assert report.pairs["reason"].str.contains("not converged in 1 of 2 models").any()
     assert report.pairs["reason"].str.contains("out of the data's support in 1 of 2 models").any()
@@ -208,18 +235,18 @@ def test_a_geodesic_across_a_hole_in_the_data_is_a_reason():
 )
 def test_broken_assumptions_are_a_reason_for_every_pair(decoder, assumption):
     models = [lg.LatentModel(lambda x, k=k: k * x[:, :2], lambda z, k=k: decoder(z / k), f"{k}") for k in (1.0, 1.1)]
-    report = lg.agreement(models, _data(), pairs=4)
+    report = lg.agreement(models, _data(), pairs=4, points="mean")
     assert all(f"assumption: {assumption} fails in 2 of 2 models" in reason for reason in _reasons(report))
     assert not report.pairs["reliable"].any()
     assert f"{assumption} fails" in report.summary()
-    unchecked = lg.agreement(models, _data(), pairs=4, check=False)
+    unchecked = lg.agreement(models, _data(), pairs=4, points="mean", check=False)
     assert not any("assumption" in reason for reason in _reasons(unchecked))
     assert "not checked" in unchecked.summary()
 
 
 def test_a_collapsed_encoder_is_found():
     models = [lg.LatentModel(lambda x: 0 * x[:, :2], _Model().decode, "collapsed"), _Model()]
-    report = lg.agreement(models, _data(), pairs=4)
+    report = lg.agreement(models, _data(), pairs=4, points="mean")
     assert "different codes fails" in report.summary()
     assert not report.pairs["reliable"].any()
     assert report.methods.empty
@@ -291,7 +318,7 @@ def test_decoders_that_return_distributions_are_compared_by_fisher_rao_distances
 
     twist = lg.RadialTwist(0.7)
     models = {"plain": (lambda x: x, normal), "twisted": (twist, lambda z: normal(twist.inv(z)))}
-    report = lg.agreement(models, z, pairs=20, segments=64, tol=1e-8)
+    report = lg.agreement(models, z, pairs=20, points="mean", segments=64, tol=1e-8)
     first, second = (z[report.pairs[end].to_numpy()] for end in ("first", "second"))
     s, t = first[:, 1].exp(), second[:, 1].exp()
     u = (0.5 * (first[:, 0] - second[:, 0]).square() + (s - t).square()) / (2.0 * s * t)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latentgeo.adapters.arrays import as_images
+from latentgeo.adapters.model import as_images
 from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, deal, download, find, folders, read
 from latentgeo.paper.paths import checksum, data_dir, write_atomically
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.paper.figures.style import METHOD_COLOURS
@@ -115,4 +116,33 @@ def power(curves: Mapping[str, pd.DataFrame]) -> Figure:
     ax.axhline(80, color="0.8", linewidth=0.8, zorder=0)
     ax.set(xlabel="models", ylabel="experiments that find it (%)", ylim=(-3, 103), xlim=(0, None))
     ax.legend(title="solid: models resampled\ndotted: t-test over pairs", title_fontsize=7)
+    return figure
+
+
+@plt.rc_context(STYLE)
+def ends_and_path(splits: Mapping[str, pd.Series]) -> Figure:
+    """Shares of the ends and of the path in the variance of log geodesic distance over models.
+
+    Args:
+        splits: from :func:`latentgeo.reliability.split_into_ends_and_path`, by name.
+
+    Returns:
+        The figure, a column wide.
+    """
+    figure, ax = plt.subplots(figsize=(COLUMN, 0.9 + 0.28 * len(splits)), layout="constrained")
+    labels = {"ends": "ends (chord)", "path": "path (length / chord)", "covariance": "both together"}
+    for y, split in enumerate(splits.values()):
+        left = 0.0
+        for part, colour in zip(labels, (COLOURS[0], COLOURS[1], "0.75"), strict=True):
+            share = 100 * split[part]
+            ax.barh(y, share, left=left, color=colour, height=0.62)
+            left += share
+    ax.axvline(100, color="0.3", linewidth=0.8)
+    ax.set_yticks(range(len(splits)), list(splits))
+    ax.invert_yaxis()
+    ax.set_xlabel("share of the variance of log geodesic distance over models (%)")
+    patches = [
+        Patch(color=c, label=of) for c, of in zip((COLOURS[0], COLOURS[1], "0.75"), labels.values(), strict=True)
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=3)
     return figure

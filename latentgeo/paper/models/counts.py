@@ -2,6 +2,8 @@ r"""A variational autoencoder of counts: negative binomial likelihood, and the g
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -88,6 +90,14 @@ class CountVAE(VAE):
         """All decoders as one, in the coordinates in which the Fisher-Rao metric is Euclidean."""
         log_means = Ensemble([_LogMean(decoder, self.library) for decoder in self.decoders]).eval()
         return fisher_rao(log_means, "negative_binomial", dispersion=self.log_dispersion.detach().exp(), log=True)
+
+    def code_likelihood(self, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Log p(x | z) of counts at the cells' own library sizes, mean over decoders, see :class:`LatentModel`."""
+
+        def log_likelihood(z: Tensor, rows: Tensor) -> Tensor:
+            return torch.stack([-self.reconstruction_loss(x[rows], decoder(z)) for decoder in self.decoders]).mean(0)
+
+        return log_likelihood
 
     def reconstruction_loss(self, x: Tensor, reconstruction: Tensor) -> Tensor:
         r"""Return :math:`-\log p(x \mid z)` of counts given decoded log-proportions, (B, \*event) each -> (B,)."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from latentgeo.adapters.arrays import as_images
+from latentgeo.adapters.model import as_images
 from latentgeo.geometry.decoder import Ensemble
 from latentgeo.paper.models.injective import InjectiveDecoder
 from latentgeo.paper.models.networks import (
@@ -65,6 +66,13 @@ class VAE(nn.Module):
         """Parameters of q(z | x): mean and log-variance, each of shape (B, d), from images (B, *event)."""
         mean, log_variance = self.encoder(as_images(x)).chunk(2, dim=1)
         return mean, log_variance
+
+    @torch.no_grad()
+    def posterior_sampler(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """What turns standard normal draws (n, d) into draws from q(z | x) for images (n, *event)."""
+        parts = [torch.stack(self.posterior(part)) for part in x.split(2048)]
+        mean, log_variance = torch.cat(parts, 1)
+        return lambda noise: mean + (0.5 * log_variance).exp() * noise
 
     @torch.no_grad()
     def encode(self, x: Tensor, batch_size: int = 2048) -> Tensor:

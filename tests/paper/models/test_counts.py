@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import scipy.optimize
 import scipy.stats
 import torch
 
@@ -118,3 +119,28 @@ def test_what_are_not_counts_is_refused():
         model.prepare(empty)
     with pytest.raises(ValueError, match="expected 1 for counts"):
         lg.paper.build_vae("counts", (GENES,), 2, 2, seed=0, noise=0.5)
+
+
+def test_the_nearest_point_of_a_cell_is_the_code_of_greatest_likelihood():
+    model, x = _model().double(), _counts(12).double()
+    found = lg.latent_model(model).points(x, "nearest")
+    assert found.converged.all()
+
+    def loss(z, i):
+        z = torch.from_numpy(z)[None]
+        of = [
+            log_negative_binomial(x[i : i + 1], d(z) + x[i].sum().log(), model.log_dispersion) for d in model.decoders
+        ]
+        return -torch.stack(of).mean(0).sum().item()
+
+    for i in range(6):
+        code = found.codes[i].numpy()
+        least = min(scipy.optimize.minimize(loss, s, (i,), "Nelder-Mead").fun for s in (code, code + 0.3, code - 0.3))
+        assert loss(code, i) <= least + 1e-6
+    moved = lg.latent_model(lg.reparametrise(model, lg.random_flow(2, seed=0))).points(x, "nearest")
+    sure = found.unique & moved.unique
+    assert sure.double().mean() > 0.5
+    apart = (
+        (model.decode(found.codes) - model.decode(lg.random_flow(2, seed=0).inv(moved.codes))).flatten(1).norm(dim=1)
+    )
+    assert apart[sure].max() < 1e-5
