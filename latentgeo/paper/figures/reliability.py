@@ -18,11 +18,10 @@ from latentgeo.style import COLOURS, COLUMN, PAGE, STYLE
 
 @plt.rc_context(STYLE)
 def cv_histogram(cv: pd.DataFrame, models: int, title: str) -> Figure:
-    """Coefficients of variation of the pairs' distances over models, geodesic against Euclidean, as in the paper.
+    """Coefficients of variation of the pairs' distances over models, as in the paper.
 
     Args:
-        cv: one row for each pair with the columns ``euclidean`` and ``geodesic``, see
-            :func:`latentgeo.coefficient_of_variation`.
+        cv: one row for each pair, a column for each method to show, see :func:`latentgeo.coefficient_of_variation`.
         models: the number of models S.
         title: what the models are.
 
@@ -30,11 +29,11 @@ def cv_histogram(cv: pd.DataFrame, models: int, title: str) -> Figure:
         The figure, a column wide.
     """
     figure, ax = plt.subplots(figsize=(COLUMN, 2.3), layout="constrained")
-    shown = 100 * cv[["euclidean", "geodesic"]]
+    shown = 100 * cv
     bins = np.linspace(0, shown.to_numpy().max() * 1.02, 26)
-    for method in shown:
-        colour = METHOD_COLOURS[method]
-        ax.hist(shown[method], bins=bins, color=colour, alpha=0.55, label=METHOD_NAMES[method])
+    for number, method in enumerate(shown):
+        colour = METHOD_COLOURS.get(method, COLOURS[number % len(COLOURS)])
+        ax.hist(shown[method], bins=bins, color=colour, alpha=0.55, label=METHOD_NAMES.get(method, method))
         ax.axvline(shown[method].mean(), color=colour, linewidth=1.2, linestyle="--")
     ax.set(title=f"{title}, {models} models, {len(cv)} pairs", ylabel="pairs")
     ax.set_xlabel("coefficient of variation over models (%)")
@@ -121,7 +120,7 @@ def power(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 @plt.rc_context(STYLE)
 def ends_and_path(splits: Mapping[str, pd.Series]) -> Figure:
-    """Shares of the ends and of the path in the variance of log geodesic distance over models.
+    """Shares of the ends and of the path in the variance of log distance over models, and their covariance.
 
     Args:
         splits: from :func:`latentgeo.reliability.split_into_ends_and_path`, by name.
@@ -129,20 +128,20 @@ def ends_and_path(splits: Mapping[str, pd.Series]) -> Figure:
     Returns:
         The figure, a column wide.
     """
-    figure, ax = plt.subplots(figsize=(COLUMN, 0.9 + 0.28 * len(splits)), layout="constrained")
-    labels = {"ends": "ends (chord)", "path": "path (length / chord)", "covariance": "both together"}
+    figure, ax = plt.subplots(figsize=(COLUMN, 1.0 + 0.3 * len(splits)), layout="constrained")
+    labels = {"ends": "ends", "path": "path", "covariance": "covariance"}
+    colours = dict(zip(labels, (COLOURS[0], COLOURS[1], "0.75"), strict=True))
     for y, split in enumerate(splits.values()):
         left = 0.0
-        for part, colour in zip(labels, (COLOURS[0], COLOURS[1], "0.75"), strict=True):
+        for part, colour in colours.items():
             share = 100 * split[part]
-            ax.barh(y, share, left=left, color=colour, height=0.62)
+            ax.barh(y, share, left=left if share > 0 else 0.0, color=colour, height=0.62)  # what is below zero, there
             left += share
-    ax.axvline(100, color="0.3", linewidth=0.8)
+    ax.axvline(0, color="0.3", linewidth=0.8)
     ax.set_yticks(range(len(splits)), list(splits))
     ax.invert_yaxis()
-    ax.set_xlabel("share of the variance of log geodesic distance over models (%)")
-    patches = [
-        Patch(color=c, label=of) for c, of in zip((COLOURS[0], COLOURS[1], "0.75"), labels.values(), strict=True)
-    ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=3)
+    ax.set_xlabel("share of the variance (%)")
+    figure.legend(
+        handles=[Patch(color=colours[of], label=labels[of]) for of in labels], loc="outside lower center", ncols=3
+    )
     return figure
