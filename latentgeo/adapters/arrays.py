@@ -75,8 +75,8 @@ def codes_of(
     Args:
         rows: NumPy array, SciPy sparse matrix or what can be sliced like one, shape (n, D).
         model: its encoder is given (B, D), or (B, \*event).
-        points: which ones, see :meth:`LatentModel.points`; those that are not found, or not unique, are warned of.
-            Rows that are latent points already are taken as they are.
+        points: which ones, see :meth:`LatentModel.points`; those that are not found, or tied, are warned of. Rows that
+            are latent points already are taken as they are.
         others: codes of other data, see :func:`latentgeo.project`.
         dtype: as for :func:`tensor_of`.
         event_shape: of a row, where the encoder wants more than one axis.
@@ -92,12 +92,11 @@ def codes_of(
     for first in range(0, n, _CHUNK):
         x = tensor_of(rows[first : first + _CHUNK], model, dtype)
         parts.append(model.points(x if event_shape is None else x.reshape(len(x), *event_shape), points, others))
-    codes, converged, unique = (torch.cat(of) for of in zip(*parts, strict=True))
-    if not unique.all():
-        lost = int((~converged).sum())
+    codes, converged, _, tied = (torch.cat(of) for of in zip(*parts, strict=True))
+    if tied.any() or not converged.all():
         warnings.warn(
-            f"{int((~unique).sum())} of {n} data have no single point of the image that is nearest, as far as is known "
-            f"({lost} searches did not converge): distances from these are those of one of several points. "
+            f"of {n} data {int(tied.sum())} have other points of the image about as near, so that distances from these "
+            f"are those of one of several points, and for {int((~converged).sum())} the search did not converge; "
             "points='mean' takes the encoder's codes, which are not identified",
             RuntimeWarning,
             stacklevel=4,

@@ -40,11 +40,13 @@ class Points(NamedTuple):
         codes: shape (n, d).
         converged: whether they were found; shape (n,).
         unique: whether a second search found the same points of the image; shape (n,).
+        tied: whether it found others that are about as near; shape (n,).
     """
 
     codes: Tensor
     converged: Tensor
     unique: Tensor
+    tied: Tensor
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -118,7 +120,7 @@ class LatentModel:
         codes = self.codes(data)
         everything = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
         if points == "mean":
-            return Points(codes, everything, everything)
+            return Points(codes, everything, everything, ~everything)
         if points == "posterior":
             found = self._nearest_to_posterior(data, codes, codes if others is None else others)
         elif self.code_likelihood is not None:
@@ -127,7 +129,7 @@ class LatentModel:
             found = most_likely(f, log_likelihood, values, codes, codes if others is None else others)
         else:
             found = self._projected(data, codes, others)
-        return Points(found.codes, found.converged, found.unique)
+        return Points(found.codes, found.converged, found.unique, found.tied)
 
     def _projected(self, data: object, codes: Tensor, others: Tensor | None) -> Projection:
         if not isinstance(data, Tensor):

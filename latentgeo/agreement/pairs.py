@@ -217,8 +217,9 @@ def pair_distances(
     """
     data = as_images(start), as_images(end)
     seen = latent_model(model)
-    codes, *found = seen.points(torch.cat(data), points)
-    (a, b), (converged, unique) = codes.chunk(2), ((x & y).numpy() for x, y in (of.chunk(2) for of in found))
+    codes, converged, unique, _ = seen.points(torch.cat(data), points)
+    a, b = codes.chunk(2)
+    converged, unique = ((x & y).numpy() for x, y in (of.chunk(2) for of in (converged, unique)))
     f, one = (as_decoder(decoder, a) for decoder in (seen.decoder, seen.decoder[0]))
     options = {"segments": segments, "line_segments": line_segments}
     table = measure_pairs(f, a, b, data=data, one_decoder=one, **options)[0]

@@ -36,8 +36,9 @@ class Agreement:
 
     Attributes:
         distances: one row for each model, pair and method: ``model``, ``pair``, ``method``, ``value`` (data units;
-            latent units for ``euclidean``), ``converged`` and ``error`` (estimated relative error of the value; 0 where
-            it is exact), and whether the points at both ends are ``unique``.
+            latent units for ``euclidean``, which is between the encoder's codes in any case), ``converged`` and
+            ``error`` (estimated relative error of the value; 0 where it is exact), and whether the points at both ends
+            are ``unique``, and other points of the image ``tied`` with one of them.
         pairs: one row for each pair: ``first`` and ``second`` (rows of the data) and, with labels, ``first_label`` and
             ``second_label``; ``geodesic``, the mean over the models in which it converged, with its Student interval
             ``geodesic_low`` to ``geodesic_high`` over these and their coefficient of variation ``cv_geodesic``; the
@@ -166,8 +167,8 @@ def agreement(
 
     A pair's geodesic distance is called reliable if
 
-    - the solver converged under every model, and so did the search for the points at its ends, of which a second search
-      found no others;
+    - the solver converged under every model, and so did the search for the points at its ends, to which a second search
+      found no others about as near;
     - the geodesic stays where the data have codes. With the images :math:`f(z_i)` of codes as landmarks, its farthest
       point must be no farther from the nearest of them than twice the distance within which 95 % of them have a
       neighbour, :math:`\max_t \min_i \|f(z(t)) - f(z_i)\| \le 2\, q_{95}\big(\min_{j \ne i} \|f(z_j) - f(z_i)\|\big)`.
@@ -241,9 +242,12 @@ def agreement(
         z[ends] = at_ends.codes
         table, found = measure_pairs(f, z[first], z[second], segments=segments, tol=tol, max_iter=max_iter)
         table.insert(0, "model", model.name)
-        for name, of in (("converged", at_ends.converged), ("unique", at_ends.unique)):
-            both = of.cpu().numpy()[np.searchsorted(ends, np.stack([first, second]))].all(0)[table["pair"]]
-            table[name] = both & table[name] if name in table else both
+        euclidean = (codes[model.name][first] - codes[model.name][second]).norm(dim=1)
+        table.loc[table["method"] == "euclidean", "value"] = euclidean.double().cpu().numpy()
+        at = np.searchsorted(ends, np.stack([first, second]))  # [2, P]
+        converged, unique, tied = (of.cpu().numpy()[at][:, table["pair"]] for of in at_ends[1:])
+        table["converged"] &= converged.all(0)
+        table = table.assign(unique=unique.all(0), tied=tied.any(0))
         tables.append(table)
         gaps.append(farthest_from_codes(f, z, ends, found.points, seed))
         if check:
@@ -373,7 +377,7 @@ def _pair_table(
         of = distances[distances["method"] == method]
         return of.pivot(index="model", columns="pair", values=column).loc[of["model"].unique()].to_numpy()  # [S, P]
 
-    converged, unique = (wide("geodesic", column).astype(bool) for column in ("converged", "unique"))
+    converged, tied = (wide("geodesic", column).astype(bool) for column in ("converged", "tied"))
     euclidean = wide("euclidean", "value")
     S = len(converged)
     columns = _over_models("geodesic", wide("geodesic", "value"), converged, level)
@@ -384,7 +388,7 @@ def _pair_table(
     reasons = []
     for p in range(converged.shape[1]):
         found = []
-        checks = {"not converged": ~converged[:, p], "an end has other points as near": (converged & ~unique)[:, p]}
+        checks = {"not converged": ~converged[:, p], "an end has other points as near": tied[:, p]}
         for what, failed in (checks | {"out of the data's support": gaps[:, p] > _MAX_GAP}).items():
             if failed.any():
                 found.append(f"{what} in {failed.sum()} of {S} models")

@@ -169,11 +169,11 @@ class Explorer:
             raise ValueError(f"select: expected two different points, got row {i} twice")
         found = self.model.points(self._data[[i, j]], self._points, others=self.codes)
         ends = found.codes.split(1)
-        unique = bool((found.converged & found.unique).all())
+        sure = bool((found.converged & ~found.tied).all())
         table, found = measure_pairs(self._decoder, *ends, segments=self.segments, tol=self.tol)
         straight = straight_line(*ends, self.segments)[0]
         decoded = self.pictures(torch.cat([found.points[0], straight])).split(self.segments + 1)
-        return Selection((i, j), table.set_index("method"), found, straight, *decoded, self._points, unique)
+        return Selection((i, j), table.set_index("method"), found, straight, *decoded, self._points, sure)
 
     @functools.cached_property
     def places(self) -> np.ndarray:

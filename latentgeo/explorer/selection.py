@@ -28,7 +28,7 @@ class Selection:
             features (N + 1, F).
         decoded_straight: the straight line likewise.
         points: what stands for the data, see :meth:`latentgeo.LatentModel.points`.
-        unique: whether both were found, and a second search found no others.
+        sure: whether both were found, and a second search found no others about as near.
     """
 
     pair: tuple[int, int]
@@ -38,7 +38,7 @@ class Selection:
     decoded: Tensor
     decoded_straight: Tensor
     points: str
-    unique: bool
+    sure: bool
 
     def __repr__(self) -> str:
         """Name the rows, the geodesic's length and how far to trust it, not the curves."""
@@ -68,7 +68,7 @@ class Selection:
             note = _SHOWN[row.Index] or f"± {_percent(row.error)}"
             if row.Index == "geodesic":
                 note += ", converged" if row.converged else ", not converged: do not trust it, raise segments"
-            if row.Index == "geodesic" and not self.unique:
+            if row.Index == "geodesic" and not self.sure:
                 note += "; an end has other points as near"
             if row.Index not in IDENTIFIED or self.points == "mean":
                 note += "; not identified"

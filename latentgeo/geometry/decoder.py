@@ -118,7 +118,7 @@ class Decoder:
     def __call__(self, z: Tensor) -> Tensor:
         """Decode: (B, d) -> (B, D), the event flattened to D."""
         self.rows += len(z)
-        return self._flat(_output(self.source, z), z)
+        return self._flat(output_of(self.source, z), z)
 
     def _flat(self, x: object, z: Tensor) -> Tensor:
         """What the source returned for z as rows (B, D), checked."""
@@ -212,7 +212,7 @@ class Decoder:
         return max(two - one, 0), output
 
 
-def _output(source: DecoderLike, z: Tensor) -> object:
+def output_of(source: DecoderLike, z: Tensor) -> object:
     """What a decoder returns, or what it lacks to decode these points."""
     try:
         return source(z)
@@ -250,7 +250,7 @@ def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
         return made
     with torch.inference_mode(False), torch.no_grad():  # or a decoder would keep tensors that no gradient may pass
         first = like.detach().reshape(-1, like.shape[-1])[:1].clone()
-        returns_distributions = isinstance(_output(decoder, first), Distribution)
+        returns_distributions = isinstance(output_of(decoder, first), Distribution)
     if returns_distributions:
         from latentgeo.geometry.likelihood import StatisticalDecoder  # which builds on this module
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributions as dist
 
-from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, owner_of, transforming
+from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, output_of, owner_of, transforming
 
 _ENTRIES = 2**24  # numbers held at a time
 _SUM_TOLERANCE = 1e-3  # by which probabilities may miss a sum of one
@@ -372,6 +372,20 @@ class StatisticalDecoder(Decoder):
                         "information has no closed form in total_count; use one dispersion for each coordinate"
                     )
         self.family = _family(p)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Parameters θ: (B, d) -> (B, M)."""
+        self.rows += len(z)
+        return self._flat(self.distribution(z), z)
+
+    def distribution(self, z: Tensor) -> dist.Distribution:
+        """What the source returns. A trial point far out, whose parameters are not valid, is not an error but NaN."""
+        validates = dist.Distribution._validate_args
+        dist.Distribution.set_default_validate_args(False)
+        try:
+            return output_of(self.source, z)
+        finally:
+            dist.Distribution.set_default_validate_args(validates)
 
     def _flat(self, x: object, z: Tensor) -> Tensor:
         return super()._flat(_rows(self.family.parameters(_unwrapped(x, len(z)))), z)

@@ -29,6 +29,7 @@ _ENTRIES = 2**25  # numbers of Jacobians held at a time
 _STEPS = 50  # of the minimiser before the metric is looked at again
 _ROUNDS = 10
 _OTHERS = 256  # data at most among whose codes a second start is looked for
+_TIED = 0.02  # of a squared distance by which another one is about as small
 _SAME = 30.0  # times the accuracy asked for, at which two images are the same
 
 
@@ -43,12 +44,15 @@ class Projection:
         converged: whether the image is found, to about the root of the dtype's rounding, relative to the residual at
             the start; shape (n,).
         unique: whether a second start led to the same image, False if there was none; shape (n,).
+        tied: whether it led to another image that is about as near, to 2 % of the squared distance, or about as likely,
+            to one nat; shape (n,).
     """
 
     codes: Tensor
     residual: Tensor
     converged: Tensor
     unique: Tensor
+    tied: Tensor
 
 
 def project(decoder: DecoderLike, x: Tensor, start: Tensor, others: Tensor | None = None) -> Projection:
@@ -104,7 +108,7 @@ def project(decoder: DecoderLike, x: Tensor, start: Tensor, others: Tensor | Non
         raise ValueError("x: expected finite values, got NaN or infinity; drop those rows first")
     if len(x) == 0:
         nothing = torch.ones(0, dtype=torch.bool, device=start.device)
-        return Projection(start, start.new_zeros(0), nothing, nothing)
+        return Projection(start, start.new_zeros(0), nothing, nothing, nothing)
     others = start if others is None else others.detach()
     check_points("others", others, ndim=2)
     others = others[:: -(-len(others) // _OTHERS)]
@@ -130,7 +134,7 @@ def nearest(f: Decoder, target: Tensor, start: Tensor, others: Tensor) -> Projec
         # A point is known to its rounding, and what is still to be gained is a square.
         rounding = 8.0 * torch.finfo(start.dtype).eps ** 0.5 * target[part].norm(dim=1)
         scale = (2.0 * apart).sqrt() + rounding
-        found = _search(f, misfit, start[part], others, scale, apart + rounding.square())
+        found = _search(f, misfit, start[part], others, scale, apart + rounding.square(), lambda least: _TIED * least)
         return dataclasses.replace(found, residual=(2.0 * found.residual).sqrt())
 
     return _in_parts(f, start, search)
@@ -156,7 +160,7 @@ def most_likely(f: Decoder, log_likelihood: Misfit, values: int, start: Tensor, 
 
         # A discrete likelihood is at most one; a density may rise above that, by a few nats for each value.
         scale = torch.full_like(first, values**0.5)
-        found = _search(f, misfit, start[part], others, scale, 4.0 * values + first.abs())
+        found = _search(f, misfit, start[part], others, scale, 4.0 * values + first.abs(), torch.ones_like)
         return dataclasses.replace(found, residual=found.residual - first)
 
     return _in_parts(f, start, search)
@@ -171,7 +175,15 @@ def _in_parts(f: Decoder, start: Tensor, search: Callable[[Tensor], Projection])
     return Projection(*(torch.cat([getattr(part, of.name) for part in parts]) for of in dataclasses.fields(Projection)))
 
 
-def _search(f: Decoder, misfit: Misfit, start: Tensor, others: Tensor, scale: Tensor, offset: Tensor) -> Projection:
+def _search(
+    f: Decoder,
+    misfit: Misfit,
+    start: Tensor,
+    others: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    slack: Callable[[Tensor], Tensor],
+) -> Projection:
     """Codes of the least misfit from the start and from a second one, and that misfit as the residual.
 
     Of the others, ordered by how far their images are from the one first found, the second start is the one after the
@@ -184,6 +196,7 @@ def _search(f: Decoder, misfit: Misfit, start: Tensor, others: Tensor, scale: Te
         others: shape (m, d).
         scale: distance in data space that accuracy is relative to, shape (n,).
         offset: what makes the misfit positive, shape (n,).
+        slack: by how much more than the least misfit another one is about as good.
     """
     codes, value, converged = _minimised(f, misfit, start, offset)
     with torch.no_grad():
@@ -196,7 +209,8 @@ def _search(f: Decoder, misfit: Misfit, start: Tensor, others: Tensor, scale: Te
         better = other_converged & (other_value < value - torch.where(converged, accuracy.square(), 0.0))
         codes = codes.where(~better[:, None], again)
         least = misfit(codes, torch.arange(len(codes), device=codes.device))
-    return Projection(codes, least, converged | better, same & converged & other_converged)
+        tied = ~same & other_converged & (torch.maximum(value, other_value) - least <= slack(least))
+    return Projection(codes, least, converged | better, same & converged & other_converged, tied)
 
 
 def _minimised(f: Decoder, misfit: Misfit, start: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -245,9 +259,7 @@ def _as_image(f: Decoder, x: Tensor, start: Tensor) -> Tensor:
 
 def _likelihoods(source: Decoder | DecoderLike) -> Callable[[Tensor], list[dist.Distribution]] | None:
     """What gives the distributions of data under latent points, one for each decoder; None where none is known."""
-    if isinstance(source, StatisticalDecoder):
-        return lambda z: [source.source(z)]
-    if isinstance(source, FisherRaoDecoder):
+    if isinstance(source, StatisticalDecoder | FisherRaoDecoder):
         return lambda z: [source.distribution(z)]
     if isinstance(source, Decoder):
         return _likelihoods(source.source)

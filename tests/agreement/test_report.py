@@ -119,7 +119,7 @@ def test_what_the_decoder_gives_must_be_the_data():
 def test_tables_are_complete_and_match_each_other(alike):
     S, P = 4, 12
     table = alike.distances
-    assert list(table.columns) == ["model", "pair", "method", "value", "converged", "error", "unique"]
+    assert list(table.columns) == ["model", "pair", "method", "value", "converged", "error", "unique", "tied"]
     assert table.groupby(["model", "pair", "method"]).ngroups == len(table) == S * P * len(METHODS)
     assert alike.names == ("seed 0", "seed 1", "seed 2", "other chart")
     geodesics = table[table["method"] == "geodesic"].pivot(index="model", columns="pair", values="value")

@@ -65,7 +65,7 @@ def test_a_straight_line_in_a_flat_space_is_the_geodesic():
     view = explore((lambda x: x[:, :2], lambda z: z @ frame.mT), x)
     found = view.select(0, 1)
     euclidean = ((x[0] - x[1]) @ frame).norm().item()  # between the points of the plane that are nearest
-    assert found.unique
+    assert found.sure
     assert found.distances["value"].to_numpy() == pytest.approx(euclidean, rel=1e-7)
     notes = {name: note for name, _, note in found.rows()}
     assert [name for name in notes if "not identified" in notes[name]] == ["straight latent line", "Euclidean"]

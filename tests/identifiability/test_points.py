@@ -76,6 +76,7 @@ def test_of_two_nearest_points_neither_is_called_unique():
     expected = torch.tensor([1.5**0.5, 1.5**0.5, 0.0]).double()
     torch.testing.assert_close(found.codes.abs().flatten(), expected, atol=1e-6, rtol=0)
     assert found.unique.tolist() == [False, False, True]
+    assert found.tied.tolist() == [True, True, False]
 
 
 def test_the_nearer_of_two_points_is_found_from_the_other_side():
@@ -85,6 +86,7 @@ def test_the_nearer_of_two_points_is_found_from_the_other_side():
     grid = torch.linspace(-3, 3, 600_001).double()[:, None]
     best = grid[(parabola(grid) - x).norm(dim=1).argmin()]
     assert not found.unique.item()
+    assert not found.tied.item()  # the other one is farther
     torch.testing.assert_close(found.codes[0], best, atol=1e-5, rtol=0)
     assert project(parabola, x, start).codes.item() < 0  # nothing else to start from, and said so:
     assert not project(parabola, x, start).unique.item()
