@@ -26,7 +26,7 @@ from latentgeo.paper.profiles import training_preset
 from latentgeo.paper.study import Study
 
 POINTS = 8  # latent points at which a model is compared
-PAIRS = 2  # pairs of them that geodesics join
+PAIRS = 2  # pairs of them that geodesics join, and near whose ends data are
 _NETWORKS = {"digits": ("digits VAE", 100), "fashion_mnist": ("Fashion-MNIST VAE", 4)}  # and epochs of training
 SLOW = ("logarithm", "exponential", "Fréchet mean")  # they take integrations, or many geodesics
 

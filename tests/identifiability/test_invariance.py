@@ -1,5 +1,8 @@
+import dataclasses
+
 import pytest
 import torch
+from torch import distributions as dist
 from torch import nn
 from torch.distributions.transforms import ComposeTransform
 
@@ -7,11 +10,12 @@ import latentgeo as lg
 from latentgeo.geometry.surfaces import sphere, torus
 from latentgeo.identifiability import invariance
 from latentgeo.identifiability.invariance import QUANTITIES, check_identifiability
+from latentgeo.identifiability.points import nearest
 
 # What a transformation leaves alone although theory does not protect it.
 INTACT = {
     "rotation": set(invariance._CONTROLS) - {"codes"},
-    "affine": {"volume element at a code", "length of the straight line", "latent mean"},
+    "affine": {"volume element at a code", "length of the straight line", "latent mean", "posterior mean"},
     "twist": {"volume element at a code"},
     "warp": set(),
 }
@@ -76,7 +80,59 @@ def test_a_wrong_metric_is_noticed_by_many_quantities(monkeypatch):
     quantities = [name for name in QUANTITIES if name != "Fréchet mean"]
     table = check_identifiability(sphere, transform, z, quantities, pairs=2)
     wrong = table[(table["kind"] == "identified") & (table["verdict"] == "differs")]
-    assert len(wrong) >= 12
+    assert len(wrong) >= 13
+    assert "nearest point" in set(wrong["quantity"])
+
+
+POINTS = ["nearest point", "posterior mean"]
+
+
+@pytest.mark.parametrize("returns", ["data", "an ensemble's data", "a distribution", "coordinates of Fisher and Rao"])
+@pytest.mark.parametrize("family", ["affine", "twist", "warp", "flow"])
+def test_the_nearest_point_is_identified_and_the_posterior_mean_where_coordinates_are_affine(family, returns):
+    f, z = _network(d=2, D=60), _points(10, 2, scale=0.6)
+    decoder = {
+        "data": f,
+        "an ensemble's data": lg.Ensemble([f, lambda z: f(1.1 * z)]),
+        "a distribution": lambda z: dist.Poisson(f(z).exp()),
+        "coordinates of Fisher and Rao": lg.fisher_rao(f, "poisson", log=True),
+    }[returns]
+    A = (_transforms(2) | {"flow": lg.random_flow(2, seed=0)})[family]
+    state = torch.random.get_rng_state()
+    table = check_identifiability(decoder, A, z, POINTS).set_index("quantity")
+    assert (torch.random.get_rng_state() == state).all()
+    assert table["kind"].tolist() == ["identified", "not identified"]
+    assert table.loc["nearest point", "verdict"] == "agrees"
+    assert table.loc["nearest point", "tolerance"] < 1e-5
+    shift = table.loc["posterior mean", "difference"]
+    assert shift < 1e-12 if family == "affine" else shift > 2e-2
+
+
+def test_the_posterior_mean_of_a_twist_is_that_of_the_closed_form():
+    z, rate = _points(8, 2), 0.4
+    table = check_identifiability(lambda z: 1.0 * z, lg.RadialTwist(rate), z, ["posterior mean"])
+    # E[w exp(iω|w|²)] with w ~ N(z, σ² I) as a complex number: the exponential makes another Gaussian of it.
+    w, variance = torch.view_as_complex(z), z.var(0).mean()
+    shrunk = 1.0 - 2j * rate * variance
+    mean = torch.view_as_real(w / shrunk**2 * (1j * rate * w.abs().square() / shrunk).exp())
+    shift = (lg.RadialTwist(rate).inv(mean) - z).norm(dim=1).max() / (z - z.mean(0)).norm(dim=1).mean()
+    assert shift > 0.1
+    assert table["difference"].item() == pytest.approx(shift.item(), rel=0.05)  # of 4096 pairs of draws
+
+
+@pytest.mark.parametrize(("sure", "verdict"), [(8, "differs"), (7, "agrees"), (0, "not measured")])
+def test_data_whose_nearest_point_is_not_unique_are_left_out(monkeypatch, sure, verdict):
+    """The last datum's points are moved, to different places under the two models."""
+    moves = iter([0.0, 1.0])
+
+    def search(*arguments):
+        found = nearest(*arguments)
+        codes = torch.cat([found.codes[:-1], found.codes[-1:] + next(moves)])
+        return dataclasses.replace(found, codes=codes, unique=torch.arange(8) < sure)
+
+    monkeypatch.setattr(invariance, "nearest", search)
+    table = check_identifiability(sphere, lg.RadialTwist(0.3), _points(8, 2), ["nearest point"])
+    assert table["verdict"].tolist() == [verdict]
 
 
 def test_only_what_is_asked_for_is_measured_and_what_fails_is_not_called_agreement():
