@@ -1,8 +1,8 @@
 r"""Identified geometry of deep latent variable models.
 
-Distances, angles and volumes measured with the pull-back metric of a decoder do not depend on the coordinates that a
-training run happened to choose. This package computes them, checks that claim, and reproduces the experiments of
-"Identifying Metric Structures of Deep Latent Variable Models" (Syrota et al., ICML 2025).
+Distances, angles and volumes measured with the pull-back metric of a decoder, between points of its image, do not
+depend on the coordinates that a training run happened to choose. This package computes them, checks that claim, and
+reproduces the experiments of "Identifying Metric Structures of Deep Latent Variable Models" (Syrota et al., ICML 2025).
 
 The names below are what is needed for a model of one's own; further functions are in the modules ``lg.metric``,
 ``lg.curve``, ``lg.curvature``, ``lg.triangles``, ``lg.likelihood``, ``lg.surfaces``, ``lg.coordinates`` and

@@ -1,15 +1,18 @@
 r"""Every distance of a pair under one trained model: its value, how far to trust it, and whether it is identified.
 
-============================ ==============================================================  ==========
+============================ ==============================================================  =========================
 method                       value for a pair with latent codes a, b                         identified
-============================ ==============================================================  ==========
+============================ ==============================================================  =========================
 ``euclidean``                :math:`\|a - b\|` in latent space                               no
-``geodesic``                 geodesic distance; of K decoders, under their expected metric   yes
-``geodesic_one_decoder``     geodesic distance under decoder 0 of them alone                 yes
+``geodesic``                 geodesic distance; of K decoders, under their expected metric   between identified points
+``geodesic_one_decoder``     geodesic distance under decoder 0 of them alone                 between identified points
 ``straight_line``            pull-back length of the straight latent line                    no
-``ambient_chord``            :math:`\|f(b) - f(a)\|`, K decoders as one                      yes
+``ambient_chord``            :math:`\|f(b) - f(a)\|`, K decoders as one                      between identified points
 ``data``                     :math:`\|x_a - x_b\|`, the same under every model               no model
-============================ ==============================================================  ==========
+============================ ==============================================================  =========================
+
+Identified points are those that data have on the image whatever the latent coordinates, such as the nearest ones. The
+images of posterior means are not.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 r"""Do the assumptions of the identifiability theorem hold for this decoder, where its codes are?
 
-Distances are identified where the decoder is smooth, injective and of full rank, with noise that is separable from
-the signal. None of it is guaranteed by training, and all of it can be looked at: the Jacobian's singular values, its
-change over short intervals, and pairs of codes far apart whose images nearly meet. What is found is found where it
-was looked for: a verdict "holds" says that a search among the codes failed to find a counter-example, not a proof.
+Distances between points of the image are identified where the decoder is smooth, injective and of full rank, with noise
+that is separable from the signal. None of it is guaranteed by training, and all of it can be looked at: the Jacobian's
+singular values, its change over short intervals, and pairs of codes far apart whose images nearly meet. What is found
+is found where it was looked for: a verdict "holds" says that a search among the codes failed to find a counter-example,
+not a proof.
 
 Reference: Syrota et al., "Identifying Metric Structures of Deep Latent Variable Models", ICML 2025 (the assumptions).
 """

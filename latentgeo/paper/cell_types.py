@@ -2,8 +2,9 @@ r"""Distances between classes of a data set: means over pairs of their members, 
 
 .. math:: D_s(A, B) = \frac{1}{M} \sum_{m=1}^{M} d_s(a_m, b_m), \qquad a_m \in A,\ b_m \in B.
 
-A mean of identified distances is identified. The code of a class, such as the mean of its members' codes, is not; and
-a class's medoid is chosen by distances, so that it could be another under each model.
+A mean of identified distances, geodesic ones between identified points, is identified. The code of a class,
+such as the mean of its members' codes, is not; and a class's medoid is chosen by distances, so that it could be another
+under each model.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def scaling(
 def bias_and_spread(
     table: pd.DataFrame, truth: pd.DataFrame, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
-    r"""Error of identified distances against the truth, in two parts.
+    r"""Error of distances against the truth, in two parts.
 
     With :math:`r_{sp} = \log(v_{sp} / v_p)`, the distance of pair p under model s against the true one,
 
