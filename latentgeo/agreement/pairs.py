@@ -27,7 +27,7 @@ from torch import Tensor
 
 from latentgeo.adapters.model import as_images, latent_model
 from latentgeo.geometry.curve import richardson, steps, straight_line
-from latentgeo.geometry.decoder import Decoder, as_decoder
+from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder
 from latentgeo.geometry.geodesic.result import Geodesic
 from latentgeo.geometry.geodesic.solve import Options, solve
 
@@ -124,7 +124,8 @@ def measure_pairs(
         start: latent points a, shape (P, d).
         end: latent points b, shape (P, d).
         data: the data of both ends, shape (P, \*event) each, where they are to be compared too.
-        one_decoder: one of the decoders that f consists of, where its own geodesics are wanted too.
+        one_decoder: one of the decoders that f consists of, where its own geodesics are wanted too; they are not solved
+            again where it is f itself.
         line_segments: M of the straight lines, even.
         **options: of the geodesics, see :func:`latentgeo.geodesic`.
 
@@ -148,7 +149,8 @@ def measure_pairs(
     solved = {}
     for method, decoder in {"geodesic": f, "geodesic_one_decoder": one_decoder}.items():
         if decoder is not None:
-            solved[method] = solve(decoder, start, end, options)
+            again = method != "geodesic" and decoder is f
+            solved[method] = solved["geodesic"] if again else solve(decoder, start, end, options)
     parts = []
     with torch.no_grad():
         size = max(1, rows_at_once(f, start) // (line_segments + 1))
@@ -223,7 +225,9 @@ def pair_distances(
     codes, converged, unique, _ = seen.points(torch.cat(data), points)
     a, b = codes.chunk(2)
     converged, unique = ((x & y).numpy() for x, y in (of.chunk(2) for of in (converged, unique)))
-    f, one = (as_decoder(decoder, a) for decoder in (seen.decoder, seen.decoder[0]))
+    f = as_decoder(seen.decoder, a)
+    alone = isinstance(seen.decoder, Ensemble) and len(seen.decoder) == 1
+    one = f if alone else as_decoder(seen.decoder[0], a)
     options = {"segments": segments, "line_segments": line_segments}
     table = measure_pairs(f, a, b, data=data, one_decoder=one, **options)[0]
     table["converged"] &= converged[table["pair"]]

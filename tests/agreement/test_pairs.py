@@ -119,6 +119,16 @@ def test_what_is_identified_survives_other_coordinates_and_nothing_else_does():
     assert set(off.index) == set(METHODS) - {"data"}
 
 
+def test_a_single_decoder_is_solved_once(monkeypatch):
+    model = lg.paper.build_vae("mlp", (1, 8, 8), latent_dim=2, decoders=1, seed=0).eval()
+    x, y = torch.rand(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    solved, solve = [], pairs.solve
+    monkeypatch.setattr(pairs, "solve", lambda f, *rest: solved.append(f) or solve(f, *rest))
+    value = pair_distances(model, x, y).pivot(index="pair", columns="method", values="value")
+    assert (value["geodesic_one_decoder"] == value["geodesic"]).all()
+    assert len(solved) == 1
+
+
 def test_equal_points_have_no_distance_and_no_error():
     z = torch.ones(2, 3, dtype=torch.float64)
     table = _table(mlp(0), z, z, data=(z, z))
