@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from latentgeo.adapters.model import latent_model
 from latentgeo.geometry.geodesic.solve import geodesic
 from latentgeo.geometry.metric import pullback_metric
 from latentgeo.paper.figures.parts import note
@@ -34,7 +35,8 @@ class LatentView:
     Attributes:
         title: of its panel.
         codes: codes of the cells, shape (n, 2).
-        sides: geodesics between a few cells, shape (P, N + 1, 2); their ends are joined by straight lines too.
+        sides: geodesics between the points of the image nearest to a few cells, shape (P, N + 1, 2); their ends are
+            joined by straight lines too.
         euclidean: Euclidean distances of these pairs in latent units, shape (P,).
         geodesic: geodesic distances in data units, shape (P,).
         centres: places where the metric is shown, shape (m, 2).
@@ -62,7 +64,8 @@ class LatentView:
                 are codes nearby.
         """
         z, decoder = model.encode(cells), model.decode
-        start, end = (z[[pair[side] for pair in pairs]] for side in (0, 1))
+        corners = cells[[pair[side] for side in (0, 1) for pair in pairs]]
+        start, end = latent_model(model).points(corners, "nearest", others=z).codes.chunk(2)
         found = geodesic(decoder, start, end, segments=32)
         low, high = z.amin(0), z.amax(0)
         step = (high - low).max() / steps
