@@ -7,15 +7,22 @@ points of the image nearest to the data are identified. Everything that is measu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import pandas as pd
+import torch
 
+from latentgeo.adapters.model import POINTS, latent_model
+from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.agreement.reliability import compare_reliability, split_into_ends_and_path
+from latentgeo.geometry.decoder import as_decoder
 from latentgeo.paper.reproduction.evidence import Evidence
-from latentgeo.paper.study import Sweep
+from latentgeo.paper.reproduction.verdict import percent
+from latentgeo.paper.study import Study, Sweep
 
 PROTOCOLS = {"nearest": "nearest points", "mean": "posterior means"}
+_ALONE = "geodesic_one_decoder"
 
 
 def under_both_protocols(study: Sweep, measure: Callable[[Sweep], pd.DataFrame]) -> pd.DataFrame:
@@ -24,9 +31,59 @@ def under_both_protocols(study: Sweep, measure: Callable[[Sweep], pd.DataFrame])
     Args:
         study: a study with a field ``points``.
         measure: what it measures, such as ``lambda study: study.run()``.
+
+    Returns:
+        The table; of models with a single decoder without the rows of ``geodesic_one_decoder``, which would repeat
+        those of the geodesic.
     """
     tables = [measure(dataclasses.replace(study, points=points)).assign(points=points) for points in PROTOCOLS]
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    single = study.config(*study.models()[0]).decoders == 1
+    return table[table["method"] != _ALONE].reset_index(drop=True) if single else table
+
+
+def by_points(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of either protocol of a table from :func:`under_both_protocols`."""
+    return {points: table[table["points"] == points] for points in PROTOCOLS}
+
+
+def compare_points(study: Study, data: int = 100) -> pd.DataFrame:
+    r"""Where the points that may stand for test data lie: whether they were found, and how far away they are.
+
+    Args:
+        study: the models.
+        data: how many of the test data.
+
+    Returns:
+        One row for each choice of :meth:`latentgeo.LatentModel.points` (index ``points``), over all models: shares of
+        the data whose points ``not converged`` and are ``not unique``; ``largest code``, the largest :math:`\|z\|`; and
+        how far the image is from that of the posterior mean, in units of the median distance of the images of two data:
+        ``moved`` in the median and ``moved at most``.
+    """
+    x, rows = study.data().test[:data], []
+    for seed in study.seeds:
+        model = latent_model(study.trained(seed))
+        codes = model.codes(x)
+        f = as_decoder(model.decoder, codes)
+        images = f(codes).detach()
+        apart = f.chords(images, images)
+        unit = apart[~torch.eye(len(x), dtype=torch.bool)].median()
+        for points in POINTS:
+            found = model.points(x, points)
+            moved = f.chord(f(found.codes), images).detach() / unit
+            row = {"not converged": ~found.converged, "not unique": ~found.unique}
+            row |= {"largest code": found.codes.norm(dim=1), "moved": moved, "moved at most": moved}
+            rows.append(
+                pd.DataFrame({name: column.double().numpy() for name, column in row.items()} | {"points": points})
+            )
+    how = {
+        "not converged": "mean",
+        "not unique": "mean",
+        "largest code": "max",
+        "moved": "median",
+        "moved at most": "max",
+    }
+    return pd.concat(rows).groupby("points", sort=False).agg(how)
 
 
 def compare_protocols(table: pd.DataFrame) -> pd.DataFrame:
@@ -35,24 +92,75 @@ def compare_protocols(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: from :func:`under_both_protocols`.
     """
-    return pd.concat({points: compare_reliability(of) for points, of in _by_points(table)}, names=["points"])
+    return pd.concat({points: compare_reliability(of) for points, of in by_points(table).items()}, names=["points"])
 
 
-def effect_of_points(table: pd.DataFrame, paper: str = "geodesic") -> pd.Series:
-    """How much steadier geodesics between nearest points are than what the paper measures between posterior means.
+def compare_studies(
+    studies: Mapping[Hashable, Study], tables: Mapping[Hashable, pd.DataFrame], names: Sequence[str]
+) -> pd.DataFrame:
+    """:func:`compare_protocols` of several studies, and how many of their dimensions they use.
+
+    Args:
+        studies: by name.
+        tables: of each, from :func:`under_both_protocols`.
+        names: of the levels that the studies' names are in the index.
+
+    Returns:
+        Index ``names``, ``points`` and ``method``; first the columns ``d`` and ``active``, the number of latent
+        dimensions and the mean over models of those in use, see :meth:`latentgeo.paper.Study.active_dimensions`.
+    """
+    compared = {}
+    for key, study in studies.items():
+        compared[key] = compare_protocols(tables[key])
+        compared[key].insert(0, "d", study.latent_dim)
+        compared[key].insert(1, "active", study.active_dimensions().mean())
+    return pd.concat(compared, names=names)
+
+
+def readable(compared: pd.DataFrame) -> pd.DataFrame:
+    """A comparison of protocols as text: CV and signal to noise, each against that of Euclidean distance.
+
+    Args:
+        compared: from :func:`compare_protocols` or :func:`compare_studies`.
+
+    Returns:
+        One row for each but the distance of the data, under which no model is: d and active dimensions where they are
+        known; mean CV, CV less Euclidean and the same scale-free (percentage points); signal to noise, and over that
+        of Euclidean distance; with 95 % intervals.
+    """
+
+    def interval(row: pd.Series, name: str) -> str:
+        return "{:.3g} [{:.3g}, {:.3g}]".format(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+
+    def gap(row: pd.Series, name: str) -> str:
+        return percent(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+
+    rows = {}
+    for key, row in compared[compared.index.get_level_values("method") != "data"].iterrows():
+        own = key[-1] == "euclidean"
+        rows[*key[:-1], METHOD_NAMES.get(key[-1], key[-1])] = {
+            **{name: f"{row[name]:.3g}" for name in ("d", "active") if name in row},
+            "CV": gap(row, "mean_cv"),
+            "CV − Euclidean": "" if own else gap(row, "difference"),
+            "scale-free": "" if own else gap(row, "scale_free_difference"),
+            "signal to noise": interval(row, "signal_to_noise"),
+            "over Euclidean": "" if own else interval(row, "signal_ratio"),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(compared.index.names)
+
+
+def effect_of_points(table: pd.DataFrame, method: str = "geodesic") -> pd.Series:
+    """How much steadier a method is between nearest points: its row of :func:`latentgeo.compare_reliability`.
+
+    Its ``difference`` is the mean CV between nearest points minus that between posterior means, with the interval over
+    models, the same ones for both.
 
     Args:
         table: from :func:`under_both_protocols`.
-        paper: the method between posterior means; ``"euclidean"`` for the paper's baseline. Between nearest points
-            Euclidean distance would be none, for these lie far apart along directions that the decoder nearly ignores.
-
-    Returns:
-        A row of :func:`latentgeo.compare_reliability`, in which ``difference`` is the difference of the mean CVs, with
-        its interval over models, the same ones for both.
+        method: whose distances are compared.
     """
-    ours = table[(table["method"] == "geodesic") & (table["points"] == "nearest")].assign(method="nearest")
-    theirs = table[(table["method"] == paper) & (table["points"] == "mean")].assign(method="mean")
-    return compare_reliability(pd.concat([ours, theirs]), "mean").loc["nearest"]
+    of = table[table["method"] == method]
+    return compare_reliability(of.assign(method=of["points"]), "mean").loc["nearest"]
 
 
 def split_protocols(table: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +169,7 @@ def split_protocols(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: from :func:`under_both_protocols`.
     """
-    splits = {points: split_into_ends_and_path(of) for points, of in _by_points(table)}
+    splits = {points: split_into_ends_and_path(of) for points, of in by_points(table).items()}
     return pd.DataFrame(splits).T.rename_axis("points")
 
 
@@ -72,11 +180,14 @@ def protocol_evidence(item: str, table: pd.DataFrame, note: str, *, status: str 
         item: what of the paper they answer to.
         table: from :func:`under_both_protocols`.
         note: the scale.
-        status: of the paper's own comparison; by default whether its interval lies below zero.
+        status: of the paper's own comparison; by default whether its interval lies below zero, which it need not
+            where a status is given.
+
+    Returns:
+        The rows; that of decoder 0 only where it is one of several.
     """
-    compared, split = compare_protocols(table), split_protocols(table)
-    paper = compared.loc[("mean", "geodesic")]
-    alone = compared.loc[("mean", "geodesic_one_decoder")]
+    compared, split, effect = compare_protocols(table), split_protocols(table), effect_of_points(table)
+    paper, ours = (compared.loc[(points, "geodesic")] for points in ("mean", "nearest"))
 
     def of(row: pd.Series, name: str) -> tuple[float, float, float]:
         return tuple(100 * float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
@@ -86,13 +197,15 @@ def protocol_evidence(item: str, table: pd.DataFrame, note: str, *, status: str 
     for quantity, name in compared_so.items():
         gap = of(paper, f"{name}difference")
         found = status or ("reproduced" if gap[2] < 0 else "not reproduced")
-        rows.append(Evidence(item, quantity, *gap, 0.0, "%", found, note))
+        rows.append(Evidence(item, quantity, *gap, math.nan if status else 0.0, "%", found, note))
     new = {"status": "new", "note": note}
-    quantity = "decoder 0 alone − Euclidean, posterior means"
-    rows.append(Evidence(item, quantity, *of(alone, "difference"), unit="%", **new))
-    for baseline, name in (("geodesic", "geodesic"), ("euclidean", "Euclidean")):
-        quantity = f"mean CV, geodesic between nearest points − {name} between posterior means"
-        rows.append(Evidence(item, quantity, *of(effect_of_points(table, baseline), "difference"), unit="%", **new))
+    if ("mean", _ALONE) in compared.index:
+        quantity = "decoder 0 alone − Euclidean, posterior means"
+        rows.append(Evidence(item, quantity, *of(compared.loc[("mean", _ALONE)], "difference"), unit="%", **new))
+    quantity = "mean CV, geodesic − Euclidean, nearest points"
+    rows.append(Evidence(item, quantity, *of(ours, "difference"), unit="%", **new))
+    quantity = "geodesic CV, nearest points − posterior means"
+    rows.append(Evidence(item, quantity, *of(effect, "difference"), unit="%", **new))
     for points, name in PROTOCOLS.items():
         row = compared.loc[(points, "geodesic")]
         ratio = (float(row[f"signal_ratio{end}"]) for end in ("", "_low", "_high"))
@@ -101,7 +214,3 @@ def protocol_evidence(item: str, table: pd.DataFrame, note: str, *, status: str 
         quantity = f"share of the path in the variance of log geodesic, {name}"
         rows.append(Evidence(item, quantity, *of(split.loc[points], "path"), unit="%", **new))
     return rows
-
-
-def _by_points(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(points, table[table["points"] == points]) for points in PROTOCOLS]
