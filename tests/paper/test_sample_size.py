@@ -288,11 +288,11 @@ def test_bias_and_spread_are_distinguished():
 
 
 def test_the_figure_shows_every_curve_and_the_control():
-    table = _table({m: lambda n: n**-0.5 for m in ("geodesic", "euclidean", "ambient_chord")})
-    of = scaling(table, resamples=50)
+    tables = [_table({m: lambda n: n**-0.5 for m in METHODS if m != "data"}, seed=seed) for seed in (0, 1)]
+    of, means = (scaling(table, resamples=50) for table in tables)
     truth = pd.DataFrame({"pair": range(40), "geodesic": 1.0 + np.arange(40)})
-    errors = bias_and_spread(table, truth, resamples=50)
-    figure = draw({"A": (of.curves, of.fits), "B": (of.curves, of.fits)}, errors, of.curves)
+    errors, others = (bias_and_spread(table, truth, resamples=50) for table in tables)
+    figure = draw({"A": (of, means), "B": (of, means)}, (errors, others), of.curves)
     first, second, last = figure.axes
     assert len(first.lines) == len(second.lines) + 1  # the control
 
@@ -301,8 +301,8 @@ def test_the_figure_shows_every_curve_and_the_control():
         return any(len(y) == len(values) and np.allclose(y, 100 * values) for y in drawn)
 
     for method in ("geodesic", "euclidean", "ambient_chord"):
-        assert shows(second, of.curves.loc[of.curves["method"] == method, "cv"])
-    assert shows(last, errors["bias"])
-    assert shows(last, errors["spread"])
+        assert all(shows(second, each.curves.loc[each.curves["method"] == method, "cv"]) for each in (of, means))
+    for part in ("bias", "spread"):
+        assert all(shows(last, each[part]) for each in (errors, others))
     assert not shows(second, errors["bias"])
     assert first.get_ylim() == last.get_ylim()

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
 from latentgeo.paper.figures.style import METHOD_COLOURS
+from latentgeo.paper.scaling import Scaling
 from latentgeo.style import COLOURS, PAGE, STYLE
 
 _LOOK = {
@@ -20,6 +22,7 @@ _LOOK = {
     "geodesic": {"label": "geodesic", "color": METHOD_COLOURS["geodesic"], "marker": "o"},
 }
 _DECADES = (100, 1_000, 10_000, 100_000)
+_MEANS = {"linestyle": (0, (4, 1.5)), "linewidth": 0.8, "alpha": 0.8}  # between posterior means
 
 
 def _axes(ax: Axes, n: np.ndarray, low: float, high: float) -> None:
@@ -56,19 +59,23 @@ def _labels(ax: Axes, labels: list[tuple[float, str, object]], apart: float) -> 
         ax.annotate(text, (1.03, height), xycoords="axes fraction", **options)
 
 
-def _spread(ax: Axes, curves: pd.DataFrame, fits: pd.DataFrame, control: pd.DataFrame | None) -> None:
+def _spread(
+    ax: Axes, curves: pd.DataFrame, fits: pd.DataFrame, means: pd.DataFrame, control: pd.DataFrame | None
+) -> None:
     """CV of three methods, the fits through them, and exponent and floor of each at the right end."""
     labels = []
     if control is not None:
         colour = METHOD_COLOURS["geodesic"]
         look = {"color": colour, "markerfacecolor": "white", "markersize": 4, "linewidth": 1.0}
-        ax.plot(control["n"], 100.0 * control["cv"], "o--", **look)
+        ax.plot(control["n"], 100.0 * control["cv"], "o:", **look)
         labels.append((100.0 * control["cv"].iloc[-1], "geodesic, unequal\nmarginals", colour))
     for (method, look), dodge in zip(_LOOK.items(), (1.0, 1.06, 0.94), strict=True):
         curve, fit = curves[curves["method"] == method].sort_values("n"), fits.loc[method]
         n = curve["n"].to_numpy()
         _bars(ax, dodge * n, curve["cv_low"].to_numpy(), curve["cv_high"].to_numpy(), look["color"])
         ax.plot(dodge * n, 100.0 * curve["cv"], markersize=3.5, linestyle="none", **look)
+        mean = means[means["method"] == method].sort_values("n")
+        ax.plot(mean["n"], 100.0 * mean["cv"], color=look["color"], **_MEANS)
         fine = np.geomspace(n.min(), n.max(), 100)
         ax.plot(fine, 100.0 * np.sqrt(fit.rate**2 / fine + fit.floor**2), color=look["color"], linewidth=1.1)
         exponent = f"{fit.exponent:.2f} ± {fit.exponent_high - fit.exponent:.2f}".replace("-", "−")
@@ -77,51 +84,61 @@ def _spread(ax: Axes, curves: pd.DataFrame, fits: pd.DataFrame, control: pd.Data
     _labels(ax, labels, apart=0.2)
 
 
-def _errors(ax: Axes, errors: pd.DataFrame) -> None:
+def _errors(ax: Axes, errors: pd.DataFrame, means: pd.DataFrame) -> None:
     """Bias and spread of the geodesic distance."""
     n = errors["n"].to_numpy()
     looks = {
         "spread": ("spread\nover models", "o-", METHOD_COLOURS["geodesic"]),
-        "bias": ("bias against\nthe truth", "D:", "0.25"),
+        "bias": ("bias against\nthe truth", "D-", "0.25"),
     }
     labels = []
     for part, (name, line, colour) in looks.items():
         _bars(ax, n, errors[f"{part}_low"].to_numpy(), errors[f"{part}_high"].to_numpy(), colour)
         ax.plot(n, 100.0 * errors[part], line, markersize=4, linewidth=1.2, color=colour)
+        ax.plot(means["n"], 100.0 * means[part], color=colour, **_MEANS)
         labels.append((100.0 * errors[part].iloc[-1], name, colour))
     _labels(ax, labels, apart=0.15)
 
 
 @plt.rc_context(STYLE)
 def sample_size(
-    spreads: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], bias: pd.DataFrame, control: pd.DataFrame
+    spreads: Mapping[str, tuple[Scaling, Scaling]], errors: tuple[pd.DataFrame, pd.DataFrame], control: pd.DataFrame
 ) -> Figure:
     """Spread of distances over models as the data grow, and the error of the geodesic distance where there is a truth.
 
+    Of each pair the first is drawn with its intervals: between nearest points; the second as thin dashed lines:
+    between posterior means.
+
     Args:
-        spreads: for each data set, by its title, ``curves`` and ``fits`` of
-            :class:`latentgeo.paper.scaling.Scaling`; the first is that with a known truth. Lines are its fits of
+        spreads: for each data set by its title; the first is that with a known truth. Lines are the first's fits of
             root-n law and floor c; b is the exponent of the power law.
-        bias: from :func:`latentgeo.paper.scaling.bias_and_spread`.
+        errors: from :func:`latentgeo.paper.scaling.bias_and_spread`.
         control: ``curves`` of models of unequal marginal distributions, of the first data set; their geodesic is drawn
-            dashed.
+            dotted.
 
     Returns:
         The figure, two columns wide.
     """
-    geodesic = bias[bias["method"] == "geodesic"].sort_values("n")
-    shown = [curves[curves["method"].isin(_LOOK)] for curves, _ in spreads.values()]
-    dashed = control[control["method"] == "geodesic"].sort_values("n")
-    values = pd.concat([*(part["cv"] for part in [*shown, dashed]), geodesic[["bias", "spread"]].stack()])
+    geodesic, means = (of[of["method"] == "geodesic"].sort_values("n") for of in errors)
+    shown = [of.curves[of.curves["method"].isin(_LOOK)] for both in spreads.values() for of in both]
+    dotted = control[control["method"] == "geodesic"].sort_values("n")
+    parts = [*(part["cv"] for part in [*shown, dotted]), *(of[["bias", "spread"]].stack() for of in (geodesic, means))]
+    values = pd.concat(parts)
     limits = (100.0 * values[values > 0].min() / 1.8, 100.0 * values.max() * 1.9)
-    figure, axes = plt.subplots(1, len(spreads) + 1, figsize=(PAGE, 2.4), layout="constrained")
-    for ax, (title, (curves, fits)) in zip(axes, spreads.items(), strict=False):
-        _axes(ax, curves["n"], *limits)
-        _spread(ax, curves, fits, dashed if ax is axes[0] else None)
+    figure, axes = plt.subplots(1, len(spreads) + 1, figsize=(PAGE, 2.6), layout="constrained")
+    for ax, (title, (of, paper)) in zip(axes, spreads.items(), strict=False):
+        _axes(ax, of.curves["n"], *limits)
+        _spread(ax, of.curves, of.fits, paper.curves, dotted if ax is axes[0] else None)
         ax.set_title(title, loc="left")
     axes[0].set_ylabel("mean CV over models (%)")
     _axes(axes[-1], geodesic["n"], *limits)
-    _errors(axes[-1], geodesic)
+    _errors(axes[-1], geodesic, means)
     axes[-1].set_title(next(iter(spreads)), loc="left")
     axes[-1].set_ylabel("error of geodesic distance (%)")
+    grey = {"color": "0.35"}
+    handles = [
+        Line2D([], [], marker="o", markersize=3.5, linewidth=1.1, label="between nearest points", **grey),
+        Line2D([], [], label="between posterior means", **grey | _MEANS),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure

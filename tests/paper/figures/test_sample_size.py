@@ -17,6 +17,6 @@ def test_spread_and_bias_are_drawn_with_their_fits(saved):
     table = pd.DataFrame(rows, columns=["n", "seed", "pair", "method", "value"])
     found = scaling(table, resamples=50)
     errors = bias_and_spread(table, pd.DataFrame({"pair": range(10), "geodesic": 2.0 + np.arange(10)}), resamples=50)
-    figure = figures.sample_size({"torus": (found.curves, found.fits)}, errors, found.curves)
+    figure = figures.sample_size({"torus": (found, found)}, (errors, errors), found.curves)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["torus", "torus"]
     saved(figure)
