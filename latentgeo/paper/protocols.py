@@ -149,7 +149,7 @@ def readable(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(compared.index.names)
 
 
-def effect_of_points(table: pd.DataFrame, method: str = "geodesic") -> pd.Series:
+def effect_of_points(table: pd.DataFrame, method: str = "geodesic", baseline: str | None = None) -> pd.Series:
     """How much steadier a method is between nearest points: its row of :func:`latentgeo.compare_reliability`.
 
     Its ``difference`` is the mean CV between nearest points minus that between posterior means, with the interval over
@@ -157,10 +157,13 @@ def effect_of_points(table: pd.DataFrame, method: str = "geodesic") -> pd.Series
 
     Args:
         table: from :func:`under_both_protocols`.
-        method: whose distances are compared.
+        method: whose distances between nearest points are compared.
+        baseline: with whose between posterior means; by default its own. Euclidean distances vary more between nearest
+            points, which move along directions that the decoder nearly ignores: their best is between posterior means.
     """
-    of = table[table["method"] == method]
-    return compare_reliability(of.assign(method=of["points"]), "mean").loc["nearest"]
+    chosen = {"nearest": method, "mean": baseline or method}
+    parts = [of[of["method"] == chosen[points]].assign(method=points) for points, of in by_points(table).items()]
+    return compare_reliability(pd.concat(parts), "mean").loc["nearest"]
 
 
 def split_protocols(table: pd.DataFrame) -> pd.DataFrame:
@@ -171,6 +174,38 @@ def split_protocols(table: pd.DataFrame) -> pd.DataFrame:
     """
     splits = {points: split_into_ends_and_path(of) for points, of in by_points(table).items()}
     return pd.DataFrame(splits).T.rename_axis("points")
+
+
+def in_words(table: pd.DataFrame) -> str:
+    """What an experiment found: a sentence for either protocol, and one that compares them.
+
+    Args:
+        table: from :func:`under_both_protocols`.
+    """
+    compared, split = compare_protocols(table), split_protocols(table)
+    effects = {"geodesic": effect_of_points(table), "Euclidean": effect_of_points(table, baseline="euclidean")}
+
+    def interval(row: pd.Series, name: str) -> tuple[float, float, float]:
+        return tuple(float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+
+    sentences = []
+    for points, name in PROTOCOLS.items():
+        of = compared.loc[points]
+        geodesic, cv, signal = of.loc["geodesic"], of["mean_cv"], of["signal_to_noise"]
+        sentences.append(
+            f"Between {name}, mean CV: geodesic {percent(cv['geodesic'])}, Euclidean {percent(cv['euclidean'])}, chord "
+            f"{percent(cv['ambient_chord'])}; geodesic − Euclidean {percent(*interval(geodesic, 'difference'))}, "
+            f"scale-free {percent(*interval(geodesic, 'scale_free_difference'))}. Signal to noise "
+            f"{signal['geodesic']:.1f}, {signal['euclidean']:.1f} and {signal['ambient_chord']:.1f}; geodesic / "
+            "Euclidean {:.2f} [{:.2f}, {:.2f}]. ".format(*interval(geodesic, "signal_ratio"))
+            + f"Of the variance of log geodesic {percent(split.loc[points, 'path'])} is the path's, "
+            f"{percent(split.loc[points, 'ends'])} the ends'."
+        )
+    gaps = [f"{percent(*interval(of, 'difference'))} ({name})" for name, of in effects.items()]
+    sentences.append(
+        f"Mean CV, geodesic between nearest points − either distance between posterior means: {' and '.join(gaps)}."
+    )
+    return " ".join(sentences)
 
 
 def protocol_evidence(item: str, table: pd.DataFrame, note: str, *, status: str | None = None) -> list[Evidence]:
@@ -186,7 +221,8 @@ def protocol_evidence(item: str, table: pd.DataFrame, note: str, *, status: str 
     Returns:
         The rows; that of decoder 0 only where it is one of several.
     """
-    compared, split, effect = compare_protocols(table), split_protocols(table), effect_of_points(table)
+    compared, split = compare_protocols(table), split_protocols(table)
+    effects = {"geodesic": effect_of_points(table), "Euclidean": effect_of_points(table, baseline="euclidean")}
     paper, ours = (compared.loc[(points, "geodesic")] for points in ("mean", "nearest"))
 
     def of(row: pd.Series, name: str) -> tuple[float, float, float]:
@@ -204,8 +240,9 @@ def protocol_evidence(item: str, table: pd.DataFrame, note: str, *, status: str 
         rows.append(Evidence(item, quantity, *of(compared.loc[("mean", _ALONE)], "difference"), unit="%", **new))
     quantity = "mean CV, geodesic − Euclidean, nearest points"
     rows.append(Evidence(item, quantity, *of(ours, "difference"), unit="%", **new))
-    quantity = "geodesic CV, nearest points − posterior means"
-    rows.append(Evidence(item, quantity, *of(effect, "difference"), unit="%", **new))
+    for baseline, effect in effects.items():
+        quantity = f"mean CV, geodesic between nearest points − {baseline} between posterior means"
+        rows.append(Evidence(item, quantity, *of(effect, "difference"), unit="%", **new))
     for points, name in PROTOCOLS.items():
         row = compared.loc[(points, "geodesic")]
         ratio = (float(row[f"signal_ratio{end}"]) for end in ("", "_low", "_high"))

@@ -15,6 +15,7 @@ from latentgeo.paper.protocols import (
     compare_protocols,
     compare_studies,
     effect_of_points,
+    in_words,
     protocol_evidence,
     readable,
     split_protocols,
@@ -46,6 +47,8 @@ def test_protocols_are_compared_each_with_its_own_baseline(table):
     gap = compared.loc[("nearest", "geodesic"), "mean_cv"] - compared.loc[("mean", "geodesic"), "mean_cv"]
     assert effect["difference"] == pytest.approx(gap)
     assert effect["difference_high"] < 0
+    across = compared.loc[("nearest", "geodesic"), "mean_cv"] - compared.loc[("mean", "euclidean"), "mean_cv"]
+    assert effect_of_points(table, baseline="euclidean")["difference"] == pytest.approx(across)
     assert effect_of_points(table, "data")["difference"] == 0  # the control: what no model enters
     assert split_protocols(table)[["ends", "path", "covariance"]].sum(1).to_numpy() == pytest.approx(1.0)
 
@@ -71,6 +74,7 @@ def test_a_comparison_in_words(table):
     row = compared.loc[("a", "mean", "geodesic")]
     assert shown.loc[("a", "mean", "geodesic"), "CV"].startswith(f"{100 * row.mean_cv:.1f} % [")
     assert (shown.xs("Euclidean", level="method")["CV − Euclidean"] == "").all()
+    assert f"geodesic {100 * row.mean_cv:.1f} %, Euclidean" in in_words(table)
 
 
 class _Fixed:

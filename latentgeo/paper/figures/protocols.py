@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.paper.figures.style import METHOD_COLOURS
@@ -50,6 +51,9 @@ def protocols(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
         row[0].set_title(f"{title}, {int(comparison['models'].iloc[0])} models", loc="left")
     axes[-1, 0].set(xlabel="mean CV over models (%)", xlim=(0, None))
     axes[-1, 1].set(xlabel="signal to noise", xscale="log")
+    axes[-1, 1].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes[-1, 1].xaxis.set_major_formatter("{x:g}")
+    axes[-1, 1].xaxis.set_minor_formatter("")
     grey = {"color": "0.35", "marker": "o", "linewidth": 1.0, "markersize": 4.2}
     handles = [Line2D([], [], label=label, fillstyle=fill, **grey) for label, _, fill in _LOOK.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
