@@ -155,7 +155,7 @@ class Explorer:
             ValueError: both are the same.
 
         Example:
-            >>> view = explore((lambda x: x, lambda z: 2.0 * z), torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+            >>> view = explore((lambda x: 0.5 * x, lambda z: 2.0 * z), torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
             >>> found = view.select(0, 1)
             >>> found
             Selection(rows 0 and 1, geodesic 10.00 ± 0 %, converged)

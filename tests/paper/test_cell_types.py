@@ -1,5 +1,6 @@
 """Distances between types of cells."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -77,6 +78,7 @@ def test_medoids_and_neighbours():
 def test_distances_of_types_come_from_the_store_the_second_time(trained, counts, monkeypatch):
     cells, labels = all_cells(counts)
     pairs = draw_class_pairs(labels, counts.class_names, members=2, largest=3)
+    trained = dataclasses.replace(trained, points="mean")
     table = class_distances(trained, pairs, segments=4, workers=0, progress=False)
     assert len(table) == 2 * 3 * table["method"].nunique()
     one = table.query("seed == 0 and pair == 0").set_index("method")["value"]

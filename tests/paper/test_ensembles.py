@@ -11,7 +11,9 @@ from latentgeo.paper.models.training import TrainingConfig
 def study(tmp_path_factory):
     training = TrainingConfig(epochs=2, batch_size=64, learning_rate=4e-3, warmup_steps=10)
     store = tmp_path_factory.mktemp("runs")
-    return lg.paper.Study("digits", "mlp", seeds=2, pairs=6, latent_dim=2, decoders=4, training=training, store=store)
+    return lg.paper.Study(
+        "digits", "mlp", seeds=2, pairs=6, latent_dim=2, decoders=4, training=training, store=store, points="mean"
+    )
 
 
 OPTIONS = {"sizes": (1, 4), "points": (8, 32), "audited": 3, "workers": 0}

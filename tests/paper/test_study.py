@@ -51,7 +51,7 @@ def _written(study):
 
 def test_the_table_is_tidy(finished):
     study, table = finished
-    assert table.columns.tolist() == ["seed", "pair", "method", "value", "converged", "error"]
+    assert table.columns.tolist() == ["seed", "pair", "method", "value", "converged", "error", "unique", "points"]
     assert len(table) == 3 * 8 * len(METHODS)
     assert not table.duplicated(["seed", "pair", "method"]).any()
     assert table["converged"].dtype == bool
@@ -108,9 +108,9 @@ def test_more_pairs_measure_only_those(copied, monkeypatch):
     study, table = copied
     before, measured = _written(study), []
 
-    def counted(model, first, second):
+    def counted(model, first, second, **options):
         measured.append(len(first))
-        return pair_distances(model, first, second)
+        return pair_distances(model, first, second, **options)
 
     monkeypatch.setattr("latentgeo.paper.study.pair_distances", counted)
     more = dataclasses.replace(study, pairs=70).run(workers=0, progress=False)
