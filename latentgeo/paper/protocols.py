@@ -96,12 +96,12 @@ def compare_protocols(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_studies(
-    studies: Mapping[Hashable, Study], tables: Mapping[Hashable, pd.DataFrame], names: Sequence[str]
+    studies: Mapping[Hashable, Sweep], tables: Mapping[Hashable, pd.DataFrame], names: Sequence[str]
 ) -> pd.DataFrame:
     """:func:`compare_protocols` of several studies, and how many of their dimensions they use.
 
     Args:
-        studies: by name.
+        studies: by name, each with a ``latent_dim``.
         tables: of each, from :func:`under_both_protocols`.
         names: of the levels that the studies' names are in the index.
 
@@ -199,7 +199,8 @@ def in_words(table: pd.DataFrame) -> str:
             f"{signal['geodesic']:.1f}, {signal['euclidean']:.1f} and {signal['ambient_chord']:.1f}; geodesic / "
             "Euclidean {:.2f} [{:.2f}, {:.2f}]. ".format(*interval(geodesic, "signal_ratio"))
             + f"Of the variance of log geodesic {percent(split.loc[points, 'path'])} is the path's, "
-            f"{percent(split.loc[points, 'ends'])} the ends'."
+            f"{percent(split.loc[points, 'ends'])} the ends' and {percent(split.loc[points, 'covariance'])} of both "
+            "together."
         )
     gaps = [f"{percent(*interval(of, 'difference'))} ({name})" for name, of in effects.items()]
     sentences.append(

@@ -182,6 +182,11 @@ class SampleSizeStudy(Sweep):
         for n in sizes:
             self.schedule(n)
 
+    @property
+    def latent_dim(self) -> int:
+        """The number of latent dimensions d."""
+        return _NETWORK[self.dataset]["latent_dim"]
+
     def schedule(self, n: int) -> tuple[int, int]:
         """How often a sample of n is repeated to make an epoch, and the number of epochs.
 
