@@ -51,6 +51,12 @@ class LatentView:
     centres: np.ndarray
     metrics: np.ndarray
 
+    @property
+    def extent(self) -> np.ndarray:
+        """Least and largest coordinates of what is drawn, shape (2, 2)."""
+        drawn = np.concatenate([self.codes, self.centres, *self.sides])
+        return np.stack([drawn.min(0), drawn.max(0)])
+
     @classmethod
     def of(cls, title: str, model: VAE, cells: Tensor, pairs: Sequence[tuple[int, int]], steps: int = 13) -> LatentView:
         """Look at a model.
@@ -131,9 +137,9 @@ def cell_atlas(
     above, below = figure.subfigures(2, 1, height_ratios=(1.65, 1.0))
     planes = above.subplots(1, 2)
     radius = _common_radius(views)
-    width = max(np.ptp(view.centres, axis=0).max() for view in views)
+    width = max(np.ptp(view.extent, axis=0).max() for view in views)
     for letter, ax, view in zip("ab", planes, views, strict=True):
-        _plane(ax, view, labels, class_colours, radius, 1.06 * width)
+        _plane(ax, view, labels, class_colours, radius, 1.12 * width)
         ax.set_title(f"{letter}  {view.title}", loc="left")
     handles = [
         Line2D([], [], marker="o", linestyle="", color=colour, markersize=4, label=f"{number}  {name}")
@@ -180,7 +186,7 @@ def _plane(ax: Axes, view: LatentView, labels: np.ndarray, colours: Sequence[str
         ax.plot(*ends.T, "o", color="black", markersize=4.5, markeredgecolor="white", markeredgewidth=0.8, zorder=5)
         _on_both_sides(ax, curve, f"{straight:.1f}", f"{length:.1f}")
     _write_names(ax, view.codes, labels, [str(number + 1) for number in range(len(colours))])
-    middle = 0.5 * (view.centres.min(0) + view.centres.max(0))
+    middle = view.extent.mean(0)
     low, high = middle - 0.5 * width, middle + 0.5 * width
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     ax.set(xlabel="$z_1$ (latent units)", ylabel="$z_2$ (latent units)")
