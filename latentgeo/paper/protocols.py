@@ -18,7 +18,7 @@ from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.agreement.reliability import compare_reliability, split_into_ends_and_path
 from latentgeo.geometry.decoder import as_decoder
 from latentgeo.paper.reproduction.evidence import Evidence
-from latentgeo.paper.reproduction.verdict import percent
+from latentgeo.paper.reproduction.verdict import interval, percent
 from latentgeo.paper.study import Study, Sweep
 
 PROTOCOLS = {"nearest": "nearest points", "mean": "posterior means"}
@@ -126,25 +126,23 @@ def readable(compared: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row for each but the distance of the data, under which no model is: d and active dimensions where they are
         known; mean CV, CV less Euclidean and the same scale-free (percentage points); signal to noise, and over that
-        of Euclidean distance; with 95 % intervals.
+        of Euclidean distance; with 95 % intervals; and the mean rank correlation of two models.
     """
 
-    def interval(row: pd.Series, name: str) -> str:
-        return "{:.3g} [{:.3g}, {:.3g}]".format(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
-
-    def gap(row: pd.Series, name: str) -> str:
-        return percent(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+    def number(row: pd.Series, name: str) -> str:
+        return "{:.3g} [{:.3g}, {:.3g}]".format(*interval(row, name))
 
     rows = {}
     for key, row in compared[compared.index.get_level_values("method") != "data"].iterrows():
         own = key[-1] == "euclidean"
         rows[*key[:-1], METHOD_NAMES.get(key[-1], key[-1])] = {
             **{name: f"{row[name]:.3g}" for name in ("d", "active") if name in row},
-            "CV": gap(row, "mean_cv"),
-            "CV − Euclidean": "" if own else gap(row, "difference"),
-            "scale-free": "" if own else gap(row, "scale_free_difference"),
-            "signal to noise": interval(row, "signal_to_noise"),
-            "over Euclidean": "" if own else interval(row, "signal_ratio"),
+            "CV": percent(*interval(row, "mean_cv")),
+            "CV − Euclidean": "" if own else percent(*interval(row, "difference")),
+            "scale-free": "" if own else percent(*interval(row, "scale_free_difference")),
+            "signal to noise": number(row, "signal_to_noise"),
+            "over Euclidean": "" if own else number(row, "signal_ratio"),
+            "spearman": f"{row['spearman']:.3f}",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(compared.index.names)
 
@@ -176,6 +174,17 @@ def split_protocols(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(splits).T.rename_axis("points")
 
 
+def headline(compared: pd.DataFrame) -> str:
+    """Mean CV of geodesic minus Euclidean distance under both protocols, in one line.
+
+    Args:
+        compared: from :func:`compare_protocols`.
+    """
+    rows = {name: compared.loc[(points, "geodesic")] for points, name in PROTOCOLS.items()}
+    gaps = [f"{percent(*interval(of, 'difference'))} ({name})" for name, of in rows.items()]
+    return f"CV, geodesic - Euclidean {', '.join(gaps)}"
+
+
 def in_words(table: pd.DataFrame) -> str:
     """What an experiment found: a sentence for either protocol, and one that compares them.
 
@@ -184,9 +193,6 @@ def in_words(table: pd.DataFrame) -> str:
     """
     compared, split = compare_protocols(table), split_protocols(table)
     effects = {"geodesic": effect_of_points(table), "Euclidean": effect_of_points(table, baseline="euclidean")}
-
-    def interval(row: pd.Series, name: str) -> tuple[float, float, float]:
-        return tuple(float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
 
     sentences = []
     for points, name in PROTOCOLS.items():
@@ -226,29 +232,28 @@ def protocol_evidence(item: str, table: pd.DataFrame, note: str, *, status: str 
     effects = {"geodesic": effect_of_points(table), "Euclidean": effect_of_points(table, baseline="euclidean")}
     paper, ours = (compared.loc[(points, "geodesic")] for points in ("mean", "nearest"))
 
-    def of(row: pd.Series, name: str) -> tuple[float, float, float]:
-        return tuple(100 * float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-
     rows = []
     compared_so = {"mean CV, geodesic − Euclidean, posterior means": "", "the same, scale-free": "scale_free_"}
     for quantity, name in compared_so.items():
-        gap = of(paper, f"{name}difference")
+        gap = interval(paper, f"{name}difference", 100)
         found = status or ("reproduced" if gap[2] < 0 else "not reproduced")
         rows.append(Evidence(item, quantity, *gap, math.nan if status else 0.0, "%", found, note))
     new = {"status": "new", "note": note}
     if ("mean", _ALONE) in compared.index:
         quantity = "decoder 0 alone − Euclidean, posterior means"
-        rows.append(Evidence(item, quantity, *of(compared.loc[("mean", _ALONE)], "difference"), unit="%", **new))
+        rows.append(
+            Evidence(item, quantity, *interval(compared.loc[("mean", _ALONE)], "difference", 100), unit="%", **new)
+        )
     quantity = "mean CV, geodesic − Euclidean, nearest points"
-    rows.append(Evidence(item, quantity, *of(ours, "difference"), unit="%", **new))
+    rows.append(Evidence(item, quantity, *interval(ours, "difference", 100), unit="%", **new))
     for baseline, effect in effects.items():
         quantity = f"mean CV, geodesic between nearest points − {baseline} between posterior means"
-        rows.append(Evidence(item, quantity, *of(effect, "difference"), unit="%", **new))
+        rows.append(Evidence(item, quantity, *interval(effect, "difference", 100), unit="%", **new))
     for points, name in PROTOCOLS.items():
         row = compared.loc[(points, "geodesic")]
-        ratio = (float(row[f"signal_ratio{end}"]) for end in ("", "_low", "_high"))
+        ratio = interval(row, "signal_ratio")
         rows.append(Evidence(item, f"signal to noise, geodesic / Euclidean, {name}", *ratio, **new))
     for points, name in PROTOCOLS.items():
         quantity = f"share of the path in the variance of log geodesic, {name}"
-        rows.append(Evidence(item, quantity, *of(split.loc[points], "path"), unit="%", **new))
+        rows.append(Evidence(item, quantity, *interval(split.loc[points], "path", 100), unit="%", **new))
     return rows

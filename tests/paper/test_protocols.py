@@ -15,6 +15,7 @@ from latentgeo.paper.protocols import (
     compare_protocols,
     compare_studies,
     effect_of_points,
+    headline,
     in_words,
     protocol_evidence,
     readable,
@@ -74,6 +75,8 @@ def test_a_comparison_in_words(table):
     row = compared.loc[("a", "mean", "geodesic")]
     assert shown.loc[("a", "mean", "geodesic"), "CV"].startswith(f"{100 * row.mean_cv:.1f} % [")
     assert (shown.xs("Euclidean", level="method")["CV − Euclidean"] == "").all()
+    gaps = [100 * compared.loc[("a", points, "geodesic"), "difference"] for points in SPREAD]
+    assert all(f" {gap:.1f} % [" in headline(compared.loc["a"]) for gap in gaps)
     assert f"geodesic {100 * row.mean_cv:.1f} %, Euclidean" in in_words(table)
 
 

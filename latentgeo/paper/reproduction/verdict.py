@@ -68,6 +68,16 @@ def percent(value: float, low: float | None = None, high: float | None = None) -
     return f"{100 * value:.1f} %{interval}"
 
 
+def interval(row: Mapping[str, float], name: str, factor: float = 1.0) -> tuple[float, float, float]:
+    """A number and both ends of its interval, from the columns ``name``, ``name_low`` and ``name_high``.
+
+    Example:
+        >>> interval({"cv": 0.03, "cv_low": 0.02, "cv_high": 0.05}, "cv", 100)
+        (3.0, 2.0, 5.0)
+    """
+    return tuple(factor * float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+
+
 def reliability_headline(comparison: pd.DataFrame) -> str:
     """Mean CV of each method with its interval, one line each.
 
