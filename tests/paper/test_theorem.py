@@ -39,7 +39,6 @@ def test_the_committed_table_is_of_five_models_under_five_families(committed):
     assert (counts.drop(index=["sphere", "swiss roll", "torus"]) == quantities - 1).all().all()  # no d^4 tensor
 
 
-@pytest.mark.xfail(reason="measured before there were rows about points; `make evidence` measures it anew", strict=True)
 def test_the_committed_table_has_every_quantity(committed):
     assert set(committed["quantity"]) == set(QUANTITIES)
 
