@@ -5,7 +5,7 @@ from latentgeo.paper.figures.ensembles import ensembles
 from latentgeo.paper.figures.identifiability import identifiability
 from latentgeo.paper.figures.latent import latent_spaces, two_models
 from latentgeo.paper.figures.protocols import protocols
-from latentgeo.paper.figures.reliability import cv_histogram, ends_and_path, power, reliabilities, reliability
+from latentgeo.paper.figures.reliability import cv_histogram, ends_and_path, power, reliabilities
 from latentgeo.paper.figures.sample_size import sample_size
 from latentgeo.paper.figures.solver import calibration, error_against_time, scaling
 from latentgeo.paper.figures.style import save

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.paper.figures.style import METHOD_COLOURS
-from latentgeo.style import COLOURS, COLUMN, PAGE, STYLE
+from latentgeo.style import COLOURS, COLUMN, STYLE
 
 
 @plt.rc_context(STYLE)
@@ -41,21 +41,8 @@ def cv_histogram(cv: pd.DataFrame, models: int, title: str) -> Figure:
     return figure
 
 
-def reliability(comparison: pd.DataFrame, title: str) -> Figure:
-    """Mean coefficient of variation of every method, with intervals over models.
-
-    Args:
-        comparison: from :func:`latentgeo.compare_reliability`, against one baseline.
-        title: what the models are.
-
-    Returns:
-        The figure, a column wide.
-    """
-    return reliabilities({title: comparison})
-
-
 @plt.rc_context(STYLE)
-def reliabilities(comparisons: Mapping[str, pd.DataFrame], *, side_by_side: bool = False) -> Figure:
+def reliabilities(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
     """Mean coefficients of variation of every method, one panel for each kind of model.
 
     Filled: the CV with its interval over models. Hollow: the scale-free CV, for which each model's distances are
@@ -63,15 +50,13 @@ def reliabilities(comparisons: Mapping[str, pd.DataFrame], *, side_by_side: bool
 
     Args:
         comparisons: from :func:`latentgeo.compare_reliability`, against one baseline, by title.
-        side_by_side: lay the panels out over a page, each with its own scale, rather than one above the other on one
-            scale.
 
     Returns:
-        The figure, a column wide, or a page if side by side.
+        The figure, a column wide.
     """
     panels = len(comparisons)
-    shape, size = ((1, panels), (PAGE, 2.3)) if side_by_side else ((panels, 1), (COLUMN, 0.9 + 1.4 * panels))
-    figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", sharey="row", squeeze=False)
+    size = (COLUMN, 0.9 + 1.4 * panels)
+    figure, axes = plt.subplots(panels, 1, figsize=size, layout="constrained", squeeze=False)
     for ax, (title, comparison) in zip(axes.flat, comparisons.items(), strict=True):
         shown = comparison.drop(index="data", errors="ignore")[::-1]
         for y, (method, row) in enumerate(shown.iterrows()):
@@ -82,12 +67,12 @@ def reliabilities(comparisons: Mapping[str, pd.DataFrame], *, side_by_side: bool
             ax.plot(100 * row.scale_free_cv, y - 0.3, "D", color=colour, markersize=3, fillstyle="none")
         ax.set_yticks(range(len(shown)), [METHOD_NAMES.get(method, method) for method in shown.index])
         ax.set(ylim=(-0.7, len(shown) - 0.5))
-        ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="left" if side_by_side else "right")
+        ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="right")
         ax.grid(axis="x", color="0.9")
-        ax.set_xlabel("mean CV over models (%)" if side_by_side or ax is axes.flat[-1] else "")
+        ax.set_xlabel("mean CV over models (%)" if ax is axes.flat[-1] else "")
     right = max(ax.get_xlim()[1] for ax in axes.flat)
     for ax in axes.flat:
-        ax.set_xlim(0.0, None if side_by_side else right)
+        ax.set_xlim(0.0, right)
     grey = {"color": "0.35"}
     handles = [
         Line2D([], [], marker="o", linewidth=1.3, markersize=4.2, label="CV, 95 % interval", **grey),

@@ -9,12 +9,12 @@ def test_coefficients_of_variation_are_drawn(table, saved):
 
 
 def test_the_comparison_of_methods_is_drawn(table, saved):
-    saved(figures.reliability(lg.compare_reliability(table), "digits"))
+    saved(figures.reliabilities({"digits": lg.compare_reliability(table)}))
 
 
 def test_the_first_method_of_a_table_is_drawn_on_top(table):
     comparison = lg.compare_reliability(table[table["method"].isin(["geodesic", "euclidean"])])
-    figure = figures.reliabilities({"PBMC": comparison}, side_by_side=True)
+    figure = figures.reliabilities({"PBMC": comparison})
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["geodesic", "Euclidean"]
 
 
