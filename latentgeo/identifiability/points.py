@@ -134,7 +134,13 @@ def nearest(f: Decoder, target: Tensor, start: Tensor, others: Tensor) -> Projec
         # A point is known to its rounding, and what is still to be gained is a square.
         rounding = 8.0 * torch.finfo(start.dtype).eps ** 0.5 * target[part].norm(dim=1)
         scale = (2.0 * apart).sqrt() + rounding
-        found = _search(f, misfit, start[part], others, scale, apart + rounding.square(), lambda least: _TIED * least)
+        offset = apart + rounding.square()
+
+        def floor(value: Tensor, rows: Tensor) -> Tensor:
+            size = target[part[rows]].square().mean(1).sqrt()  # coordinates are rounded independently of each other
+            return 4.0 * torch.finfo(start.dtype).eps * (2.0 * value).sqrt() * size
+
+        found = _search(f, misfit, start[part], others, scale, offset, lambda least: _TIED * least, floor)
         return dataclasses.replace(found, residual=(2.0 * found.residual).sqrt())
 
     return _in_parts(f, start, search)
@@ -160,7 +166,8 @@ def most_likely(f: Decoder, log_likelihood: Misfit, values: int, start: Tensor, 
 
         # A discrete likelihood is at most one; a density may rise above that, by a few nats for each value.
         scale = torch.full_like(first, values**0.5)
-        found = _search(f, misfit, start[part], others, scale, 4.0 * values + first.abs(), torch.ones_like)
+        offset = 4.0 * values + first.abs()
+        found = _search(f, misfit, start[part], others, scale, offset, torch.ones_like, lambda value, rows: 0.0 * value)
         return dataclasses.replace(found, residual=found.residual - first)
 
     return _in_parts(f, start, search)
@@ -183,6 +190,7 @@ def _search(
     scale: Tensor,
     offset: Tensor,
     slack: Callable[[Tensor], Tensor],
+    floor: Misfit,
 ) -> Projection:
     """Codes of the least misfit from the start and from a second one, and that misfit as the residual.
 
@@ -197,12 +205,13 @@ def _search(
         scale: distance in data space that accuracy is relative to, shape (n,).
         offset: what makes the misfit positive, shape (n,).
         slack: by how much more than the least misfit another one is about as good.
+        floor: what rounding may change misfits of data by, of the misfits (A,) and the numbers (A,) of the data.
     """
-    codes, value, converged = _minimised(f, misfit, start, offset)
+    codes, value, converged = _minimised(f, misfit, start, offset, floor)
     with torch.no_grad():
         order = f.chords(f(codes), f(others)).nan_to_num(torch.inf).argsort(1)
     second = others[order[:, min(max(1, len(others) // 4), len(others) - 1)]]
-    again, other_value, other_converged = _minimised(f, misfit, second, offset)
+    again, other_value, other_converged = _minimised(f, misfit, second, offset, floor)
     accuracy = _SAME * torch.finfo(start.dtype).eps ** 0.5 * scale
     with torch.no_grad():
         same = (f.chord(f(codes), f(again)) <= accuracy) & (len(others) > 1)
@@ -213,11 +222,14 @@ def _search(
     return Projection(codes, least, converged | better, same & converged & other_converged, tied)
 
 
-def _minimised(f: Decoder, misfit: Misfit, start: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _minimised(
+    f: Decoder, misfit: Misfit, start: Tensor, offset: Tensor, floor: Misfit
+) -> tuple[Tensor, Tensor, Tensor]:
     """Codes, misfit there, and whether they converged, by L-BFGS in coordinates whitened again every few steps."""
     codes = start.clone()
-    value, converged = torch.full_like(offset, torch.inf), torch.zeros_like(offset, dtype=torch.bool)
     todo = torch.arange(len(start), device=start.device)
+    with torch.no_grad():
+        value, converged = misfit(codes, todo), torch.zeros_like(offset, dtype=torch.bool)
     for _ in range(_ROUNDS):
         factor = MetricFactor(f, codes[todo, None])
 
@@ -230,7 +242,13 @@ def _minimised(f: Decoder, misfit: Misfit, start: Tensor, offset: Tensor) -> tup
                 (gradient,) = torch.autograd.grad(of.sum(), z)
             return of.detach() + offset[todo[rows]], factor.gradient(gradient[:, None], rows)[:, 0]
 
-        found = minimise(objective, torch.zeros_like(codes[todo]), tol=torch.finfo(codes.dtype).eps, max_iter=_STEPS)
+        found = minimise(
+            objective,
+            torch.zeros_like(codes[todo]),
+            tol=torch.finfo(codes.dtype).eps,
+            max_iter=_STEPS,
+            floor=floor(value[todo], todo).nan_to_num(0.0, 0.0, 0.0),
+        )
         codes[todo] = codes[todo] + factor.step(found.x[:, None], torch.arange(len(todo), device=todo.device))[:, 0]
         value[todo], converged[todo] = found.value - offset[todo], found.converged
         todo = todo[~found.converged & torch.isfinite(found.value)]

@@ -24,8 +24,9 @@ def _cells():
 
 def _trained(adata=None, setup=None, **options):
     adata = _cells() if adata is None else adata
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
+        torch.manual_seed(2)
         scvi.model.SCVI.setup_anndata(adata, **(setup or {}))
         model = scvi.model.SCVI(adata, n_latent=2, n_hidden=8, **({"gene_likelihood": "nb"} | options))
         quiet = {"enable_progress_bar": False, "logger": False, "enable_model_summary": False, "accelerator": "cpu"}

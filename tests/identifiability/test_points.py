@@ -1,5 +1,6 @@
 """Points of the image that belong to data: closed forms, other coordinates, what cannot be found, and bad input."""
 
+import copy
 import math
 
 import pytest
@@ -101,6 +102,17 @@ def test_noise_that_no_point_explains_is_flagged_or_found():
     start = (x - f(z)).norm(dim=1)
     assert (found.residual <= start).all()
     assert not found.unique.all()
+
+
+def test_rounding_of_large_values_ends_the_search():
+    """Single precision leaves of values about 1000 the fourth decimal place, and points are found to its root."""
+    f, z = network(dtype=torch.float32), 0.5 * normal(40, 3).float()
+    x = (1000.0 + noisy(f, z, scale=0.1)).float()
+    found = project(lambda z: 1000.0 + f(z), x, 0.5 * normal(40, 3, seed=3).float())
+    assert found.converged.all()
+    precise = copy.deepcopy(f).double()
+    exact = project(lambda z: 1000.0 + precise(z), x.double(), found.codes.double())
+    assert (precise(exact.codes) - precise(found.codes.double())).norm(dim=1).max() < 0.05
 
 
 def test_a_direction_that_the_decoder_ignores_stays():

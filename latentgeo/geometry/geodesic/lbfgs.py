@@ -85,7 +85,13 @@ def _two_loop(gradient: Tensor, steps: Tensor, changes: Tensor, curvature: Tenso
 
 
 def minimise(
-    objective: Objective, start: Tensor, *, tol: float, max_iter: int | Tensor = 200, memory: int = 10
+    objective: Objective,
+    start: Tensor,
+    *,
+    tol: float,
+    max_iter: int | Tensor = 200,
+    memory: int = 10,
+    floor: Tensor | None = None,
 ) -> Minimum:
     r"""Minimise a positive function of each row, to a relative tolerance.
 
@@ -94,7 +100,8 @@ def minimise(
     pair's long step :math:`s^\top s / s^\top y`; it has the directions that the memory has seen. And, as badly
     scaled rows creep along directions that it has not, the tail of a geometric series: where the last w steps brought
     a decrease :math:`\Delta` and the w before them :math:`\Delta'`, :math:`\Delta\, q / (1 - q)` with
-    :math:`q = \Delta / \Delta'`. A row has converged when the estimate is at most ``tol`` times its value.
+    :math:`q = \Delta / \Delta'`. A row has converged when the estimate is at most ``tol`` times its value, or no more
+    than rounding may change.
 
     Args:
         objective: maps points (A, n) and the numbers (A,) of the rows they belong to, to values (A,), at least zero,
@@ -103,6 +110,8 @@ def minimise(
         tol: relative decrease at which a row has converged.
         max_iter: accepted steps of a row at most, one number or one for each row, shape (P,).
         memory: secant pairs kept by each row.
+        floor: what rounding may change a value by, shape (P,), where that is more than a few units in its last place,
+            as of a difference of large numbers.
 
     Returns:
         The result as data, also for rows that did not converge; nothing is raised for numerical failure.
@@ -118,7 +127,8 @@ def minimise(
     everyone = torch.arange(P, device=start.device)
     value, gradient = objective(start, everyone)
     limit = torch.as_tensor(max_iter, device=start.device).expand(P)
-    noise = 4.0 * torch.finfo(start.dtype).eps
+    eps = torch.finfo(start.dtype).eps
+    floor = torch.zeros_like(value) if floor is None else floor
     rows = _Rows(
         index=everyone,
         x=start.clone(),
@@ -144,7 +154,8 @@ def minimise(
     )
     while True:
         finite = torch.isfinite(rows.value) & torch.isfinite(rows.gradient).all(1)
-        converged = finite & (rows.gain <= tol)
+        lost = floor[rows.index]
+        converged = finite & ((rows.gain <= tol) | (rows.gain * rows.value <= lost))
         stuck = ~finite | (rows.iterations >= limit[rows.index]) | (rows.backtracks > _MAX_BACKTRACKS)
         done = converged | stuck
         if done.any():
@@ -153,18 +164,18 @@ def minimise(
             result.gain[out.index] = out.gain.where(finite[done], torch.full_like(out.gain, torch.inf))
             result.converged[out.index] = converged[done]
             result.iterations[out.index] = out.iterations
-            rows = rows.keep(~done)
+            rows, lost = rows.keep(~done), lost[~done]
         if len(rows.index) == 0:
             return result
         trial = rows.x + rows.step[:, None] * rows.direction
         value, gradient = objective(trial, rows.index)
         # Near the minimum the decrease drowns in rounding; a step that changes nothing measurable is accepted.
-        allowed = rows.value + _ARMIJO * rows.step * rows.slope + noise * rows.value
+        allowed = rows.value + _ARMIJO * rows.step * rows.slope + 4.0 * eps * rows.value + lost
         accepted = torch.isfinite(value) & torch.isfinite(gradient).all(1) & (value <= allowed)
         if not accepted.all():
             _backtrack(rows, ~accepted, value)
         if accepted.any():
-            _advance(rows, accepted, trial, value, gradient)
+            _advance(rows, accepted, trial, value, gradient, lost)
 
 
 def _backtrack(rows: _Rows, failed: Tensor, value: Tensor) -> None:
@@ -176,13 +187,13 @@ def _backtrack(rows: _Rows, failed: Tensor, value: Tensor) -> None:
     rows.backtracks[failed] += 1
 
 
-def _tail(values: Tensor, iterations: Tensor) -> Tensor:
-    """Decrease still to come if the rate of the last steps goes on, (A, 2 w + 1) -> (A,)."""
+def _tail(values: Tensor, iterations: Tensor, floor: Tensor) -> Tensor:
+    """Decrease still to come if the rate of the last steps goes on, (A, 2 w + 1) -> (A,); none that is rounding's."""
     window = (iterations // 2).clamp(1, _WINDOW)[:, None]
     newest = values.shape[1] - 1
     now, before = values[:, -1], values.gather(1, newest - window).squeeze(1)
     earlier = values.gather(1, newest - 2 * window).squeeze(1)
-    last = before - now
+    last = (before - now).where(before - now > floor, 0.0)
     rate = (last / (earlier - before).clamp_min(torch.finfo(values.dtype).tiny)).clamp(0.0, _SLOWEST)
     # A single step says nothing of a rate; it may be as far again.
     return torch.where(iterations > 1, last * rate / (1.0 - rate), last)
@@ -194,7 +205,7 @@ def _remember(memory: Tensor, new: Tensor, rows: Tensor) -> Tensor:
     return pushed if rows.all() else torch.where(rows.reshape(-1, *[1] * (memory.ndim - 1)), pushed, memory)
 
 
-def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradient: Tensor) -> None:
+def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradient: Tensor, floor: Tensor) -> None:
     """Move the accepted rows, remember their secant pair and choose their next direction."""
     if accepted.all():
         accepted = slice(None)  # spares copies
@@ -222,7 +233,7 @@ def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradie
     )
     values = torch.cat([rows.values[accepted, 1:], new_value[:, None]], 1)
     rows.values[accepted] = values
-    remaining = torch.maximum(decrement, _tail(values, rows.iterations[accepted] + 1))
+    remaining = torch.maximum(decrement, _tail(values, rows.iterations[accepted] + 1, floor[accepted]))
     rows.gain[accepted] = remaining / new_value.clamp_min(torch.finfo(value.dtype).tiny)
     rows.x[accepted], rows.value[accepted], rows.gradient[accepted] = trial[accepted], new_value, new_gradient
     rows.direction[accepted], rows.slope[accepted] = direction, slope

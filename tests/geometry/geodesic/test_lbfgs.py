@@ -74,7 +74,8 @@ def test_a_row_that_creeps_at_a_constant_rate_knows_how_far_it_has_to_go(rate):
     history = 1.0 + rate ** (steps[:, None] + torch.arange(-20, 1, dtype=torch.float64))
     start = 1.0 + rate ** torch.zeros(3, 1, dtype=torch.float64)
     history = torch.where(torch.arange(-20, 1) < -steps[:, None], start, history)
-    torch.testing.assert_close(_tail(history, steps), rate ** steps.double())
+    torch.testing.assert_close(_tail(history, steps, torch.zeros(3)), rate ** steps.double())
+    assert not _tail(history, steps, torch.ones(3)).any()  # nothing that rounding explains is progress
 
 
 def test_a_row_that_is_not_finite_fails_alone():
