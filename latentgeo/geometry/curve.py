@@ -8,9 +8,10 @@ distributions, the root of their symmetric divergence takes the place of the cho
 from __future__ import annotations
 
 import functools
-import math
 
+import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
@@ -127,29 +128,34 @@ def straight_line(start: Tensor, end: Tensor, segments: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def sine_basis(segments: int) -> tuple[Tensor, Tensor]:
-    r"""Eigenvectors and eigenvalues of the 1-D Laplacian tridiag(-1, 2, -1) of size N - 1, in float64.
+def _spline_slopes(N: int) -> Tensor:
+    """Matrix (N + 1, N + 1) from the nodes of cubic splines to their derivatives by the number of the node."""
+    nodes = np.arange(N + 1.0)
+    return torch.from_numpy(CubicSpline(nodes, np.eye(N + 1))(nodes, 1))
 
-    .. math:: S_{jk} = \sqrt{2/N}\,\sin(\pi j k / N), \qquad \lambda_k = 2 - 2\cos(\pi k / N)
 
-    S is symmetric and its own inverse (the orthonormal sine transform of type I).
+@functools.lru_cache(maxsize=64)
+def _spline(old: int, new: int) -> Tensor:
+    """Matrix (new + 1, old + 1) from the nodes of cubic splines to other equidistant points of theirs, in float64."""
+    spline = CubicSpline(np.linspace(0.0, 1.0, old + 1), np.eye(old + 1))
+    return torch.from_numpy(spline(np.linspace(0.0, 1.0, new + 1)))
+
+
+def slopes(points: Tensor) -> Tensor:
+    """Changes for each segment, at their nodes, of the cubic splines through curves: (P, N + 1, d), as the curves.
 
     Example:
-        >>> S, eigenvalues = sine_basis(8)
-        >>> bool(torch.allclose(S @ S, torch.eye(7, dtype=S.dtype)))
-        True
+        >>> square = torch.linspace(0, 4, 5, dtype=torch.float64).square()[None, :, None]
+        >>> slopes(square).flatten().round(decimals=6).abs()
+        tensor([0., 2., 4., 6., 8.], dtype=torch.float64)
     """
-    k = torch.arange(1, segments, dtype=torch.float64)
-    return math.sqrt(2.0 / segments) * torch.sin(torch.pi * k[:, None] * k / segments), 2.0 - 2.0 * torch.cos(
-        torch.pi * k / segments
-    )
+    N = points.shape[1] - 1
+    line = straight_line(points[:, 0], points[:, -1], N)
+    return (line[:, 1:2] - line[:, :1]) + _spline_slopes(N).to(points) @ (points - line)
 
 
 def resample(points: Tensor, segments: int) -> Tensor:
-    """Curves with another number of segments and the same ends, through the sine series of their deviation.
-
-    The deviation from the straight line vanishes at both ends; its sine series is continued (finer) or cut off
-    (coarser, which also smooths a polyline).
+    """Curves with another number of segments and the same ends: points of the cubic splines through the old ones.
 
     Args:
         points: curves, shape (P, M + 1, d), at equidistant times.
@@ -160,20 +166,17 @@ def resample(points: Tensor, segments: int) -> Tensor:
 
     Example:
         >>> import torch
-        >>> t = torch.linspace(0, 1, 9, dtype=torch.float64)
-        >>> arc = torch.stack([t, torch.sin(torch.pi * t)], -1).unsqueeze(0)
-        >>> bool((resample(arc, 16)[0, :, 1] - torch.sin(torch.pi * resample(arc, 16)[0, :, 0])).abs().max() < 1e-12)
-        True
+        >>> cubic = torch.linspace(0, 1, 9, dtype=torch.float64).pow(3)[None, :, None]
+        >>> resample(cubic, 4).flatten().round(decimals=6)
+        tensor([0.0000, 0.0156, 0.1250, 0.4219, 1.0000], dtype=torch.float64)
     """
     old = points.shape[1] - 1
+    if old == segments:
+        return points.clone()
+    # The deviation from the straight line, so that a straight line stays one to the last digit.
     line = straight_line(points[:, 0], points[:, -1], segments)
-    kept = min(old, segments) - 1
-    if kept == 0:
-        return line
     deviation = points - straight_line(points[:, 0], points[:, -1], old)
-    coarse, fine = sine_basis(old)[0][:kept], sine_basis(segments)[0][:, :kept]
-    transfer = (math.sqrt(segments / old) * fine @ coarse).to(points)  # [N - 1, M - 1]
-    line[:, 1:-1] += transfer @ deviation[:, 1:-1]
+    line[:, 1:-1] += _spline(old, segments)[1:-1, 1:-1].to(points) @ deviation[:, 1:-1]
     return line
 
 

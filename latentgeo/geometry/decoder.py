@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import math
 import numbers
 from collections.abc import Callable, Sequence
 
@@ -14,6 +16,8 @@ from torch.func import jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
 DecoderLike = Callable[[Tensor], object]  # (B, d) -> (B, *event), or -> a distribution of as many rows
+_ORDINARY = 32  # binary orders of magnitude, either way, in which decoded values are taken as they are
+_NUDGE = 2.0**-8  # relative change of decoded values that their rounding is scaled from
 _BATCH_DEPENDENT = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
@@ -108,9 +112,13 @@ class Decoder:
         rows: latent points decoded so far.
         safety: by which a solver's estimates of the energy that a curve may still lose fall short, on the hardest
             decoders measured.
+        flat: whether the space that the image lies in is Euclidean.
+        unit: that decoded values are given in, a power of two; 1 unless squares of them could not be represented.
     """
 
     safety = 4.0
+    flat = True
+    unit = 1.0
 
     def __init__(self, source: DecoderLike, dtype: torch.dtype | None = None) -> None:
         self.source, self.dtype, self.rows = source, dtype, 0
@@ -135,7 +143,18 @@ class Decoder:
                 "decoder: its output is not differentiable in z; it was detached, computed without gradients, or "
                 "outside PyTorch. Use torch operations throughout"
             )
-        return x.flatten(1)
+        return x.flatten(1) if self.unit == 1.0 else x.flatten(1) / self.unit
+
+    def in_units_of(self, z: Tensor) -> Decoder:
+        """The same decoder in units in which values at latent points (B, d) can be squared: itself if they can be."""
+        if not self.flat:
+            return self
+        size = self(z).abs().amax().item()
+        if not math.isfinite(size) or size == 0.0 or abs(math.log2(size)) < _ORDINARY:
+            return self
+        scaled = copy.copy(self)
+        scaled.unit = 2.0 ** round(math.log2(size))
+        return scaled
 
     def isometric(self, z: Tensor) -> Tensor:
         """A map (B, d) -> (B, D) whose Jacobian J at z squares to the metric, G = JᵀJ: f itself."""
@@ -143,8 +162,15 @@ class Decoder:
 
     def jvp(self, z: Tensor, v: Tensor) -> Tensor:
         """J v, (B, d) each -> (B, D); NaN in the rows where f is not finite."""
+        return self._pushed(z, v)[1]
+
+    def pushed(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded points and J v, (B, d) each -> (B, D) each."""
+        return self._pushed(z, v)
+
+    def _pushed(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         x, Jv = jvp(self.isometric, (z.contiguous(),), (v.contiguous(),))  # an expanded tensor cannot be pushed forward
-        return Jv.masked_fill(~torch.isfinite(x), torch.nan).detach()
+        return x.detach(), Jv.masked_fill(~torch.isfinite(x), torch.nan).detach()
 
     def vjp(self, z: Tensor, w: Tensor) -> Tensor:
         """The derivative of f transposed times w, (B, d) and (B, D) -> (B, d)."""
@@ -155,13 +181,20 @@ class Decoder:
 
     def jacobian(self, z: Tensor) -> Tensor:
         """J, (B, d) -> (B, D, d), by forward-mode differentiation; NaN in the rows where f is not finite."""
+        return self._linearised(z)[1]
+
+    def linearised(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded points and J, (B, d) -> (B, D) and (B, D, d)."""
+        return self._linearised(z)
+
+    def _linearised(self, z: Tensor) -> tuple[Tensor, Tensor]:
         z = z.detach().contiguous()
         basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
         # J applied to each unit vector at once: e_j → J e_j; the primal pass is shared by all of them.
         push = vmap(lambda e: jvp(self.isometric, (z,), (e.expand_as(z),)), out_dims=(None, 0))
         x, columns = push(basis)  # [B, D], [d, B, D]
         # Outside of a decoder's domain a derivative may be finite where the decoder is not (the logarithm's, below 0).
-        return columns.masked_fill(~torch.isfinite(x), torch.nan).permute(1, 2, 0).detach()
+        return x.detach(), columns.masked_fill(~torch.isfinite(x), torch.nan).permute(1, 2, 0).detach()
 
     def second_derivative(self, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """J u and D²f(u, v), by nested forward-mode differentiation: (B, d) each -> (B, D) each."""
@@ -187,6 +220,23 @@ class Decoder:
     def chord(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of decoded points in the space of the image, of which no curve on it is shorter: -> (*batch,)."""
         return (b - a).norm(dim=-1)
+
+    def tangent(self, a: Tensor, b: Tensor) -> Tensor:
+        """What leads from decoded points to others near by, in the coordinates of :meth:`isometric`: (B, D) each."""
+        return b - a
+
+    def from_tangent(self, a: Tensor, v: Tensor) -> Tensor:
+        """The change of decoded points a that a vector v in those coordinates is, (*batch, D) each."""
+        return v
+
+    def tangent_gradient(self, a: Tensor, g: Tensor) -> Tensor:
+        """A derivative g by decoded points a as one by those coordinates, (*batch, D) each."""
+        return g
+
+    def rounding(self, x: Tensor) -> Tensor:
+        """Distance that rounding may move decoded points of curves by: (P, M, D) -> (P,)."""
+        eps = torch.finfo(x.dtype).eps
+        return eps / _NUDGE * self.step(x, x * (1.0 + _NUDGE)).amax(1)
 
     def chords(self, x: Tensor, y: Tensor) -> Tensor:
         """Chords from each of some decoded points to each of others: (R, D) and (n, D) -> (R, n)."""

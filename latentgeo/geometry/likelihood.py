@@ -358,6 +358,7 @@ class StatisticalDecoder(Decoder):
     """
 
     safety = 14.0
+    flat = False
 
     def __init__(self, source: DecoderLike, dtype: torch.dtype | None, z: Tensor) -> None:
         super().__init__(source, dtype)
@@ -398,6 +399,26 @@ class StatisticalDecoder(Decoder):
     def squared(self, a: Tensor, b: Tensor) -> Tensor:
         """Symmetric divergence KL(a‖b) + KL(b‖a) of single coordinates, (*batch, M) each -> (*batch, M')."""
         return self.family.divergence(a, b)
+
+    def linearised(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`~latentgeo.geometry.decoder.Decoder.linearised`."""
+        return self(z), self.jacobian(z)
+
+    def pushed(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`~latentgeo.geometry.decoder.Decoder.pushed`."""
+        return self(z), self.jvp(z, v)
+
+    def tangent(self, a: Tensor, b: Tensor) -> Tensor:
+        """See :meth:`~latentgeo.geometry.decoder.Decoder.tangent`."""
+        return self.family.information(a).sqrt() * (b - a)
+
+    def from_tangent(self, a: Tensor, v: Tensor) -> Tensor:
+        """See :meth:`~latentgeo.geometry.decoder.Decoder.from_tangent`."""
+        return v / self.family.information(a).sqrt()
+
+    def tangent_gradient(self, a: Tensor, g: Tensor) -> Tensor:
+        """See :meth:`~latentgeo.geometry.decoder.Decoder.tangent_gradient`."""
+        return g / self.family.information(a).sqrt()
 
     def step(self, a: Tensor, b: Tensor) -> Tensor:
         """Length of short steps between distributions: (*batch, M) each -> (*batch,)."""

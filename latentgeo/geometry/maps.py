@@ -16,16 +16,11 @@ from torch import Tensor
 
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
-from latentgeo.geometry.geodesic.solve import Initial, Options, door, solve
+from latentgeo.geometry.geodesic.solve import Initial, Options, door, finest_tol, solve
 from latentgeo.geometry.metric import directions_at, jacobian, norm, pullback_metric
 
 _LOG_SLACK = 0.03  # error of the logarithms that a Fréchet mean's step is made of, relative to the last step
 _MAX_DRIFT = 0.01  # relative change of a geodesic's speed that is put down to the integration alone
-
-
-def _log_tol(z: Tensor) -> float:
-    """Relative energy excess of the geodesics that logarithms are read from."""
-    return 1e-16 if z.dtype == torch.float64 else 1e-6
 
 
 def acceleration(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
@@ -146,7 +141,7 @@ def log_map(
     """
     f = door(decoder, z, target, names=("z", "target"))
     z, target = z.detach(), target.detach()
-    options = {"tol": _log_tol(z), "max_iter": 1000} | options
+    options = {"tol": finest_tol(z), "max_iter": 1000} | options
     found = solve(f, z, target, options, initial=initial, gradient=True)
     warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
     slope = found.gradient[:, 0].unsqueeze(-1)
@@ -269,7 +264,7 @@ def frechet_mean(
     w = (w / w.sum()).to(z)
     z, f = z.detach(), as_decoder(decoder, z)
     m = w @ z
-    finest = _log_tol(z)
+    finest = finest_tol(z)
     residual = 1.0
     for _ in range(max_iter):
         # Logarithms, off by the root of their tolerance, need only be better than the step that they are for.

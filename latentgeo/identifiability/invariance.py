@@ -278,7 +278,10 @@ _IDENTIFIED: dict[str, Callable[[_Pair], Measured]] = {
     ),
     "length of a curve": lambda m: (_relative(*map(chord_length, (m.f, m.g), m.lines)), m.rounding),
     "energy of a curve": lambda m: (_relative(*map(chord_energy, (m.f, m.g), m.lines)), m.rounding),
-    "geodesic distance": lambda m: (_relative(*(g.length for g in m.geodesics)), m.unfinished.max() + 1e2 * m.eps),
+    "geodesic distance": lambda m: (
+        _relative(*(g.length for g in m.geodesics)),
+        sum(g.error for g in m.geodesics).max(),
+    ),
     "geodesic path": _geodesic_path,
     "angle": lambda m: (
         (angle(m.f, m.z, m.u, m.v) - angle(m.g, m.y, m.moved(m.u), m.moved(m.v))).abs().max(),
@@ -354,7 +357,7 @@ def check_identifiability(
     Returns:
         One row for each quantity: ``quantity``; ``kind`` (``"identified"`` or ``"not identified"``); ``difference``,
         the largest relative difference between the models (radians for angles); ``tolerance``, which follows from the
-        energy that the geodesics' certificates leave open, from step halving, from rounding at the condition number of
+        geodesics' certificates, from step halving, from rounding at the condition number of
         the Jacobians, or, as the root of the dtype's rounding, from what projections are known to, and is one per cent
         for controls; ``verdict``, ``"agrees"`` or ``"differs"``. A difference that is not a number, or a geodesic that
         did not converge, is ``"not measured"``.

@@ -144,18 +144,19 @@ def test_decoding_in_parts_changes_nothing(monkeypatch):
         return f(z)
 
     whole = _table(counted, start, end)
-    assert max(rows) == 7 * 65  # points of the straight lines
+    assert 7 * 65 in rows  # points of the straight lines
     rows.clear()
     monkeypatch.setattr(pairs, "_ENTRIES", 7 * 2 * 65)  # numbers of two lines
     pd.testing.assert_frame_equal(_table(counted, start, end), whole, rtol=1e-12)
-    assert max(rows) == 2 * 65
+    assert 7 * 65 not in rows
+    assert 2 * 65 in rows
 
 
 def test_failure_is_in_the_table_and_not_warned_of():
     z = torch.rand(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        table = _table(mlp(0), z[:2], z[2:], tol=1e-30)
+        table = _table(mlp(0), z[:2], z[2:], tol=1e-30, max_iter=1)
     assert not table.loc["geodesic", "converged"].any()
     assert table.drop("geodesic", level="method")["converged"].all()
 

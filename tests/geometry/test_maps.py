@@ -160,7 +160,7 @@ def test_maps_are_covariant_under_changes_of_coordinates(ensemble, ends):
 
 def test_the_distance_is_differentiable_by_the_envelope_theorem(decoder, ends):
     def distance(a, b):
-        return lg.distance(decoder, a, b, segments=8, tol=1e-13, max_iter=2000)
+        return lg.distance(decoder, a, b, segments=64, tol=1e-13, max_iter=2000)
 
     a, b = (z[:3].clone().requires_grad_() for z in ends)
     assert torch.autograd.gradcheck(distance, (a, b), eps=1e-5, atol=1e-6, rtol=1e-5)

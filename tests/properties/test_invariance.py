@@ -109,8 +109,6 @@ def test_geodesic_distances_agree_within_their_certificates(data, case):
     assert found.sum() >= 2
     claimed = here.error + there.error
     assert ((there.length / here.length - 1).abs() <= claimed)[found].all()
-    # Both levels that enter the length are minima, so that it is also the energies that agree.
-    assert ((there.energy / here.energy - 1).abs() <= 2.1 * claimed)[found].all()
     excess = here.excess + there.excess + 1e-12
     apart = (m.f(here.points.flatten(0, 1)) - m.g(there.points.flatten(0, 1))).flatten(1).norm(dim=1)
     assert (apart.unflatten(0, (3, -1)).amax(1) <= 4.0 * excess.sqrt() * here.length)[found].all()

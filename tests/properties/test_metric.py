@@ -184,7 +184,7 @@ def test_the_claimed_error_covers_that_against_a_finer_solution(case):
     # The points are at constant speed, and as long as claimed.
     assert lg.curve.speed_variation(case.decoder, fine.points).max() < 0.02
     assert_close(lg.curve.chord_length(case.decoder, fine.points), fine.length, 1e-2)
-    assert_close(lg.curve.chord_energy(case.decoder, fine.points), fine.energy, 2e-2)
+    assert_close(lg.curve.chord_energy(case.decoder, fine.points), fine.length.square(), 2e-2)
     assert (lg.curve.chord_length(case.decoder, fine.points) <= fine.length * (1 + fine.error)).all()
 
 

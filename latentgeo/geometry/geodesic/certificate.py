@@ -1,9 +1,10 @@
 r"""How far to trust a geodesic: what its length may still be off by, and whether it counts as found.
 
-Two errors add up. The *optimiser* leaves an excess: with a relative energy excess ε a length is too long by ε/2. The
-*discretisation* leaves what the extrapolation to infinitely many segments misses; it is estimated from one level of
-refinement less and from the curve's own chords, whichever says more, and counts the more, the further the lengths are
-from converging as :math:`N^{-2}`.
+A curve through nodes is as long as many chords between its points say: an upper bound of the distance, but for the
+error of that *quadrature* and for rounding. What it is longer than the geodesic has two reasons. The *optimiser* leaves
+an excess: with a relative energy excess ε a length is too long by ε/2. And nodes that minimise the energy of N segments
+are not quite those of the geodesic: how far the *discretisation* goes, the same nodes say when they are joined in data
+space by polynomials of two other degrees.
 """
 
 from __future__ import annotations
@@ -14,89 +15,90 @@ import torch
 from torch import Tensor
 
 from latentgeo.geometry.decoder import Decoder
+from latentgeo.geometry.geodesic.energy import curve_energy
+from latentgeo.geometry.geodesic.lbfgs import Minimum
 from latentgeo.geometry.geodesic.result import Geodesic
 
-_SLOWEST_RATE = 0.75  # of convergence in N that a curve is credited with
+_SLOWEST_RATE = 0.75  # of convergence in the number of chords that a curve is credited with
+_SMOOTH_RATE = 0.3  # up to which it is that of a smooth decoder, 1/4
 _MAX_ERROR = 0.1  # a length that may be off by more is not resolved by its segments
 _MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
 _KINKED = 1.4  # median order of convergence below which the decoder is not smooth at the scale of the segments
 _NEGLIGIBLE = 1e-6  # a relative error for which nobody needs to hear of kinks
+_TURNED = 1e-5  # relative change of a length by rounding that is let pass
+_FINE = 64  # chords at least that a curve is measured by
+
+
+def parts(N: int) -> int:
+    """That each of N segments is measured in."""
+    return max(2, -(-_FINE // N))
 
 
 def certified(
-    f: Decoder,
-    x: Tensor,
-    lengths: list[Tensor],
-    weights: tuple[float, ...],
-    gains: list[Tensor],
-    solved: Tensor,
-    same: Tensor,
+    f: Decoder, x: Tensor, measured: tuple[Tensor, Tensor, Tensor], report: Minimum, same: Tensor
 ) -> dict[str, Tensor]:
-    """The extrapolated length of curves and how far to trust it, as fields of :class:`Geodesic`.
+    """The lengths of curves and how far to trust them, as fields of :class:`Geodesic`.
 
     Args:
         f: the decoder.
-        x: decoded curves of the finest level, shape (P, N + 1, D).
-        lengths: roots of the energies of the levels that are extrapolated from, coarse to fine, shape (P,) each.
-        weights: of these levels.
-        gains: relative energy excess of each level, shape (P,) each.
-        solved: whether the optimiser reached its tolerance on all levels, shape (P,).
+        x: decoded nodes, shape (P, N + 1, D).
+        measured: lengths of the curves through them, see :func:`length_of`.
+        report: of the minimiser of their energy.
         same: whether the two ends are one point, between which there is no curve, shape (P,).
     """
-    finest = lengths[-1]
-    zero = same | (finest == 0)
-    scale = finest.masked_fill(zero, 1.0)
-    length = sum(w * L for w, L in zip(weights, lengths, strict=True)).masked_fill(zero, 0.0)
-    # The error of the extrapolation that uses one level less; of the finest level's own, were there only two.
-    lower = -1 / 3 * lengths[-2] + 4 / 3 * finest if len(lengths) > 2 else finest
-    excess = torch.stack(gains).amax(0)
-    limit, order = _limit(f, x, excess)
-    # Extrapolation is worth the less, the further the curves are from converging at second order.
-    discretisation = (2.0 / order) ** 2 * torch.maximum((length - lower).abs(), (length - limit).abs()) / scale
+    N = x.shape[1] - 1
+    lower = f.chord(x[:, 0], x[:, -1])
+    length, quadrature, order = measured
+    zero = same | (length == 0)
+    scale = length.masked_fill(zero, 1.0)
+    # The same nodes, joined in data space by polynomials of different degrees in place of the spline.
+    energies = [curve_energy(f, x, levels).clamp_min(0.0) for levels in (2, 3)]
+    discretisation = sum(0.5 * (length - energy.sqrt()).abs() for energy in energies) + quadrature
     # A relative excess ε of the energy is ε/2 of the length.
-    optimisation = f.safety * sum(abs(w) * gain for w, gain in zip(weights, gains, strict=True)) / 2.0
-    error = (discretisation + optimisation).masked_fill(zero, 0.0)
-    speed = (x.shape[1] - 1) * f.step(x[:, :-1], x[:, 1:])
+    error = (discretisation / scale + f.safety * report.gain / 2.0).masked_fill(zero, 0.0)
+    speed = N * f.step(x[:, :-1], x[:, 1:])
     variation = (speed.std(1, correction=0) / scale).masked_fill(zero, 0.0)
     resolved = torch.isfinite(length) & (variation <= _MAX_SPEED_VARIATION) & (error <= _MAX_ERROR)
     return {
-        "length": length,
-        "energy": length.square(),
-        "excess": excess.masked_fill(zero, 0.0),
+        "length": length.masked_fill(zero, 0.0),
+        "lower": lower.masked_fill(zero, 0.0),
+        "upper": (length + quadrature).masked_fill(zero, 0.0),
+        "excess": report.gain.masked_fill(zero, 0.0),
         "error": error,
         "order": order.masked_fill(zero, 2.0),
-        "converged": (solved | zero) & resolved,
+        "converged": (report.converged | zero) & resolved,
     }
 
 
-def _limit(f: Decoder, x: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Length of decoded curves as their own chords suggest, and its order of convergence, (P, N + 1, D) -> 2 × (P,).
+def length_of(f: Decoder, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Lengths of decoded curves (P, M + 1, D), their error, in data units, and the order of convergence, (P,) each.
 
-    The same curve is measured by every chord, by every second and by every fourth, from wherever these may begin: a
-    kink lengthens some of them and not others. Of the two increments of the averages the second is q times the first,
-    :math:`q = 2^{-p}`, with p = 2 where the decoder is smooth along the curve, but p = 1 where it has kinks that the
-    segments do not follow; what is missing is :math:`q / (1 - q)` times the second, the larger of its two. An increment
-    within rounding, or within the relative energy excess of the curve, says nothing of q, which is then that of p = 2.
-    Chords approach the length from below, divergences from either side.
+    The sums :math:`S_k` of the chords from every k-th point to the next are extrapolated by Romberg's scheme. Where
+    their increments say that the order of convergence is not 2, as on a decoder with kinks, they are by a geometric
+    series. Rounding turns every chord by an angle of its own, which makes sums of very short chords too long: the
+    stride starts where that is negligible.
     """
-    quarter, half, whole = (
-        torch.stack([_energy_length(f, x, stride, first) for first in range(stride)]) for stride in (4, 2, 1)
-    )
-    whole = whole[0]
-    noise = (16.0 * torch.finfo(x.dtype).eps + excess) * whole
-    first, second = half.mean(0) - quarter.mean(0), whole - half.mean(0)
-    rate = torch.where(second.abs() > noise, second.abs() / first.abs().maximum(second.abs()), 0.25)
-    rate = rate.clamp(0.25, _SLOWEST_RATE)
-    last = (whole - half).gather(0, (whole - half).abs().argmax(0, keepdim=True))[0]
-    return whole + last * rate / (1.0 - rate), -torch.log2(rate)
-
-
-def _energy_length(f: Decoder, x: Tensor, stride: int, first: int) -> Tensor:
-    """Square root of the energy of decoded curves (P, N + 1, D) by every so-many-th point and the ends."""
-    N = x.shape[1] - 1
-    nodes = torch.tensor(sorted({0, *range(first, N, stride), N}), device=x.device)
-    steps = f.squared(x[:, nodes[:-1]], x[:, nodes[1:]]).sum(2)
-    return (steps * (N / nodes.diff())).sum(1).sqrt()
+    M = x.shape[1] - 1
+    strides = [k for k in (1, 2, 4, 8, 16, 32, 64) if M % k == 0]
+    sums = torch.stack([f.step(x[:, :-k:k], x[:, k::k]).sum(1) for k in strides])
+    rounding = f.rounding(x)
+    found, turns = [], []
+    for level, k in enumerate(strides[:-2]):
+        whole, half, quarter = sums[level : level + 3]
+        turned = (M / k * rounding).square() / whole.clamp_min(torch.finfo(x.dtype).tiny)
+        turns.append(turned)
+        rate = ((whole - half) / (half - quarter)).abs().nan_to_num(0.25, _SLOWEST_RATE).clamp(0.25, _SLOWEST_RATE)
+        rate = rate.where((whole - half).abs() > turned + rounding, 0.25)
+        romberg, richardson = (64.0 * whole - 20.0 * half + quarter) / 45.0, (4.0 * whole - half) / 3.0
+        kinked = rate > _SMOOTH_RATE
+        length = torch.where(kinked, whole + (whole - half) * rate / (1.0 - rate), romberg)
+        missed = torch.where(kinked, (length - richardson).abs(), (romberg - richardson).abs())
+        found.append(torch.stack([length, missed + turned + 2.0 * rounding, -torch.log2(rate)]))
+    found, turned = torch.stack(found), torch.stack(turns)  # [strides, 3, P] and [strides, P]
+    known = turned <= _TURNED * sums[: len(turned)]
+    known[-1] = True
+    finest = known.to(torch.uint8).argmax(0)
+    return tuple(found[finest, :, torch.arange(len(x), device=x.device)].unbind(1))
 
 
 def warn_of_failures(found: Geodesic, which: str, stacklevel: int) -> None:

@@ -28,7 +28,7 @@ class Minimum:
         x: last accepted points, shape (P, n).
         value: objective there, shape (P,).
         gain: estimated relative decrease still to be had there, shape (P,); infinite where the value is not finite.
-        converged: whether the gain fell to the tolerance, shape (P,).
+        converged: whether no estimate of it is above the tolerance, shape (P,).
         iterations: accepted steps, shape (P,).
     """
 
@@ -52,6 +52,7 @@ class _Rows:
     step: Tensor
     backtracks: Tensor
     gain: Tensor
+    worst: Tensor  # the largest of the estimates
     steps: Tensor  # [A, m, n] differences of points, oldest first
     changes: Tensor  # [A, m, n] differences of gradients
     curvature: Tensor  # [A, m] inner products of the two, zero in an empty slot
@@ -95,7 +96,7 @@ def minimise(
 ) -> Minimum:
     r"""Minimise a positive function of each row, to a relative tolerance.
 
-    How much a row can still fall is estimated in two ways, of which the larger counts. With inverse Hessian estimate
+    How much a row can still fall is estimated in three ways. With inverse Hessian estimate
     B and gradient g, the Newton decrement :math:`\tfrac12 g^\top B g`, under the memory and under the newest secant
     pair's long step :math:`s^\top s / s^\top y`; it has the directions that the memory has seen. And, as badly
     scaled rows creep along directions that it has not, the tail of a geometric series: where the last w steps brought
@@ -139,6 +140,7 @@ def minimise(
         step=torch.ones_like(value),
         backtracks=torch.zeros(P, dtype=torch.long, device=start.device),
         gain=0.5 * gradient.square().sum(1) / value.clamp_min(torch.finfo(value.dtype).tiny),
+        worst=0.5 * gradient.square().sum(1) / value.clamp_min(torch.finfo(value.dtype).tiny),
         steps=start.new_zeros(P, memory, n),
         changes=start.new_zeros(P, memory, n),
         curvature=start.new_zeros(P, memory),
@@ -155,7 +157,7 @@ def minimise(
     while True:
         finite = torch.isfinite(rows.value) & torch.isfinite(rows.gradient).all(1)
         lost = floor[rows.index]
-        converged = finite & ((rows.gain <= tol) | (rows.gain * rows.value <= lost))
+        converged = finite & ((rows.worst <= tol) | (rows.worst * rows.value <= lost))
         stuck = ~finite | (rows.iterations >= limit[rows.index]) | (rows.backtracks > _MAX_BACKTRACKS)
         done = converged | stuck
         if done.any():
@@ -209,6 +211,7 @@ def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradie
     """Move the accepted rows, remember their secant pair and choose their next direction."""
     if accepted.all():
         accepted = slice(None)  # spares copies
+    tiny = torch.finfo(value.dtype).tiny
     s = trial[accepted] - rows.x[accepted]
     y = gradient[accepted] - rows.gradient[accepted]
     sy = (s * y).sum(1)
@@ -227,14 +230,14 @@ def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradie
         slope[uphill] = -new_gradient[uphill].square().sum(1)
     newest = steps[:, -1]
     long_step = newest.square().sum(1) / curvature[:, -1].clamp_min(torch.finfo(s.dtype).tiny)
-    decrement = torch.maximum(
-        -0.5 * slope,
-        0.5 * torch.where(curvature[:, -1] > 0, long_step, 1.0).clamp_min(1.0) * new_gradient.square().sum(1),
-    )
+    decrement = -0.5 * slope
+    longest = 0.5 * torch.where(curvature[:, -1] > 0, long_step, 1.0).clamp_min(1.0) * new_gradient.square().sum(1)
     values = torch.cat([rows.values[accepted, 1:], new_value[:, None]], 1)
     rows.values[accepted] = values
-    remaining = torch.maximum(decrement, _tail(values, rows.iterations[accepted] + 1, floor[accepted]))
-    rows.gain[accepted] = remaining / new_value.clamp_min(torch.finfo(value.dtype).tiny)
+    tail, scale = _tail(values, rows.iterations[accepted] + 1, floor[accepted]), new_value.clamp_min(tiny)
+    rows.worst[accepted] = decrement.maximum(longest).maximum(tail) / scale
+    # Of the three the one in the middle: decrements fall short where rows creep, and tails say too much of fast ones.
+    rows.gain[accepted] = decrement.maximum((longest * tail).sqrt()) / scale
     rows.x[accepted], rows.value[accepted], rows.gradient[accepted] = trial[accepted], new_value, new_gradient
     rows.direction[accepted], rows.slope[accepted] = direction, slope
     rows.step[accepted], rows.backtracks[accepted] = 1.0, 0

@@ -6,18 +6,21 @@ The interior points X of curves near :math:`X_0` are written as :math:`X = X_0 +
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.curve import sine_basis
 from latentgeo.geometry.decoder import Decoder
+from latentgeo.geometry.geodesic.energy import stiffness
 
 FULL_METRIC_DIM = 256  # above this many dimensions the diagonal of the metric has to do
 _FLOOR = 1e-4  # of a metric's eigenvalues, relative to their mean
 _PROBES = 4  # backward passes that the diagonal of a metric is estimated by, at each of three points
 
 
-def _regularised(metric: Tensor) -> Tensor:
+def regularised(metric: Tensor, floor: float = _FLOOR) -> Tensor:
     """Raise the metric's small eigenvalues, so that rounding does not send a curve where the decoder is constant.
 
     A metric that is not finite, or zero, is replaced by the identity.
@@ -25,7 +28,7 @@ def _regularised(metric: Tensor) -> Tensor:
     identity = torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
     size = metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     usable = torch.isfinite(metric).all(-1, keepdim=True).all(-2, keepdim=True) & (size > 0)
-    return torch.where(usable, metric + _FLOOR * size * identity, identity)
+    return torch.where(usable, metric + floor * size * identity, identity)
 
 
 def _mean_diagonal(decode: Decoder, nodes: Tensor) -> Tensor:
@@ -56,6 +59,9 @@ class MetricFactor:
     :math:`v = y L^{-1}`. In more than 256 dimensions an estimate of the diagonal of :math:`\bar G` has to do, without
     Jacobian and in memory O(d).
 
+    Attributes:
+        softest: least ratio of a metric to their mean, over points and directions, shape (P,).
+
     Args:
         decode: the decoder.
         nodes: latent points, M for each problem, shape (P, M, d).
@@ -64,11 +70,27 @@ class MetricFactor:
     def __init__(self, decode: Decoder, nodes: Tensor) -> None:
         self._full = nodes.shape[2] <= FULL_METRIC_DIM
         if self._full:
-            J = decode.jacobian(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2]).double()
-            factor = torch.linalg.cholesky(_regularised((J.mT @ J).mean(1)))
+            J = decode.jacobian(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2])
+            metrics = (J.mT @ J).double()
+            factor = torch.linalg.cholesky(regularised(metrics.mean(1)))
+            relative = torch.linalg.solve_triangular(factor[:, None], metrics.nan_to_num(0.0, 0.0, 0.0), upper=False)
+            relative = torch.linalg.solve_triangular(factor[:, None], relative.mT, upper=False)
+            self.softest = torch.linalg.eigvalsh(relative)[..., 0].amin(1).to(nodes)
         else:
             factor = _mean_diagonal(decode, nodes).sqrt()[:, None]
+            self.softest = torch.ones_like(nodes[:, 0, 0])
         self._factor = factor.to(nodes)  # [P, d, d] or [P, 1, d]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the points."""
+        return self._factor.dtype
+
+    def of(self, rows: Tensor) -> MetricFactor:
+        """The same of some of the problems."""
+        part = copy.copy(self)
+        part._factor = self._factor[rows]
+        return part
 
     def step(self, y: Tensor, rows: Tensor) -> Tensor:
         """Steps v of some of the problems: (A, M, d) -> (A, M, d)."""
@@ -81,24 +103,27 @@ class MetricFactor:
         return torch.linalg.solve_triangular(L.mT, g, upper=True, left=False) if self._full else g / L
 
 
+@functools.lru_cache(maxsize=64)
+def _inverse_root(N: int) -> Tensor:
+    """Symmetric inverse root of the Hessian of the energy of curves in one flat dimension, (N - 1, N - 1)."""
+    eigenvalues, basis = torch.linalg.eigh(2.0 * stiffness(N)[1:-1, 1:-1])
+    return (basis / eigenvalues.sqrt()) @ basis.mT
+
+
 class FlatPreconditioner:
     r"""A factor C that is exact on a flat manifold.
 
-    With one metric :math:`\bar G = L L^\top` everywhere the Hessian of the chord energy is
-    :math:`2N\,T \otimes \bar G`, T the 1-D Laplacian, so that
-    :math:`C^{-\top} Y = (2N T)^{-1/2}\, Y L^{-1}`. The mean metric at a few points of each curve stands in for
-    :math:`\bar G`.
+    With one metric :math:`\bar G = L L^\top` everywhere the Hessian of the energy is :math:`T \otimes \bar G`, T
+    that of curves in one dimension, so that :math:`C^{-\top} Y = T^{-1/2}\, Y L^{-1}`. The mean metric at a few points
+    of each curve stands in for :math:`\bar G`.
 
     Args:
-        decode: the decoder.
-        curve: curves, shape (P, N + 1, d).
+        metric: of each curve.
+        N: segments of the curves.
     """
 
-    def __init__(self, decode: Decoder, curve: Tensor) -> None:
-        N = curve.shape[1] - 1
-        basis, eigenvalues = sine_basis(N)
-        self._time = ((basis / (2.0 * N * eigenvalues).sqrt()) @ basis).to(curve)  # symmetric
-        self._metric = MetricFactor(decode, curve[:, [N // 6, N // 2, N * 5 // 6]])
+    def __init__(self, metric: MetricFactor, N: int) -> None:
+        self._time, self._metric = _inverse_root(N).to(metric.dtype), metric
 
     def step(self, y: Tensor, rows: Tensor) -> Tensor:
         """C⁻ᵀ Y for some of the curves: (A, N - 1, d) -> (A, N - 1, d)."""
@@ -117,28 +142,24 @@ class CurvePreconditioner:
     metric whose soft directions turn along the curve, where one mean metric does not help.
 
     Args:
-        decode: the decoder.
-        curve: curves, shape (P, N + 1, d).
+        J: Jacobians at the inner nodes, shape (P, N - 1, D, d).
+        floor: of the metrics' eigenvalues, relative to their mean.
     """
 
-    def __init__(self, decode: Decoder, curve: Tensor) -> None:
-        N = curve.shape[1] - 1
+    def __init__(self, J: Tensor, floor: float = _FLOOR) -> None:
+        N = J.shape[1] + 1
         self._diagonal: list[Tensor] = []  # L_i, lower triangular, [P, d, d]
         self._below: list[Tensor] = []  # C_{i,i-1}, [P, d, d]
-        previous = None
-        for node in range(1, N):
-            J = decode.jacobian(curve[:, node])
-            block = 4.0 * N * _regularised((J.mT @ J).double())
-            if previous is not None:
-                coupling = -2.0 * N * (J.mT @ previous).double()
-                coupling = coupling.where(torch.isfinite(coupling).flatten(1).all(1)[:, None, None], 0.0)
-                below = torch.linalg.solve_triangular(self._diagonal[-1].mT, coupling, upper=True, left=False)
-                block = block - below @ below.mT
-                self._below.append(below)
+        blocks = 4.0 * N * regularised((J.mT @ J).double(), floor)
+        couplings = (-2.0 * N * (J[:, 1:].mT @ J[:, :-1]).double()).nan_to_num(0.0, 0.0, 0.0)
+        for i, block in enumerate(blocks.unbind(1)):
+            if i > 0:
+                L, coupling = self._diagonal[-1], couplings[:, i - 1]
+                self._below.append(torch.linalg.solve_triangular(L.mT, coupling, upper=True, left=False))
+                block = block - self._below[-1] @ self._below[-1].mT
             self._diagonal.append(torch.linalg.cholesky(block))
-            previous = J
-        self._diagonal = [L.to(curve) for L in self._diagonal]
-        self._below = [B.to(curve) for B in self._below]
+        self._diagonal = [L.to(J) for L in self._diagonal]
+        self._below = [B.to(J) for B in self._below]
 
     def step(self, y: Tensor, rows: Tensor) -> Tensor:
         """See :meth:`FlatPreconditioner.step`."""

@@ -1,10 +1,10 @@
 r"""Geodesics and geodesic distances of a decoder's pull-back metric.
 
 A geodesic minimises the energy of its image in data space. Curves of N segments with fixed ends are improved by
-L-BFGS in coordinates that whiten the chord energy, see :mod:`latentgeo.geometry.geodesic.preconditioner`: with the
-mean metric of each curve at first, so that one step solves the flat problem and L-BFGS is left with the curvature;
-where that does not help, with the metric at every node. One evaluation costs a forward and a backward pass through the
-decoder for each interior point.
+L-BFGS in coordinates that whiten that energy, see :mod:`latentgeo.geometry.geodesic.preconditioner`, with the mean
+metric of each curve, so that one step solves the flat problem and L-BFGS is left with the curvature. One evaluation
+costs a forward and a backward pass through the decoder for each interior point. Where that does not lead anywhere soon
+the curve is carried on in data space, see :mod:`latentgeo.geometry.geodesic.newton`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
 from latentgeo.geometry.geodesic.refinement import bytes_per_pair, refine
-from latentgeo.geometry.geodesic.result import Geodesic
+from latentgeo.geometry.geodesic.result import Geodesic, improved, scaled
 
 _BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
 Initial = Tensor | Sequence[Tensor | None] | None
@@ -97,12 +97,12 @@ def geodesic(
     .. math:: \min_{z(0) = a,\; z(1) = b} \int_0^1 \dot z^\top G(z)\, \dot z\, dt
         = \min \int_0^1 \Big\| \tfrac{d}{dt} f(z(t)) \Big\|^2 dt
 
-    solved with more and more segments, up to N; the length is extrapolated from the last two or three levels. Where
-    the decoder returns distributions, G is the Fisher-Rao metric, and their divergences take the place of chords. A
-    pair's result does not depend on the other pairs, nor on ``chunk_size``, beyond rounding. Local minimisation finds
-    a geodesic near the initial curve, which need not be the shortest on a manifold with holes: pass several initial
-    curves, such as ``[None, curves]`` for the straight lines and curves of your own, and each pair keeps the one of
-    least energy.
+    solved for N + 1 nodes, with an error of :math:`N^{-6}` where the decoder is smooth; the length is that of the
+    curve through the nodes, measured by 64 chords or more. Where the decoder returns distributions, G is the
+    Fisher-Rao metric, and their divergences take the place of chords. A pair's result does not depend on the other
+    pairs, nor on ``chunk_size``, beyond rounding. Local minimisation finds a geodesic near the initial curve, which
+    need not be the shortest on a manifold with holes: pass several initial curves, such as ``[None, curves]`` for the
+    straight lines and curves of your own, and each pair keeps, of the curves that its segments resolve, the shortest.
 
     Args:
         decoder: f, a callable (B, d) -> (B, *event) acting row by row, or one that returns a
@@ -185,6 +185,7 @@ def solve(
         if len(start) == 0:
             return Geodesic.empty(start, segments, tol)
         before = f.rows
+        f = f.in_units_of(torch.cat([start[:1], end[:1]]))
         size = chunk_size or max(1, _BUDGET // bytes_per_pair(f, start, segments))
         chunks = [slice(first, first + size) for first in range(0, len(start), size)]
         parts: list[Geodesic] = []
@@ -192,28 +193,18 @@ def solve(
             best: Geodesic | None = None
             for curves in candidates:
                 if curves is None:
-                    curves = straight_line(start[part], end[part], 2)
+                    curves = straight_line(start[part], end[part], 1)
                 else:
                     curves = torch.cat([start[part, None], curves[part, 1:-1].detach(), end[part, None]], 1)
                 found = refine(f, curves, segments, tol, max_iter, gradient)
-                best = found if best is None else _shorter(best, found)
+                best = found if best is None else improved(best, torch.arange(len(found), device=start.device), found)
             parts.append(best)
-    return dataclasses.replace(Geodesic.joined(parts), decoder_rows=f.rows - before)
+    return dataclasses.replace(scaled(Geodesic.joined(parts), f.unit), decoder_rows=f.rows - before)
 
 
-def _shorter(first: Geodesic, second: Geodesic) -> Geodesic:
-    """For each pair the result of less energy; one that has converged beats one that has not.
-
-    The energy is extrapolated, so that of a curve that has not converged may lie below the truth.
-    """
-    shorter = (second.energy < first.energy) | (second.energy.isfinite() & ~first.energy.isfinite())
-    better = torch.where(first.converged == second.converged, shorter, second.converged)
-    chosen = {
-        name: getattr(second, name).where(better.reshape(-1, *[1] * (value.ndim - 1)), value)
-        for name, value in vars(first).items()
-        if isinstance(value, Tensor)
-    }
-    return dataclasses.replace(first, **chosen)
+def finest_tol(z: Tensor) -> float:
+    """The least relative energy excess that it makes sense to ask for; directions are as good as its root."""
+    return 1e-16 if z.dtype == torch.float64 else 1e-6
 
 
 class _WithEndGradient(torch.autograd.Function):
@@ -242,6 +233,11 @@ def distance(
 
     .. math:: \frac{\partial}{\partial b} d(a, b) = G(b)\, \frac{\dot\gamma(1)}{\|\dot\gamma(1)\|}.
 
+    A relative error ε of a length allows about :math:`\sqrt{2\varepsilon}` of its derivative. Where one is asked for,
+    geodesics are therefore solved to ``tol`` squared, but no less than 1e-16 (1e-6 in float32): the derivative is then
+    off by 0.02 % in the median and 5 % at worst on the decoders measured, what 16 segments leave, and
+    ``geodesic(…, tol=tol**2).error`` says for each pair what ε is.
+
     Args:
         decoder: f, a callable (B, d) -> (B, *event); its parameters get no gradients.
         start: latent points a, shape (P, d).
@@ -265,6 +261,9 @@ def distance(
     """
     f = door(decoder, start, end)
     wanted = torch.is_grad_enabled() and (start.requires_grad or end.requires_grad)
+    if wanted:
+        tol = options.get("tol", _DEFAULTS["tol"])
+        options = options | {"tol": min(tol, max(tol**2, finest_tol(start)))}
     found = solve(f, start, end, options, initial=initial, gradient=wanted)
     warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
     return _WithEndGradient.apply(start, end, found.length, found.gradient) if wanted else found.length

@@ -1,0 +1,218 @@
+r"""Gauss-Newton steps of whole curves that depend on images alone, for pairs on which L-BFGS creeps.
+
+In coordinates that turn quickly, a step that is straight in them is not the one that was meant, and the straight line
+between two points no place to start. Here both are said in the space of the image: the step v of a node sends its
+image to :math:`x + J v`, a first curve follows the chord of the ends, and latent points are carried along,
+
+.. math:: \dot z = J(z)^+ (y - x), \qquad z(0) = z,
+
+in steps as short as the coordinates ask for. Then other coordinates give the same curves.
+
+Reference: Absil, Mahony and Sepulchre, "Optimization algorithms on matrix manifolds", 2008, chapter 4 (retractions).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latentgeo.geometry.curve import resample, slopes
+from latentgeo.geometry.decoder import Decoder
+from latentgeo.geometry.geodesic.energy import energy_and_gradient
+from latentgeo.geometry.geodesic.lbfgs import Minimum
+from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner, regularised
+
+_ROUNDS = 40  # steps of a point on its way at most
+_MISSED = 0.1  # share of a step that may be missed along the surface
+_FARTHEST = 1.5  # times the way that was meant, that a decoded point may have gone
+_NEAR = 0.3  # of a segment, within which a point is near another
+_TORN = 4.0  # times its step in data space, that a latent step says it is, beyond which it may be a jump
+_HALVINGS = 5
+_DECREASE = 0.1  # of what a step promises, that it has to keep
+_PATIENCE = 30  # steps of a curve at most
+_SLOWEST = 0.9  # rate of decrease that a curve is at most credited with
+
+
+def carried(f: Decoder, z: Tensor, x: Tensor, target: Tensor, J: Tensor | None = None) -> Tensor:
+    """Latent points (B, d) carried along while decoded ones go straight from x to the target, as far as they can.
+
+    A step is taken at once where that hits its aim, and else by the classical Runge-Kutta scheme, shortened until it
+    does.
+
+    Args:
+        f: the decoder.
+        z: where they are, shape (B, d).
+        x: decoded, shape (B, D).
+        target: where decoded points should go, shape (B, D).
+        J: Jacobians where they are, shape (B, D, d), if they are known.
+    """
+    z = z.clone()
+    done, step = torch.zeros_like(z[:, 0]), torch.ones_like(z[:, 0])
+    way = f.step(x, target)
+    curved = torch.zeros_like(done, dtype=torch.bool)
+    left = torch.nonzero(torch.isfinite(way) & (way > 0)).squeeze(1)
+    # The decoded point and the Jacobian at z, and what is still missed there of the way done.
+    at_x, off = x[left], torch.zeros_like(x[left])
+    J = f.jacobian(z[left]) if J is None else J[left]
+    for _ in range(_ROUNDS):
+        if len(left) == 0:
+            break
+        h, at = step[left, None], z[left]
+        ahead = f.tangent(x[left], torch.lerp(x[left], target[left], h))
+        first = _along(J, ahead + off)
+        there, meant = at + first, (J @ first[:, :, None]).squeeze(-1).norm(dim=1)
+        bent = curved[left]
+        if bent.any():
+            k = torch.nonzero(bent).squeeze(1)
+            velocities = [first[k]]
+            for part in (0.5, 0.5, 1.0):
+                velocities.append(_along(f.jacobian(at[k] + part * velocities[-1]), ahead[k] + off[k]))
+            there[k] = at[k] + (velocities[0] + 2.0 * velocities[1] + 2.0 * velocities[2] + velocities[3]) / 6.0
+        there = torch.where(torch.isfinite(there), there, at)
+        reached = done[left] + step[left]
+        value, new_J = f.linearised(there)
+        new_off = f.tangent(value, torch.lerp(x[left], target[left], reached[:, None]))
+        correction = _along(new_J, new_off)
+        missed = (new_J @ correction[:, :, None]).squeeze(-1).norm(dim=1).nan_to_num(torch.inf)
+        hit = (missed <= _MISSED * step[left] * way[left]) & (f.step(at_x, value) <= _FARTHEST * meant)
+        over = hit & (reached >= 1.0 - 1e-6)
+        z[left] = torch.where(hit[:, None], there, at)
+        done[left] = torch.where(hit, reached, done[left])
+        J, at_x = torch.where(hit[:, None, None], new_J, J), torch.where(hit[:, None], value, at_x)
+        off = torch.where(hit[:, None], new_off, off)
+        # The first miss calls for the better scheme, every other for a shorter step.
+        shorter = torch.where(hit, 1.5 * step[left], torch.where(bent, 0.4 * step[left], step[left]))
+        curved[left] |= ~hit
+        step[left] = shorter.minimum(1.0 - done[left])
+        left, at_x, J, off = left[~over], at_x[~over], J[~over], off[~over]
+    return z
+
+
+def _floor(J: Tensor) -> float:
+    return torch.finfo(J.dtype).eps ** 0.5 * 0.1
+
+
+def _along(J: Tensor, r: Tensor) -> Tensor:
+    """The latent step that goes along r in data space, (B, D, d) and (B, D) -> (B, d)."""
+    L = torch.linalg.cholesky(regularised((J.mT @ J).double(), _floor(J)))
+    return torch.cholesky_solve((J.mT @ r[:, :, None]).double(), L).squeeze(-1).to(r)
+
+
+def along_chord(f: Decoder, start: Tensor, end: Tensor, ends: Tensor, N: int) -> Tensor:
+    """First curves (P, N + 1, d): from either end half the way, towards the other in data space."""
+    from_both = torch.cat([start, end])
+    here, there = torch.cat([ends[:, 0], ends[:, 1]]), torch.cat([ends[:, 1], ends[:, 0]])
+    z, nodes = from_both, [from_both]
+    for i in range(1, N // 2 + 1):
+        z = carried(f, z, f(z), torch.lerp(here, there, i / N))
+        nodes.append(z)
+    first, second = torch.stack(nodes, 1).split(len(start))
+    return torch.cat([first, second.flip(1)[:, 1:]], 1)
+
+
+def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> Tensor:
+    """Decoded points of the surface along the splines of decoded nodes (P, N + 1, D), so many for each segment.
+
+    Returns:
+        Shape (P, parts N + 1, D); NaN where the latent curve jumps.
+    """
+    N = x.shape[1] - 1
+    aim = resample(x, parts * N)
+    inner = torch.tensor([i for i in range(parts * N) if i % parts], device=x.device)
+    before, t = inner // parts, ((inner % parts) / parts)[:, None].to(x)
+    # Cubics whose velocities at the nodes decode to those of the splines: near the aim, in any coordinates.
+    J = f.jacobian(curve.flatten(0, 1))
+    v = _along(J, f.tangent(x.flatten(0, 1), (x + slopes(x)).flatten(0, 1))).unflatten(0, x.shape[:2])
+    a, b, va, vb = curve[:, before], curve[:, before + 1], v[:, before], v[:, before + 1]
+    guess = a + t * (va + t * (3.0 * (b - a) - 2.0 * va - vb + t * (va + vb - 2.0 * (b - a))))
+    aims, guess = aim[:, inner].flatten(0, 1), guess.flatten(0, 1)
+    decoded, J_guess = f.linearised(guess)
+    # Where one is not near, a node is the better place to come from.
+    segment = f.step(x[:, before], x[:, before + 1]).flatten()
+    near = f.step(decoded, aims) < _NEAR * segment
+    guess, decoded = (
+        torch.where(near[:, None], one, other.flatten(0, 1)) for one, other in ((guess, a), (decoded, x[:, before]))
+    )
+    J = torch.where(near[:, None, None], J_guess, J.unflatten(0, x.shape[:2])[:, before].flatten(0, 1))
+    z = carried(f, guess, decoded, aims, J)
+    fine = curve.new_empty(len(x), parts * N + 1, curve.shape[2])
+    fine[:, inner], fine[:, ::parts] = z.unflatten(0, (len(x), -1)), curve
+    # Of two codes of one image each may be the end of a piece: then the latent curve jumps where its image does not.
+    points, ahead = f.pushed(fine[:, :-1].flatten(0, 1), fine.diff(dim=1).flatten(0, 1))
+    points = torch.cat([points.unflatten(0, (len(x), -1)), x[:, -1:]], 1)
+    small = f.step(points[:, :-1], points[:, 1:])
+    small = small + small.mean(1, keepdim=True)
+    far = (ahead.unflatten(0, (len(x), -1)).norm(dim=2) > _TORN * small).nonzero()
+    if len(far):
+        rows, at = far.unbind(1)
+        z = carried(f, fine[rows, at], points[rows, at], points[rows, at + 1])
+        apart, gap = ((fine[rows, at + 1] - from_).norm(dim=1) for from_ in (z, fine[rows, at]))
+        points[rows[~(apart < 0.5 * gap)]] = torch.nan
+    return points
+
+
+def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Minimum]:
+    r"""Minimise the energy of curves by Gauss-Newton steps, :math:`v = -(J^\top \nabla^2 E\, J)^{-1} J^\top \nabla E`.
+
+    Args:
+        f: the decoder.
+        curve: initial curves, shape (P, N + 1, d).
+        ends: decoded end points, shape (P, 2, D).
+        tol: relative energy excess to stop at.
+        max_iter: steps at most.
+
+    Returns:
+        The curves and a report as of :func:`latentgeo.geometry.geodesic.lbfgs.minimise`.
+    """
+    P = len(curve)
+    curve, tiny = curve.clone(), torch.finfo(curve.dtype).tiny
+    x = torch.cat([ends[:, :1], f(curve[:, 1:-1].flatten(0, 1)).unflatten(0, (P, -1)), ends[:, 1:]], 1)
+    value, slope = energy_and_gradient(f, x)
+    report = Minimum(
+        x=curve,
+        value=value,
+        gain=torch.full_like(value, torch.inf),
+        converged=torch.zeros(P, dtype=torch.bool, device=curve.device),
+        iterations=torch.zeros(P, dtype=torch.long, device=curve.device),
+    )
+    left, step, before = (
+        torch.nonzero(torch.isfinite(value)).squeeze(1),
+        torch.ones_like(value),
+        torch.zeros_like(value),
+    )
+    while len(left):
+        J = f.jacobian(curve[left, 1:-1].flatten(0, 1)).unflatten(0, (len(left), -1))  # [A, N - 1, D, d]
+        whitened = CurvePreconditioner(J, _floor(J))
+        rows = torch.arange(len(left), device=left.device)
+        y = whitened.gradient((J.mT @ f.tangent_gradient(x[left, 1:-1], slope[left])[..., None]).squeeze(-1), rows)
+        promised = 0.5 * y.square().sum((1, 2)) / value[left].clamp_min(tiny)
+        rate = (promised / before[left].clamp_min(tiny)).clamp(0.0, _SLOWEST)
+        report.gain[left] = promised / torch.where(report.iterations[left] > 0, 1.0 - rate, 1.0)
+        report.converged[left] = report.gain[left] <= tol
+        before[left] = promised
+        go = ~report.converged[left] & (report.iterations[left] < min(max_iter, _PATIENCE)) & torch.isfinite(promised)
+        left, J, promised, v = left[go], J[go], promised[go], -whitened.step(y, rows)[go]
+        Jv = (J @ v[..., None]).squeeze(-1)
+        z, image, trying = curve[left, 1:-1], x[left, 1:-1], torch.arange(len(left), device=left.device)
+        for _ in range(_HALVINGS):
+            if len(trying) == 0:
+                break
+            k, s = left[trying], step[left[trying], None, None]
+            aim = image[trying] + s * f.from_tangent(image[trying], Jv[trying])
+            parts = (values.flatten(0, 1) for values in (z[trying], image[trying], aim, J[trying]))
+            new = carried(f, *parts)
+            new = new.unflatten(0, (len(k), -1))
+            decoded = torch.cat([ends[k, :1], f(new.flatten(0, 1)).unflatten(0, (len(k), -1)), ends[k, 1:]], 1)
+            energy, gradient = energy_and_gradient(f, decoded)
+            allowed = value[k] * (1.0 - _DECREASE * step[k] * promised[trying] + 4.0 * torch.finfo(value.dtype).eps)
+            better = energy <= allowed
+            a = k[better]
+            curve[a, 1:-1], x[a], value[a], slope[a] = new[better], decoded[better], energy[better], gradient[better]
+            step[a] = (2.0 * step[a]).clamp_max(1.0)
+            report.iterations[a] += 1
+            step[k[~better]] *= 0.4
+            trying = trying[~better]
+        stuck = torch.zeros_like(report.converged)
+        stuck[left[trying]] = True
+        left = left[~stuck[left]]
+    return curve, report
