@@ -36,7 +36,6 @@ from latentgeo.geometry.curvature import gaussian_curvature, scalar_curvature
 from latentgeo.geometry.decoder import Chunked, Ensemble
 from latentgeo.geometry.geodesic.result import Geodesic
 from latentgeo.geometry.geodesic.solve import distance, distance_matrix, geodesic
-from latentgeo.geometry.geodesic.starts import graph_curves
 from latentgeo.geometry.likelihood import fisher_rao
 from latentgeo.geometry.maps import exp_map, frechet_mean, log_map, parallel_transport
 from latentgeo.geometry.metric import angle, pullback_metric, volume, volume_element

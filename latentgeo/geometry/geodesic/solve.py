@@ -25,6 +25,7 @@ from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_p
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
 from latentgeo.geometry.geodesic.refinement import bytes_per_pair, refine
 from latentgeo.geometry.geodesic.result import Geodesic, improved, scaled
+from latentgeo.geometry.geodesic.starts import DataGraph, data_graph
 
 _BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
 Initial = Tensor | Sequence[Tensor | None] | None
@@ -41,6 +42,8 @@ class Options(TypedDict, total=False):
         chunk_size: pairs solved at a time; chosen from the decoder's memory need by default. Where the points of one
             pair are too many for the decoder at once, pass it as :class:`latentgeo.Chunked`.
         progress: whether to show a progress bar; not by default.
+        data: latent codes of data, shape (n, d); None by default. Each pair is then also solved from a path through
+            their images, see :mod:`latentgeo.geometry.geodesic.starts`, and keeps the shorter curve.
     """
 
     segments: int
@@ -48,24 +51,25 @@ class Options(TypedDict, total=False):
     max_iter: int
     chunk_size: int | None
     progress: bool
+    data: Tensor | DataGraph | None
 
 
-_DEFAULTS = {"segments": 16, "tol": 1e-4, "max_iter": 200, "chunk_size": None, "progress": False}
+_DEFAULTS = {"segments": 16, "tol": 1e-4, "max_iter": 200, "chunk_size": None, "progress": False, "data": None}
 
 
-def _checked(options: Options) -> tuple[int, float, int, int | None, bool]:
+def _checked(options: Options) -> tuple[int, float, int, int | None, bool, Tensor | DataGraph | None]:
     """The options in the order of :class:`Options`, with defaults for those that are not given."""
     unknown = sorted(set(options) - set(_DEFAULTS))
     if unknown:
         raise TypeError(f"expected options among {', '.join(_DEFAULTS)}, got {', '.join(unknown)}")
-    segments, tol, max_iter, chunk_size, progress = (_DEFAULTS | options).values()
+    segments, tol, max_iter, chunk_size, progress, data = (_DEFAULTS | options).values()
     if not isinstance(segments, numbers.Integral) or segments < 4 or segments % 2:
         raise ValueError(f"segments: expected an even number of at least 4, got {segments!r}")
     if not (tol > 0 and math.isfinite(tol)):
         raise ValueError(f"tol: expected a positive finite number, got {tol!r}")
     if max_iter < 1 or (chunk_size is not None and chunk_size < 1):
         raise ValueError(f"max_iter and chunk_size: expected at least 1, got {max_iter!r} and {chunk_size!r}")
-    return int(segments), tol, max_iter, chunk_size, progress
+    return int(segments), tol, max_iter, chunk_size, progress, data
 
 
 def door(decoder: DecoderLike, start: Tensor, end: Tensor, names: tuple[str, str] = ("start", "end")) -> Decoder:
@@ -101,8 +105,11 @@ def geodesic(
     curve through the nodes, measured by 64 chords or more. Where the decoder returns distributions, G is the
     Fisher-Rao metric, and their divergences take the place of chords. A pair's result does not depend on the other
     pairs, nor on ``chunk_size``, beyond rounding. Local minimisation finds a geodesic near the initial curve, which
-    need not be the shortest on a manifold with holes: pass several initial curves, such as ``[None, curves]`` for the
-    straight lines and curves of your own, and each pair keeps, of the curves that its segments resolve, the shortest.
+    need not be the shortest: where the image has holes, or a hill between the points, or meets itself, the straight
+    line alone does not tell, and nor does the certificate. With ``data=codes`` each pair is also solved from the
+    shortest path through the images of data, and keeps, of the curves that its segments resolve, the shortest; so it
+    does with several initial curves, such as ``[None, curves]`` for the straight lines and curves of your own. Curves
+    are continuous in latent space: two codes of one image are as far apart as the way between them is long.
 
     Args:
         decoder: f, a callable (B, d) -> (B, *event) acting row by row, or one that returns a
@@ -111,8 +118,8 @@ def geodesic(
         end: latent points b, shape (P, d).
         initial: initial curves (P, M + 1, d) with the given ends, None for straight lines, or a sequence of these to
             choose the best from.
-        **options: ``segments=16``, ``tol=1e-4``, ``max_iter=200``, ``chunk_size=None`` and ``progress=False``, see
-            :class:`~latentgeo.geometry.geodesic.solve.Options`.
+        **options: ``segments=16``, ``tol=1e-4``, ``max_iter=200``, ``chunk_size=None``, ``progress=False`` and
+            ``data=None``, see :class:`~latentgeo.geometry.geodesic.solve.Options`.
 
     Returns:
         The curves with their lengths (data units; standard deviations of the data for distributions) and certificates.
@@ -177,7 +184,7 @@ def solve(
 
     For callers behind the door that say themselves what did not converge.
     """
-    segments, tol, max_iter, chunk_size, progress = _checked(options or {})
+    segments, tol, max_iter, chunk_size, progress, data = _checked(options or {})
     candidates = _checked_initial(initial, start, end)
     with torch.inference_mode(False), torch.no_grad():
         # Nothing of the caller's may be written to, or be tracked by its autograd.
@@ -186,6 +193,8 @@ def solve(
             return Geodesic.empty(start, segments, tol)
         before = f.rows
         f = f.in_units_of(torch.cat([start[:1], end[:1]]))
+        if data is not None:
+            candidates.append(data_graph(f, data, start).curves(start, end, segments))
         size = chunk_size or max(1, _BUDGET // bytes_per_pair(f, start, segments))
         chunks = [slice(first, first + size) for first in range(0, len(start), size)]
         parts: list[Geodesic] = []
@@ -276,7 +285,7 @@ def distance_matrix(
 
     Args:
         decoder: f, a callable (B, d) -> (B, *event), of tensors.
-        z: latent points, shape (n, d); a NumPy array gives NumPy arrays.
+        z: latent points, shape (n, d); a NumPy array gives NumPy arrays. ``data=z`` has them for data as well.
         with_error: whether to return the certificates too.
         **options: as for :func:`geodesic`.
 
@@ -296,6 +305,8 @@ def distance_matrix(
                 [6., 4., 0.]])
     """
     points = torch.from_numpy(z) if isinstance(z, np.ndarray) else z
+    if isinstance(z, np.ndarray) and isinstance(options.get("data"), np.ndarray):
+        options["data"] = torch.from_numpy(options["data"])
     check_points("z", points, ndim=2)
     n = len(points)
     i, j = torch.triu_indices(n, n, offset=1, device=points.device)
