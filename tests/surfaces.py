@@ -117,3 +117,26 @@ def branched(z: Tensor) -> Tensor:
     """
     first, second = z[..., 0], z[..., 1]
     return torch.stack([first.square() - second.square(), 2.0 * first * second, 0.1 * first.square()], -1)
+
+
+def hill(z: Tensor) -> Tensor:
+    r"""Hill of revolution, round which it is shorter than over its top, though that is a geodesic too.
+
+    .. math:: f(z) = (z_1,\; z_2,\; 3\, e^{-\|z\|^2})
+
+    Example:
+        >>> hill(torch.zeros(2))
+        tensor([0., 0., 3.])
+    """
+    return torch.cat([z, 3.0 * (-z.square().sum(-1, keepdim=True)).exp()], -1)
+
+
+def ring(n: int) -> Tensor:
+    """Points at even distances on the unit circle, (n, 2), which the hill lifts to a circle about its top.
+
+    Example:
+        >>> ring(4).round(decimals=3)[1]
+        tensor([0., 1.], dtype=torch.float64)
+    """
+    angle = 2 * torch.pi * torch.arange(n, dtype=torch.float64) / n
+    return torch.stack([angle.cos(), angle.sin()], 1)

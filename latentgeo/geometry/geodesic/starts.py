@@ -32,7 +32,7 @@ from torch import Tensor
 from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, check_points
 
-_MOST = 500  # data that become nodes of the graph; twice as many found no more on trained decoders
+_MOST = 250  # data that become nodes of the graph; four times as many found no more on trained decoders
 _NEIGHBOURS = 10  # that a node is joined to
 _JUMP = 10.0  # times its chord, beyond which a straight edge's image is long; of trained decoders it is below 1.2
 _EDGE_SEGMENTS = 4  # chords that the image of an edge is measured by
@@ -46,7 +46,7 @@ class DataGraph:
 
     Args:
         f: the decoder.
-        codes: latent codes of data, shape (n, d). Of more than 500, as many at even distances in their order are
+        codes: latent codes of data, shape (n, d). Of more than 250, as many at even distances in their order are
             taken; those at which the decoder is not finite are left out.
         neighbours: k, nearest neighbours in data space that a node is joined to; parts of the graph that are not
             connected are joined where they are nearest to each other.

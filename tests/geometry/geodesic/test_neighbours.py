@@ -8,6 +8,7 @@ import torch
 
 import latentgeo as lg
 from latentgeo.geometry.geodesic.neighbours import nearest_neighbours
+from tests.surfaces import hill, ring
 
 
 def brute_force(decoder, z, k, **options):
@@ -128,3 +129,13 @@ def test_the_warning_points_to_the_callers_line():
     with pytest.warns(RuntimeWarning, match="not certified") as seen:
         nearest_neighbours(horseshoe, z, 6, candidates=6)
     assert seen[0].filename == __file__
+
+
+def test_with_data_the_way_round_a_hill_counts_where_it_is_shorter():
+    z = ring(12)
+    over, round_it = nearest_neighbours(hill, z, 11), nearest_neighbours(hill, z, 11, data=z)
+    assert torch.equal(round_it.index[0, -1], over.index[0, -1])  # the opposite point
+    assert (round_it.distance[:, -1] < 0.95 * over.distance[:, -1]).all()
+    torch.testing.assert_close(round_it.distance[:, :2], over.distance[:, :2], rtol=1e-3, atol=0)
+    with pytest.raises(ValueError, match="data: expected codes of data"):
+        nearest_neighbours(hill, z, 11, data=z[:, :1])

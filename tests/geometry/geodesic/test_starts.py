@@ -7,6 +7,7 @@ import latentgeo as lg
 from latentgeo.geometry.decoder import as_decoder
 from latentgeo.geometry.geodesic.starts import DataGraph
 from latentgeo.geometry.surfaces import sphere, sphere_distance
+from tests.surfaces import hill
 
 _FINE = {"segments": 64, "tol": 1e-9, "max_iter": 1000}
 
@@ -35,10 +36,6 @@ def _polar(angle, height):
     return torch.tensor([[math.exp(height) * math.cos(angle), math.exp(height) * math.sin(angle)]]).double()
 
 
-def _hill(z):
-    return torch.cat([z, 3.0 * (-z.square().sum(1, keepdim=True)).exp()], 1)
-
-
 def test_of_the_two_ways_round_a_cylinder_the_path_through_data_finds_the_short_one():
     a, b = _polar(0.0, 0.0), _polar(0.9 * math.pi, 1.0)
     detour = torch.cat([a, _polar(-math.pi / 2, 0.5), b])[None]  # an initial curve on the wrong side
@@ -63,11 +60,11 @@ def test_where_the_straight_line_passes_a_hole_on_the_wrong_side_the_path_does_n
     assert lg.distance(squeezed, a, b, data=data, **_FINE).item() == pytest.approx(math.pi - 0.2, rel=1e-4)
 
 
-def test_on_opposite_sides_of_a_hill_the_path_goes_round_its_top():
+def test_on_opposite_sides_of_ahill_the_path_goes_round_its_top():
     """The straight line over the top is a geodesic, and by symmetry a solver that starts there stays there."""
     a, b = torch.tensor([[-1.5, 0.0], [1.5, 0.0]]).double().split(1)
-    over = lg.geodesic(_hill, a, b, **_FINE)
-    round_it = lg.geodesic(_hill, a, b, data=1.5 * _random(300, 2), **_FINE)
+    over = lg.geodesic(hill, a, b, **_FINE)
+    round_it = lg.geodesic(hill, a, b, data=1.5 * _random(300, 2), **_FINE)
     assert (over.converged & round_it.converged).all()
     assert over.points[..., 1].abs().max() < 1e-6
     assert round_it.length.item() < 0.8 * over.length.item()
@@ -84,7 +81,7 @@ def test_between_codes_of_near_images_the_path_is_the_shorter_one_in_latent_spac
     a = torch.tensor([[1.0, 0.0]]).double()
     for turn in (2 * math.pi, 1.9 * math.pi):
         curve = _graph(disc, data).curves(a, torch.tensor([[1.0, turn]]).double(), 256)
-        assert curve[0, :, 0].min() < 0.2
+        assert curve[0, :, 0].min() < 0.25
         assert 1.9 < lg.curve.chord_length(disc, curve).item() < 0.6 * turn
 
 
@@ -92,8 +89,8 @@ def test_between_codes_of_near_images_the_path_is_the_shorter_one_in_latent_spac
 def test_a_path_leads_through_the_same_data_in_all_coordinates(A):
     z = 1.5 * _random(300, 2)
     a, b = (1.5 * _random(40, 2, seed=k) for k in (1, 2))
-    here = _graph(_hill, z).paths(a, b)
-    there = _graph(lg.reparametrise(_hill, A), A(z)).paths(A(a), A(b))
+    here = _graph(hill, z).paths(a, b)
+    there = _graph(lg.reparametrise(hill, A), A(z)).paths(A(a), A(b))
     assert [list(nodes) for nodes, _ in here] == [list(nodes) for nodes, _ in there]
     assert max(len(nodes) for nodes, _ in here) > 5
     # The control: neighbours by codes are others.
@@ -153,7 +150,7 @@ def test_a_graph_that_falls_apart_is_joined_where_its_parts_are_nearest():
 def test_of_many_data_some_are_taken():
     z = _random(5000, 2)
     graph = _graph(sphere, z)
-    assert len(graph.z) == 500
+    assert len(graph.z) == 250
     assert torch.equal(graph.z[[0, -1]], z[[0, -1]])
 
 
