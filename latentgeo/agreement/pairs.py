@@ -109,7 +109,7 @@ def measure_pairs(
     start: Tensor,
     end: Tensor,
     *,
-    data: tuple[Tensor, Tensor] | None = None,
+    ends: tuple[Tensor, Tensor] | None = None,
     one_decoder: Decoder | None = None,
     line_segments: int = 64,
     **options: Unpack[Options],
@@ -123,7 +123,7 @@ def measure_pairs(
         f: a decoder that :func:`latentgeo.geometry.decoder.as_decoder` has made.
         start: latent points a, shape (P, d).
         end: latent points b, shape (P, d).
-        data: the data of both ends, shape (P, \*event) each, where they are to be compared too.
+        ends: the data of both ends, shape (P, \*event) each, where they are to be compared too.
         one_decoder: one of the decoders that f consists of, where its own geodesics are wanted too; they are not solved
             again where it is f itself.
         line_segments: M of the straight lines, even.
@@ -160,7 +160,7 @@ def measure_pairs(
         coarse, fine, chord = torch.cat(parts, 1)
         values = {"euclidean": (start - end).norm(dim=1), "straight_line": richardson(coarse, fine)}
         values |= {"ambient_chord": chord} | (
-            {} if data is None else {"data": (data[0] - data[1]).flatten(1).norm(dim=1)}
+            {} if ends is None else {"data": (ends[0] - ends[1]).flatten(1).norm(dim=1)}
         )
     columns = {method: (value, value.isfinite(), torch.zeros_like(value)) for method, value in values.items()}
     error = (fine - coarse).abs() / (3.0 * fine).clamp_min(torch.finfo(fine.dtype).tiny)
@@ -229,6 +229,6 @@ def pair_distances(
     alone = isinstance(seen.decoder, Ensemble) and len(seen.decoder) == 1
     one = f if alone else as_decoder(seen.decoder[0], a)
     options = {"segments": segments, "line_segments": line_segments}
-    table = measure_pairs(f, a, b, data=data, one_decoder=one, **options)[0]
+    table = measure_pairs(f, a, b, ends=data, one_decoder=one, **options)[0]
     table["converged"] &= converged[table["pair"]]
     return table.assign(unique=unique[table["pair"]], points=points)

@@ -165,6 +165,9 @@ def agreement(
 ) -> Agreement:
     r"""Measure how far independently trained models agree on distances between the same data.
 
+    Each geodesic is the shorter of those found from the straight line and from the shortest path through the images of
+    the data, so that two models do not differ for having found two different ones.
+
     A pair's geodesic distance is called reliable if
 
     - the solver converged under every model, and so did the search for the points at its ends, to which a second search
@@ -240,7 +243,8 @@ def agreement(
         f = as_decoder(model.decoder, z)
         at_ends = model.points(rows[ends], points, others=z)
         z[ends] = at_ends.codes
-        table, found = measure_pairs(f, z[first], z[second], segments=segments, tol=tol, max_iter=max_iter)
+        options = {"segments": segments, "tol": tol, "max_iter": max_iter, "data": z}
+        table, found = measure_pairs(f, z[first], z[second], **options)
         table.insert(0, "model", model.name)
         euclidean = (codes[model.name][first] - codes[model.name][second]).norm(dim=1)
         table.loc[table["method"] == "euclidean", "value"] = euclidean.double().cpu().numpy()

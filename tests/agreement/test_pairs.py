@@ -131,7 +131,7 @@ def test_a_single_decoder_is_solved_once(monkeypatch):
 
 def test_equal_points_have_no_distance_and_no_error():
     z = torch.ones(2, 3, dtype=torch.float64)
-    table = _table(mlp(0), z, z, data=(z, z))
+    table = _table(mlp(0), z, z, ends=(z, z))
     assert (table[["value", "error"]] == 0).all(axis=None)
 
 

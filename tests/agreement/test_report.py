@@ -10,6 +10,7 @@ from torch.utils.data import TensorDataset
 
 import latentgeo as lg
 from tests.conftest import mlp
+from tests.surfaces import hill, ring
 
 METHODS = ["euclidean", "geodesic", "straight_line", "ambient_chord"]
 
@@ -330,3 +331,15 @@ def test_decoders_that_return_distributions_are_compared_by_fisher_rao_distances
         torch.testing.assert_close(chord, truth)  # the image fills the half plane, so that its chord is the distance
     assert report.pairs["cv_geodesic"].max() < 1e-4 < report.pairs["cv_euclidean"].min()
     assert set(report.assumptions.loc[report.assumptions["verdict"] == "fails", "assumption"]) <= {"noise dimension"}
+
+
+def test_models_do_not_differ_for_one_having_missed_the_shorter_geodesic():
+    """In one chart the straight line leads over the top of the hill, which is a geodesic, in the other beside it."""
+    plain = lg.LatentModel(lambda x: x[:, :2], hill, "plain")
+    flow = lg.random_flow(2, seed=3)
+    bent = lg.LatentModel(lambda x: flow(x[:, :2]), lg.reparametrise(hill, flow), "bent")
+    z = ring(12)
+    options = {"pairs": ([0], [6]), "points": "mean", "check": False}
+    assert lg.agreement([plain, bent], hill(z), **options).pairs["cv_geodesic"].item() < 1e-3
+    lines = [lg.distance(model.decoder, *model.codes(hill(z))[[0, 6]].split(1)).item() for model in (plain, bent)]
+    assert lines[0] > 1.05 * lines[1]  # the control: from straight lines alone they differ
