@@ -22,6 +22,7 @@ from latentgeo.explorer.plane import latent_plane
 from latentgeo.explorer.selection import Selection
 from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
+from latentgeo.geometry.geodesic.starts import DataGraph
 from latentgeo.geometry.metric import volume_element
 
 if TYPE_CHECKING:
@@ -146,9 +147,10 @@ class Explorer:
             j: row of the second.
 
         Returns:
-            The geodesic, equal to that of :func:`latentgeo.geodesic`, as ``geodesic``; its ``length`` (data units),
-            ``error`` (estimated, relative) and ``converged``; this and the other ``distances`` as a table; and the
-            geodesic and the straight line decoded. A geodesic that did not converge raises no error and no warning.
+            The geodesic, equal to that of :func:`latentgeo.geodesic` with ``data=codes``, as ``geodesic``; its
+            ``length`` (data units), ``error`` (estimated, relative) and ``converged``; this and the other ``distances``
+            as a table; and the geodesic and the straight line decoded. A geodesic that did not converge raises no error
+            and no warning.
 
         Raises:
             IndexError: there is no such row.
@@ -170,10 +172,16 @@ class Explorer:
         found = self.model.points(self._data[[i, j]], self._points, others=self.codes)
         ends = found.codes.split(1)
         sure = bool((found.converged & ~found.tied).all())
-        table, found = measure_pairs(self._decoder, *ends, segments=self.segments, tol=self.tol)
+        options = {"segments": self.segments, "tol": self.tol, "data": self._graph}
+        table, found = measure_pairs(self._decoder, *ends, **options)
         straight = straight_line(*ends, self.segments)[0]
         decoded = self.pictures(torch.cat([found.points[0], straight])).split(self.segments + 1)
         return Selection((i, j), table.set_index("method"), found, straight, *decoded, self._points, sure)
+
+    @functools.cached_property
+    def _graph(self) -> DataGraph:
+        """Paths through the images of the data, from which geodesics are sought as well as from straight lines."""
+        return DataGraph(self._decoder, self.codes)
 
     @functools.cached_property
     def places(self) -> np.ndarray:

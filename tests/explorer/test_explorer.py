@@ -20,6 +20,7 @@ import latentgeo as lg
 from latentgeo.explorer import explore
 from latentgeo.explorer import explorer as module
 from latentgeo.geometry.geodesic import certificate
+from tests.surfaces import hill, ring
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -46,7 +47,7 @@ def test_a_selection_is_the_geodesic_between_the_codes(d, axes):
     found = view.select(3, 17)
     assert all("not identified" in note for _, _, note in found.rows())
     codes = model.encode(x)
-    expected = lg.geodesic(model.decode, codes[[3]], codes[[17]], segments=8, tol=1e-3)
+    expected = lg.geodesic(model.decode, codes[[3]], codes[[17]], segments=8, tol=1e-3, data=codes)
     torch.testing.assert_close(found.geodesic.points, expected.points)
     assert found.length == pytest.approx(expected.length.item(), rel=1e-5)
     assert found.converged == expected.converged.item()
@@ -58,6 +59,13 @@ def test_a_selection_is_the_geodesic_between_the_codes(d, axes):
     mean = torch.stack([decoder(codes[[3, 17]]) for decoder in model.decoders]).mean(0).clamp(0, 1)
     torch.testing.assert_close(found.decoded[[0, -1], ..., 0], mean[:, 0])
     torch.testing.assert_close(found.decoded_straight[[0, -1], ..., 0], mean[:, 0])
+
+
+def test_a_selection_is_sought_along_the_data_too():
+    z = ring(12)
+    found = explore((lambda x: x[:, :2], hill), hill(z)).select(0, 6)
+    assert found.converged
+    assert found.length < 0.95 * lg.distance(hill, z[[0]], z[[6]]).item()
 
 
 def test_a_straight_line_in_a_flat_space_is_the_geodesic():
