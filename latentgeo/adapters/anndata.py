@@ -20,9 +20,10 @@ from torch import Tensor
 
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
 from latentgeo.adapters.model import LatentModel, latent_model
-from latentgeo.geometry.decoder import Decoder
+from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.neighbours import measure, search, warn_of_uncertified
 from latentgeo.geometry.geodesic.solve import Options
+from latentgeo.geometry.geodesic.starts import data_graph
 from latentgeo.geometry.maps import frechet_mean
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def geodesic_neighbors(
         random_state: recorded among the parameters; nothing here is random.
         copy: whether to return a copy in place of writing to ``adata``.
         **options: ``segments``, ``tol``, ``max_iter`` and ``chunk_size`` as for :func:`latentgeo.geodesic`, and
-            ``progress``, whether to show a progress bar over the cells.
+            ``progress``, whether to show a progress bar over the cells; ``data``, see
+            :func:`latentgeo.geometry.geodesic.neighbours.nearest_neighbours`.
 
     Returns:
         None, or the copy. Written are, with ``key_added`` in place of ``neighbors`` and as a prefix in ``.obsp`` if
@@ -253,7 +255,8 @@ def geodesic_distances(
     .. math:: D(A, B) = \frac{1}{M} \sum_{m=1}^{M} d(a_m, b_m), \qquad a_m \in A,\ b_m \in B,
 
     over pairs of members that are drawn at random, the same ones under every model; or the distance between the
-    groups' Fréchet means. Both are identified. The distance between mean codes is not.
+    groups' Fréchet means. Both are identified. The distance between mean codes is not. Geodesics are also sought along
+    the images of all cells, as groups may lie far apart; ``data=None`` leaves that out.
 
     Args:
         adata: cells, shape (n, genes).
@@ -299,8 +302,11 @@ def geodesic_distances(
     seen, z = _codes(adata, model, points, use_rep, layer, dtype)
     of_group = [np.flatnonzero(numbers == number) for number in range(len(names))]
     random = np.random.default_rng(random_state)
+    f = as_decoder(seen.decoder, z)
+    data = options.get("data", z)
+    options = options | {"data": None if data is None else data_graph(f, data, z)}
     compare = _compare_members if statistic == "mean" else _compare_means
-    entry = compare(seen.decoder, z, of_group, members, random, options)
+    entry = compare(f, z, of_group, members, random, options)
     if entry["unconverged"]:
         warnings.warn(
             f"{entry['unconverged']} geodesics between members of {groupby!r} did not converge and are left out of the "

@@ -43,6 +43,8 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         tol: as for :func:`latentgeo.geodesic`.
         max_iter: as for :func:`latentgeo.geodesic`.
         chunk_size: as for :func:`latentgeo.geodesic`.
+        along_data: whether each pair is also solved from the shortest path through the images of the reference rows, at
+            twice the time, see :mod:`latentgeo.geometry.geodesic.starts`.
         unconverged: what becomes of a geodesic that did not converge: ``"warn"`` takes the length of the curve that
             was found, an estimate that is usually too long, and counts such pairs in a warning; ``"raise"`` is an
             error. A length that is not finite is an error in any case.
@@ -79,6 +81,7 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         tol: float = 1e-4,
         max_iter: int = 200,
         chunk_size: int | None = None,
+        along_data: bool = False,
         unconverged: str = "warn",
     ) -> None:
         self.model = model
@@ -88,6 +91,7 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.tol = tol
         self.max_iter = max_iter
         self.chunk_size = chunk_size
+        self.along_data = along_data
         self.unconverged = unconverged
 
     def fit(self, X: np.ndarray, y: object = None) -> GeodesicDistance:
@@ -162,6 +166,7 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             tol=self.tol,
             max_iter=self.max_iter,
             chunk_size=self.chunk_size,
+            data=tensor_of(self.codes_, model_or_decoder(self.model), start.dtype) if self.along_data else None,
         )
         unknown, failed = int((~length.isfinite()).sum()), int((~converged).sum())
         message = f"{failed} of {len(length)} geodesics did not converge; raise segments or max_iter"

@@ -11,6 +11,7 @@ import torch
 
 import latentgeo as lg
 from latentgeo.adapters.anndata import geodesic_distances, geodesic_neighbors
+from tests.surfaces import hill, ring
 
 sc = pytest.importorskip("scanpy", reason="needs scanpy: pip install 'latentgeo[singlecell]'")
 anndata = pytest.importorskip("anndata")
@@ -209,6 +210,16 @@ def test_distances_of_groups_are_means_over_their_members(groups, tmp_path):
     means = geodesic_distances(groups, lambda z: 2.0 * z, "type", statistic="frechet", use_rep="X_line", key_added="m")
     assert means.to_numpy() == pytest.approx(np.array([[0.0, 21.0, 38.0], [21.0, 0.0, 59.0], [38.0, 59.0, 0.0]]))
     assert groups.uns["m"]["solver_error"].max() < 1e-6
+
+
+@pytest.mark.parametrize("statistic", ["mean", "frechet"])
+def test_distances_of_groups_are_sought_along_all_cells(statistic):
+    obs = pd.DataFrame({"type": pd.Categorical(["a", *5 * [None], "b", *5 * [None]])}, index=[*map(str, range(12))])
+    cells = anndata.AnnData(np.zeros((12, 1), np.float32), obs=obs, obsm={"X_ring": ring(12).numpy()})
+    options = {"use_rep": "X_ring", "statistic": statistic, "members": 2}
+    round_it = geodesic_distances(cells, hill, "type", **options)
+    over = geodesic_distances(cells, hill, "type", data=None, **options)
+    assert round_it.loc["a", "b"] < 0.95 * over.loc["a", "b"]
 
 
 def test_distances_of_groups_are_identified(graph):

@@ -20,6 +20,7 @@ from torch import nn
 import latentgeo as lg
 from latentgeo.adapters.sklearn import GeodesicDistance
 from tests.conftest import mlp
+from tests.surfaces import hill, ring
 
 
 def _not_met(estimator):
@@ -56,6 +57,15 @@ def test_distances_are_those_of_the_package(decoder, codes):
     assert error.shape == (3, 8)
     assert error.max() < 1e-2
     assert not np.allclose(square, pairwise_distances(codes), rtol=0.1)  # the control: the decoder matters
+
+
+def test_distances_are_sought_along_the_reference_rows_on_request():
+    codes = ring(12).numpy()
+    over, round_it = (GeodesicDistance(hill, along_data=along).fit(codes) for along in (False, True))
+    square = GeodesicDistance(hill, along_data=True).fit_transform(codes)
+    assert round_it.transform(codes[:1])[0, 6] < 0.95 * over.transform(codes[:1])[0, 6]
+    assert np.allclose(round_it.transform(codes[:3]), square[:3], rtol=1e-3)
+    assert np.array_equal(square, lg.distance_matrix(hill, codes, data=codes))
 
 
 def test_a_reparametrised_model_gives_the_same_distances(decoder, codes, random):
