@@ -126,6 +126,16 @@ def test_a_matrix_with_data_is_that_of_its_pairs():
     assert len(empty.length) == 0
 
 
+def test_the_gradient_is_that_of_the_shorter_geodesic():
+    a, data = torch.tensor([[-1.5, 0.0]]).double(), 1.5 * _random(300, 2)
+    b = torch.tensor([[1.5, 0.1]]).double().requires_grad_()
+    (slope,) = torch.autograd.grad(lg.distance(hill, a, b, data=data, **_FINE).sum(), b)
+    step = torch.tensor([[0.0, 1e-3]]).double()
+    lower, upper = (lg.distance(hill, a, b.detach() + sign * step, data=data, **_FINE) for sign in (-1, 1))
+    assert slope[0, 1].item() == pytest.approx((upper - lower).item() / 2e-3, rel=1e-3)
+    assert slope[0, 1] < 0  # farther from the axis the way round is shorter; over the top it is longer
+
+
 def test_where_the_decoder_is_not_finite_data_are_left_out_and_ends_keep_the_straight_line():
     z = _random(30, 2)
 
