@@ -1,9 +1,9 @@
 """Encoders and decoders: the paper's convolutional networks and an MLP decoder that trains fast on a CPU.
 
-Activations are the paper's ELU, which makes a decoder continuously differentiable, or one of those that make it smooth
-(``"silu"``, ``"softplus"``, ``"tanh"``). A decoder maps latent points `z` of shape
-(B, d) to images of shape (B, channels, height, width); an encoder maps images to the mean and the log-variance of
-q(z | x), side by side in one tensor of shape (B, 2 d).
+Activations are the paper's ELU, which makes a decoder continuously differentiable, one of those that make it smooth
+(``"silu"``, ``"softplus"``, ``"tanh"``), or ReLU, whose kinks the theorem excludes. A decoder maps latent points `z` of
+shape (B, d) to images of shape (B, channels, height, width); an encoder maps images to the mean and the log-variance
+of q(z | x), side by side in one tensor of shape (B, 2 d).
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "silu": nn.SiLU, "softplus": nn.Softplus, "tanh": nn.Tanh}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "elu": nn.ELU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
 
 
 @dataclasses.dataclass(frozen=True)
