@@ -1,23 +1,27 @@
 r"""Other solvers for the same geodesics: what ours is measured against.
 
 :func:`spline_adam` is the paper's own, re-implemented from its description: a curve is a straight line plus a cubic
-spline that vanishes at both ends, with its energy at many time points lowered by Adam. :func:`stochman_splines` runs
-the package stochman, and :func:`collocation` SciPy's solver of boundary value problems. Nothing here shares code with
-:mod:`latentgeo.geometry.geodesic.solve`.
+spline that vanishes at both ends, with its energy at many time points lowered by Adam. :func:`lbfgs`, :func:`adam` and
+:func:`gauss_newton` are what one would write in an afternoon: the energy of a discrete curve, an optimiser, and a
+length extrapolated from two numbers of segments. :func:`georce` is a published solver of its own kind.
+:func:`stochman_splines` runs the package stochman, and :func:`collocation` SciPy's solver of boundary value problems.
+Nothing here shares code with :mod:`latentgeo.geometry.geodesic.solve`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import scipy.integrate
 import scipy.linalg
 import torch
 from torch import Tensor
+from torch.func import jvp
 
-from latentgeo.geometry.curve import straight_line
-from latentgeo.geometry.decoder import Decoder, as_decoder, check_points
+from latentgeo.geometry.curve import chord_length, resample, richardson, straight_line
+from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.maps import acceleration
 
 
@@ -28,12 +32,14 @@ class BaselineCurves:
     Attributes:
         points: the curves at equidistant times, shape (P, M, d).
         steps: iterations, of all pairs together or of the pair that took most.
-        stopped: whether the solver's own criterion ended it for all pairs, rather than its largest number of steps.
+        stopped: whether the solver's own criterion ended it, rather than its largest number of steps, shape (P,).
+        length: what the solver itself takes for the lengths, in data units, shape (P,); None for those of the curves.
     """
 
     points: Tensor
     steps: int
-    stopped: bool
+    stopped: Tensor
+    length: Tensor | None = None
 
 
 def _check_ends(start: Tensor, end: Tensor) -> None:
@@ -71,7 +77,7 @@ def _spline_basis(segments: int, points: int) -> np.ndarray:
 
 
 def spline_adam(
-    decoder: Decoder,
+    decoder: DecoderLike,
     start: Tensor,
     end: Tensor,
     *,
@@ -137,11 +143,314 @@ def spline_adam(
                 best, since = energy.item(), 0
             else:
                 since += 1
-    return BaselineCurves(line + basis @ weights.detach(), step, since >= patience)
+    return BaselineCurves(line + basis @ weights.detach(), step, torch.full((len(start),), since >= patience))
+
+
+def _energy(f: Decoder, inner: Tensor, ends: Tensor) -> Tensor:
+    """N times the sum of squared chords, of inner points (P, N - 1, d) and decoded ends (P, 2, D) -> (P,)."""
+    x = f(inner.flatten(0, 1)).unflatten(0, inner.shape[:2])
+    x = torch.cat([ends[:, :1], x, ends[:, 1:]], 1)
+    return (x.shape[1] - 1) * x.diff(dim=1).square().sum((1, 2))
+
+
+def _extrapolated(
+    minimise: Callable[[Decoder, Tensor, Tensor], tuple[Tensor, int, Tensor]],
+    decoder: DecoderLike,
+    start: Tensor,
+    end: Tensor,
+    segments: int,
+) -> BaselineCurves:
+    r"""Curves of N segments from straight lines, of 2N from those, and the limit :math:`(4 L_{2N} - L_N) / 3`.
+
+    Args:
+        minimise: from the decoder, inner points (P, N - 1, d) and decoded ends (P, 2, D) to better inner points, steps,
+            and whether its criterion was met (P,).
+        decoder: f, a callable (B, d) -> (B, *event).
+        start: latent points a, shape (P, d).
+        end: latent points b, shape (P, d).
+        segments: N.
+    """
+    _check_ends(start, end)
+    f = as_decoder(decoder, start)
+    points = straight_line(start.detach(), end.detach(), segments)
+    with torch.no_grad():
+        ends = torch.stack([f(start), f(end)], 1)
+    lengths, steps, stopped = [], 0, torch.ones(len(start), dtype=torch.bool)
+    for N in (segments, 2 * segments):
+        points = resample(points, N)
+        inner, taken, met = minimise(f, points[:, 1:-1], ends)
+        points = torch.cat([points[:, :1], inner, points[:, -1:]], 1)
+        lengths.append(chord_length(f, points))
+        steps, stopped = steps + taken, stopped & met
+    return BaselineCurves(points, steps, stopped, richardson(*lengths))
+
+
+def lbfgs(
+    decoder: DecoderLike, start: Tensor, end: Tensor, *, segments: int = 8, max_steps: int = 1000
+) -> BaselineCurves:
+    """Discrete geodesics by ``torch.optim.LBFGS`` with its line search, over the energy of the whole batch.
+
+    Args:
+        decoder: f, a callable (B, d) -> (B, *event).
+        start: latent points a, shape (P, d).
+        end: latent points b, shape (P, d).
+        segments: N of the coarse curves; the fine ones have 2N.
+        max_steps: steps at most, of each.
+
+    Returns:
+        The fine curves and extrapolated lengths.
+
+    Raises:
+        TypeError, ValueError: shapes or types do not fit.
+
+    References:
+        Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", 1989.
+
+    Example:
+        >>> import torch
+        >>> circle = lambda z: torch.cat([z.cos(), z.sin()], -1)
+        >>> lbfgs(circle, torch.zeros(1, 1), torch.full((1, 1), 2.0)).length
+        tensor([2.0000])
+    """
+
+    def minimise(f: Decoder, inner: Tensor, ends: Tensor) -> tuple[Tensor, int, Tensor]:
+        inner = inner.clone().requires_grad_()
+        optimiser = torch.optim.LBFGS([inner], max_iter=max_steps, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            energy = _energy(f, inner, ends).sum()
+            (inner.grad,) = torch.autograd.grad(energy, [inner])
+            return energy
+
+        with torch.enable_grad():
+            optimiser.step(closure)
+        taken = optimiser.state[inner]["n_iter"]
+        return inner.detach(), taken, torch.full((len(inner),), taken < max_steps)
+
+    return _extrapolated(minimise, decoder, start, end, segments)
+
+
+def adam(
+    decoder: DecoderLike,
+    start: Tensor,
+    end: Tensor,
+    *,
+    segments: int = 8,
+    learning_rate: float = 0.01,
+    max_steps: int = 1000,
+    patience: int = 100,
+    min_decrease: float = 1e-4,
+) -> BaselineCurves:
+    """Discrete geodesics by Adam, until the energy of the whole batch hardly falls any more.
+
+    Args:
+        decoder: f, a callable (B, d) -> (B, *event).
+        start: latent points a, shape (P, d).
+        end: latent points b, shape (P, d).
+        segments: N of the coarse curves; the fine ones have 2N.
+        learning_rate: of Adam.
+        max_steps: steps at most, of each.
+        patience: steps over which the energy is compared.
+        min_decrease: share of the summed energy by which it must fall over that many steps to go on.
+
+    Returns:
+        The fine curves and extrapolated lengths.
+
+    Raises:
+        TypeError, ValueError: shapes or types do not fit.
+
+    References:
+        Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    """
+
+    def minimise(f: Decoder, inner: Tensor, ends: Tensor) -> tuple[Tensor, int, Tensor]:
+        inner = inner.clone().requires_grad_()
+        optimiser = torch.optim.Adam([inner], lr=learning_rate)
+        before, met, step = torch.inf, False, 0
+        with torch.enable_grad():
+            while step < max_steps and not met:
+                energy = _energy(f, inner, ends).sum()
+                (inner.grad,) = torch.autograd.grad(energy, [inner])
+                optimiser.step()
+                if step % patience == 0:
+                    met, before = energy.item() > before * (1.0 - min_decrease), energy.item()
+                step += 1
+        return inner.detach(), step, torch.full((len(inner),), met)
+
+    return _extrapolated(minimise, decoder, start, end, segments)
+
+
+def gauss_newton(
+    decoder: DecoderLike,
+    start: Tensor,
+    end: Tensor,
+    *,
+    segments: int = 8,
+    max_steps: int = 20,
+    tol: float = 1e-5,
+) -> BaselineCurves:
+    r"""Discrete geodesics by damped Gauss-Newton steps, all pairs at once.
+
+    The chords are :math:`r_i = f(z_{i+1}) - f(z_i)`, the energy :math:`N \sum_i \|r_i\|^2`. With the Jacobians J_i at
+    the inner points its Gauss-Newton matrix has the blocks :math:`2 J_i^\top J_i` and :math:`-J_i^\top J_{i \pm 1}`.
+    Where a step does not lower the energy of its pair the damping grows tenfold, elsewhere it falls as much.
+
+    Args:
+        decoder: f, a callable (B, d) -> (B, *event).
+        start: latent points a, shape (P, d).
+        end: latent points b, shape (P, d).
+        segments: N of the coarse curves; the fine ones have 2N.
+        max_steps: steps at most, of each.
+        tol: share of its energy by which a pair's step must promise to lower it, to go on with that pair.
+
+    Returns:
+        The fine curves and extrapolated lengths.
+
+    Raises:
+        TypeError, ValueError: shapes or types do not fit.
+
+    References:
+        Marquardt, "An algorithm for least-squares estimation of nonlinear parameters", 1963.
+
+    Example:
+        >>> import torch
+        >>> circle = lambda z: torch.cat([z.cos(), z.sin()], -1)
+        >>> gauss_newton(circle, torch.zeros(1, 1), torch.full((1, 1), 2.0)).length
+        tensor([2.0000])
+    """
+
+    def minimise(f: Decoder, inner: Tensor, ends: Tensor) -> tuple[Tensor, int, Tensor]:
+        P, n, d = inner.shape
+        inner, met, step = inner.clone(), torch.zeros(P, dtype=torch.bool), 0
+        damping = torch.full((P,), 1e-3, dtype=inner.dtype)
+        with torch.no_grad():
+            energy = _energy(f, inner, ends)
+            while step < max_steps and not met.all():
+                todo = torch.where(~met)[0]
+                z, x = inner[todo], f(inner[todo].flatten(0, 1)).unflatten(0, (len(todo), n))
+                J = f.jacobian(z.flatten(0, 1)).unflatten(0, (len(todo), n))  # [todo, n, D, d]
+                r = torch.cat([ends[todo, :1], x, ends[todo, 1:]], 1).diff(dim=1)
+                gradient = torch.einsum("pnDd,pnD->pnd", J, r[:, :-1] - r[:, 1:]).flatten(1)
+                H = torch.zeros(len(todo), n, d, n, d, dtype=z.dtype)
+                for i in range(n):
+                    H[:, i, :, i] = 2.0 * J[:, i].mT @ J[:, i]
+                    if i + 1 < n:
+                        H[:, i, :, i + 1] = -J[:, i].mT @ J[:, i + 1]
+                        H[:, i + 1, :, i] = H[:, i, :, i + 1].mT
+                H = H.reshape(len(todo), n * d, n * d)
+                scale = damping[todo] * H.diagonal(dim1=1, dim2=2).mean(1)
+                move = -torch.linalg.solve(H + scale[:, None, None] * torch.eye(n * d, dtype=z.dtype), gradient)
+                found = z + move.unflatten(1, (n, d))
+                reached = _energy(f, found, ends[todo])
+                lower = reached < energy[todo]
+                promised = -(n + 1) * (gradient * move).sum(1)
+                inner[todo] = torch.where(lower[:, None, None], found, z)
+                met[todo] = promised <= tol * energy[todo]
+                energy[todo] = torch.where(lower, reached, energy[todo])
+                damping[todo] *= torch.where(lower, 0.1, 10.0)
+                step += 1
+        return inner, step, met
+
+    return _extrapolated(minimise, decoder, start, end, segments)
+
+
+def georce(
+    decoder: DecoderLike,
+    start: Tensor,
+    end: Tensor,
+    *,
+    segments: int = 100,
+    max_steps: int = 1000,
+    tol: float = 1e-4,
+    halvings: int = 20,
+) -> BaselineCurves:
+    r"""Geodesics as a control problem, GEORCE: the points of a curve are states, the steps between them controls.
+
+    .. math:: \min_u \sum_{t=0}^{T-1} u_t^\top G(z_t)\, u_t \quad \text{with} \quad
+        z_{t+1} = z_t + u_t,\; z_0 = a,\; z_T = b
+
+    With the metric and :math:`g_t = \nabla_z\, u_t^\top G(z) u_t` frozen at the present curve, the optimal controls are
+    those of multipliers that are added up from the end,
+
+    .. math:: \hat u_t = -\tfrac12 G_t^{-1} \Big(\mu + \sum_{s>t} g_s\Big), \qquad
+        \mu = -\Big(\sum_t G_t^{-1}\Big)^{-1} \Big(2 (b - a) + \sum_t G_t^{-1} \sum_{s>t} g_s\Big),
+
+    and the new controls are :math:`\alpha \hat u + (1 - \alpha) u`, where α is halved from 1 until the energy falls.
+    Every step needs the inverse of the metric along the curve.
+
+    Args:
+        decoder: f, a callable (B, d) -> (B, *event), of full rank.
+        start: latent points a, shape (P, d).
+        end: latent points b, shape (P, d).
+        segments: T.
+        max_steps: steps at most.
+        tol: norm of the energy's gradient at which a pair has converged, in squared data units per latent unit.
+        halvings: of α, at most; a pair of which no part of a step lowers the energy is left as it is.
+
+    Returns:
+        The curves.
+
+    Raises:
+        TypeError, ValueError: shapes or types do not fit.
+
+    References:
+        Rygaard and Hauberg, "GEORCE: a fast new control algorithm for computing geodesics", arXiv:2505.05961, 2025.
+
+    Example:
+        >>> import torch
+        >>> parabola = lambda z: torch.cat([z, z.square()], -1)
+        >>> a, b = torch.full((1, 1), -1.0).double(), torch.ones(1, 1).double()
+        >>> georce(parabola, a, b).stopped
+        tensor([True])
+    """
+    _check_ends(start, end)
+    f = as_decoder(decoder, start)
+    a, b = start.detach(), end.detach()
+
+    def states(u: Tensor, of: Tensor) -> Tensor:
+        """Where the controls of some pairs start: (P, T, d)."""
+        return a[of, None] + torch.cat([torch.zeros_like(u[:, :1]), u[:, :-1].cumsum(1)], 1)
+
+    def energies(z: Tensor, u: Tensor) -> Tensor:
+        """Energies of states and controls, (P, T, d) -> (P, T)."""
+        _, Ju = jvp(f, (z.flatten(0, 1),), (u.flatten(0, 1),))
+        return Ju.square().sum(1).unflatten(0, z.shape[:2])
+
+    controls = ((b - a) / segments)[:, None].repeat(1, segments, 1)
+    running, stopped, step = torch.ones(len(a), dtype=torch.bool), torch.zeros(len(a), dtype=torch.bool), 0
+    while step < max_steps and running.any():
+        of = torch.where(running)[0]
+        u, z = controls[of], states(controls[of], of).requires_grad_()
+        with torch.enable_grad():
+            energy = energies(z, u)
+            (g,) = torch.autograd.grad(energy.sum(), z)  # its first, at the fixed end, is never used
+        energy = energy.detach().sum(1)
+        J = f.jacobian(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        G = J.mT @ J  # [P, T, d, d]
+        Gu = (G @ u[..., None])[..., 0]
+        met = (g[:, 1:] + 2.0 * (Gu[:, :-1] - Gu[:, 1:])).flatten(1).norm(dim=1) <= tol
+        later = g.flip(1).cumsum(1).flip(1) - g
+        inverse = torch.linalg.inv_ex(G).inverse
+        total = 2.0 * (b - a)[of] + (inverse @ later[..., None])[..., 0].sum(1)
+        mu = -torch.linalg.solve_ex(inverse.sum(1), total).result
+        best = -0.5 * (inverse @ (mu[:, None] + later)[..., None])[..., 0]
+        alpha, lower = torch.ones_like(energy), torch.zeros_like(met)
+        with torch.no_grad():
+            for _ in range(halvings):
+                tried = torch.lerp(u, best, alpha[:, None, None])
+                lower = energies(states(tried, of), tried).sum(1) < energy
+                if (lower | met).all():
+                    break
+                alpha = torch.where(lower, alpha, 0.5 * alpha)
+        controls[of] = torch.where((lower & ~met)[:, None, None], tried, u)
+        stopped[of], running[of] = met, lower & ~met
+        step += 1
+    found = torch.cat([states(controls, torch.arange(len(a))), b[:, None]], 1)
+    return BaselineCurves(found, step, stopped)
 
 
 def stochman_splines(
-    decoder: Decoder,
+    decoder: DecoderLike,
     start: Tensor,
     end: Tensor,
     *,
@@ -193,11 +502,11 @@ def stochman_splines(
     with torch.no_grad():
         found = curve(torch.linspace(0.0, 1.0, measured_at, dtype=start.dtype, device=start.device))
     found = found.reshape(len(start), measured_at, -1)
-    return BaselineCurves(found, steps, bool(converged))
+    return BaselineCurves(found, steps, torch.full((len(start),), bool(converged)))
 
 
 def collocation(
-    decoder: Decoder,
+    decoder: DecoderLike,
     start: Tensor,
     end: Tensor,
     *,
@@ -243,7 +552,7 @@ def collocation(
         with torch.no_grad():
             return np.concatenate([y[d:], acceleration(f, z, v).numpy().T])
 
-    curves, steps, solved = [], 0, True
+    curves, steps, solved = [], 0, []
     for a, b in zip(start.numpy(), end.numpy(), strict=True):
         line = a[:, None] + times * (b - a)[:, None]
         found = scipy.integrate.solve_bvp(
@@ -254,6 +563,7 @@ def collocation(
             tol=tol,
             max_nodes=max_nodes,
         )
-        steps, solved = max(steps, found.niter), solved and found.success
+        steps = max(steps, found.niter)
+        solved.append(found.success)
         curves.append(found.sol(np.linspace(0.0, 1.0, measured_at))[:d].T)
-    return BaselineCurves(torch.as_tensor(np.stack(curves)), steps, solved)
+    return BaselineCurves(torch.as_tensor(np.stack(curves)), steps, torch.tensor(solved))
