@@ -14,7 +14,7 @@ from latentgeo.style import COLOURS, COLUMN, PAGE, STYLE
 
 @plt.rc_context(STYLE)
 def error_against_time(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Relative length error against time of several solvers, a panel for each decoder.
+    """Relative length error against time, as a multiple of our default's, of several solvers: a panel per decoder.
 
     Args:
         tables: from :func:`latentgeo.paper.benchmark.error_against_time`, by what the decoder is.
@@ -23,17 +23,19 @@ def error_against_time(tables: Mapping[str, pd.DataFrame]) -> Figure:
         The figure, a page wide.
     """
     solvers = list(dict.fromkeys(solver for table in tables.values() for solver in table["solver"]))
-    figure, axes = plt.subplots(1, len(tables), figsize=(PAGE, 2.6), sharey=True, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(tables), figsize=(PAGE, 2.6), sharex=True, sharey=True, layout="constrained", squeeze=False
+    )
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
         for number, solver in enumerate(solvers):
             part = table[table["solver"] == solver]
-            colour, marker = COLOURS[(0, 1, 2, 4)[number % 4]], "osD^"[number % 4]
-            ax.plot(part["seconds"], part["mean_error"], marker + "-", color=colour, markersize=4, label=solver)
-        ax.set(xscale="log", yscale="log", title=title, xlabel="time (s)")
+            style = {"color": COLOURS[number], "marker": "osD^vPX*"[number], "markersize": 3.5, "linewidth": 1}
+            ax.plot(part["ratio"], part["mean_error"], label=solver, zorder=3 - 0.1 * number, **style)
+        ax.set(xscale="log", yscale="log", title=title, xlabel="time ÷ our default's")
         ax.grid(color="0.92")
     axes[0, 0].set_ylabel("mean relative length error")
     handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     return figure
 
 
