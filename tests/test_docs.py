@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import latentgeo as lg
+from latentgeo.paper.benchmark import FAILED
 from latentgeo.paper.paths import project_root
 
 ROOT = project_root()
@@ -86,6 +88,15 @@ def test_the_notation_is_the_same_in_the_readme_and_in_the_package():
     table = lg.__doc__.partition("=\n")[2].partition("=\n")[2].partition("\n=")[0]
     package = [[line[begin:end].strip() for begin, end in columns] for line in table.splitlines()]
     assert told[2:] == package
+
+
+def test_the_readme_s_word_on_speed_is_the_least_favourable_of_the_results():
+    results = pd.read_csv(ROOT / "data" / "results" / "14_solver.csv")
+    others = results[(results["solver"] != "ours") & (results["mean_error"] <= FAILED)]
+    least = others.groupby("decoder", sort=False)["at_equal_error"].min()
+    word = README.partition("At equal mean error")[2].partition("\n")[0]
+    assert re.findall(r"([\d.]+) times", word) == [f"{ratio:.2g}" for ratio in least if ratio > 0]
+    assert ("none of our settings came as close" in word) == (least == 0).any()
 
 
 def _claims_without_a_place(text: str) -> list[str]:
