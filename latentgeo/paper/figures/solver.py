@@ -28,7 +28,7 @@ def error_against_time(tables: Mapping[str, pd.DataFrame]) -> Figure:
     )
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
         for number, solver in enumerate(solvers):
-            part = table[table["solver"] == solver]
+            part = table[table["solver"] == solver].sort_values("ratio")
             style = {"color": COLOURS[number], "marker": "osD^vPX*"[number], "markersize": 3.5, "linewidth": 1}
             ax.plot(part["ratio"], part["mean_error"], label=solver, zorder=3 - 0.1 * number, **style)
         ax.set(xscale="log", yscale="log", title=title, xlabel="time ÷ our default's")
