@@ -48,7 +48,9 @@ def test_a_selection_is_the_geodesic_between_the_codes(d, axes):
     assert all("not identified" in note for _, _, note in found.rows())
     codes = model.encode(x)
     expected = lg.geodesic(model.decode, codes[[3]], codes[[17]], segments=8, tol=1e-3, data=codes)
-    torch.testing.assert_close(found.geodesic.points, expected.points)
+    torch.testing.assert_close(
+        found.geodesic.points, expected.points, atol=1e-4, rtol=1e-3
+    )  # of two starts either counts
     assert found.length == pytest.approx(expected.length.item(), rel=1e-5)
     assert found.converged == expected.converged.item()
     value = found.distances["value"]

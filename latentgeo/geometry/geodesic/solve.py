@@ -28,6 +28,8 @@ from latentgeo.geometry.geodesic.result import Geodesic, improved, scaled
 from latentgeo.geometry.geodesic.starts import DataGraph, data_graph
 
 _BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
+_DETOUR = 1e-3  # relative excess over the way by a third point that is put up with
+_DETOURS = 4  # rounds in which such ways are followed
 Initial = Tensor | Sequence[Tensor | None] | None
 
 
@@ -278,10 +280,33 @@ def distance(
     return _WithEndGradient.apply(start, end, found.length, found.gradient) if wanted else found.length
 
 
+def _number(i: Tensor, j: Tensor, n: int) -> Tensor:
+    """Which of the pairs i < j of n points, in the order of ``torch.triu_indices``, some are."""
+    return i * (2 * n - i - 1) // 2 + j - i - 1
+
+
+def _detours(found: Geodesic, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of the pairs of n points that the way by a third one is shorter for, that point, and its length."""
+    i, j = torch.triu_indices(n, n, offset=1, device=found.length.device)
+    d = found.length.new_full((n, n), torch.inf)
+    d[i, j] = d[j, i] = found.length.where(found.converged, torch.inf)
+    least, by = torch.full_like(d, torch.inf), torch.zeros_like(d, dtype=torch.long)
+    for k in range(n):
+        way = d[:, k, None] + d[k]
+        by[way < least] = k
+        least = torch.minimum(least, way)
+    longer = torch.nonzero(found.length > (1.0 + _DETOUR) * least[i, j]).squeeze(1)
+    return longer, by[i[longer], j[longer]], least[i[longer], j[longer]]
+
+
 def distance_matrix(
     decoder: DecoderLike, z: Tensor | np.ndarray, *, with_error: bool = False, **options: Unpack[Options]
 ) -> Tensor | np.ndarray | tuple[Tensor, Tensor] | tuple[np.ndarray, np.ndarray]:
-    """Geodesic distances between all points, each unordered pair solved once.
+    r"""Geodesic distances between all points, each unordered pair solved once.
+
+    Where the way by a third point is shorter than what was found, :math:`d_{ij} > d_{ik} + d_{kj}`, by more than 0.1 %,
+    the pair is solved again from that way. Where even that finds no shorter geodesic the entry is the length of the
+    way, and counts as not converged: no triangle among converged entries breaks the inequality by more.
 
     Args:
         decoder: f, a callable (B, d) -> (B, *event), of tensors.
@@ -310,7 +335,26 @@ def distance_matrix(
     check_points("z", points, ndim=2)
     n = len(points)
     i, j = torch.triu_indices(n, n, offset=1, device=points.device)
-    found = solve(door(decoder, points[i], points[j]), points[i], points[j], options)
+    f = door(decoder, points[i], points[j])
+    found = solve(f, points[i], points[j], options)
+    for _ in range(_DETOURS):
+        longer, by, _ = _detours(found, n)
+        if len(longer) == 0:
+            break
+        legs = [torch.stack([end[longer], by]) for end in (i, j)]
+        numbers = [_number(*leg.sort(0).values.unbind(), n) for leg in legs]
+        ways = [
+            torch.where((leg[0] < by)[:, None, None], found.points[k], found.points[k].flip(1))
+            for leg, k in zip(legs, numbers, strict=True)
+        ]
+        ways = torch.cat([ways[0], ways[1].flip(1)[:, 1:]], 1)
+        again = solve(f, points[i[longer]], points[j[longer]], options | {"data": None}, initial=ways)
+        found = improved(found, longer, again)
+        found = dataclasses.replace(found, decoder_rows=found.decoder_rows + again.decoder_rows)
+    longer, _, way = _detours(found, n)
+    length, converged = found.length.clone(), found.converged.clone()
+    length[longer], converged[longer] = way, False
+    found = dataclasses.replace(found, length=length, converged=converged)
     warn_of_failures(found, "with_error=True gives them an infinite error", stacklevel=3)
     matrix, error = points.new_zeros(n, n), points.new_zeros(n, n)
     matrix[i, j] = matrix[j, i] = found.length
