@@ -20,6 +20,9 @@ from latentgeo.geometry.geodesic.solve import Initial, Options, door, finest_tol
 from latentgeo.geometry.metric import directions_at, jacobian, norm, pullback_metric
 
 _LOG_SLACK = 0.03  # error of the logarithms that a Fréchet mean's step is made of, relative to the last step
+_PROGRESS = 0.9  # share of the least gradient yet, that an iteration has to come below
+_STALLS = 6  # iterations without progress, after which nothing more is to be had
+_KEPT = 0.01  # relative gradient, with which a mean that stalled is better than none
 _MAX_DRIFT = 0.01  # relative change of a geodesic's speed that is put down to the integration alone
 
 
@@ -218,7 +221,7 @@ def frechet_mean(
     z: Tensor,
     weights: Tensor | None = None,
     *,
-    tol: float = 1e-6,
+    tol: float | None = None,
     max_iter: int = 50,
     **options: Unpack[Options],
 ) -> Tensor:
@@ -234,7 +237,8 @@ def frechet_mean(
         decoder: f, a callable (B, d) -> (B, *event).
         z: latent points, shape (n, d).
         weights: at least zero, shape (n,); scaled to sum to one, and equal by default.
-        tol: norm of the mean logarithm, relative to the root mean squared distance, at which to stop.
+        tol: norm of the mean logarithm, relative to the root mean squared distance, at which to stop; 1e-6 by default,
+            1e-3 in float32. A mean that is kept to 1 % only, or better, comes with a warning that says to what.
         max_iter: iterations at most.
         **options: as for :func:`log_map`.
 
@@ -263,22 +267,43 @@ def frechet_mean(
         )
     w = (w / w.sum()).to(z)
     z, f = z.detach(), as_decoder(decoder, z)
-    m = w @ z
-    finest = finest_tol(z)
-    residual = 1.0
+    m, finest = w @ z, finest_tol(z)
+    tol = (1e-6 if z.dtype == torch.float64 else 1e-3) if tol is None else tol
+    best, least, known, share, stalled, residual = m, math.inf, math.inf, 1.0, 0, 1.0
     for _ in range(max_iter):
         # Logarithms, off by the root of their tolerance, need only be better than the step that they are for.
-        accuracy = max(finest, (_LOG_SLACK * residual) ** 2)
+        accuracy = max(finest, (_LOG_SLACK * min(residual, 1.0)) ** 2)
         logs = log_map(f, m.expand_as(z), z, tol=accuracy, **options)
         step = w @ logs
         squared = torch.einsum("i,ij,jk,ik->", w, logs, pullback_metric(f, m), logs)
         residual = (norm(f, m, step) / squared.clamp_min(torch.finfo(z.dtype).tiny).sqrt()).item()
-        if squared == 0 or (residual <= tol and accuracy <= max(finest, tol**2)):
+        finest_yet = accuracy <= max(finest, tol**2)
+        if squared == 0 or (residual <= tol and finest_yet):
             return m
+        if accuracy < 0.5 * known:  # what was found with worse logarithms says little
+            least, known = math.inf, accuracy
+        if not residual < _PROGRESS * least:
+            # The whole step leads too far, or rounding is all that is left.
+            share, stalled = 0.5 * share, stalled + 1
+        if residual < least:
+            best, least, step_of_best = m, residual, step
+        if stalled >= _STALLS:
+            break
         # Where the iteration ends does not depend on how exactly a step is taken.
-        steps = max(4, math.ceil(20 * min(residual, 1.0)))
-        m = exp_map(f, m.unsqueeze(0), step.unsqueeze(0), steps=steps).squeeze(0)
+        steps = max(4, math.ceil(20 * min(least, 1.0)))
+        m = exp_map(f, best.unsqueeze(0), share * step_of_best.unsqueeze(0), steps=steps).squeeze(0)
+        if not torch.isfinite(m).all():
+            m, share, stalled = best, 0.5 * share, stalled + 1
+    if least <= _KEPT:
+        warnings.warn(
+            f"the Fréchet mean is kept to {least:.1e} of the spread, not to tol {tol:.1e}: "
+            + ("single precision, or " if z.dtype == torch.float32 else "")
+            + "the geodesics' own tolerance allows no more; raise tol",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return best
     raise RuntimeError(
-        f"the Fréchet mean did not converge in {max_iter} iterations: its gradient is {residual:.1e} of the spread, "
-        f"tol {tol:.1e}; raise max_iter, or tol if it is below what the geodesics' own tol allows"
+        f"the Fréchet mean did not converge in {max_iter} iterations: its gradient is {least:.1e} of the spread, "
+        f"tol {tol:.1e}; raise max_iter, or take points that lie closer together, whose mean is unique"
     )

@@ -209,3 +209,33 @@ def test_an_exponential_map_that_cannot_be_followed_is_named():
         warnings.simplefilter("error")
         lg.exp_map(sphere, z, v / 3)
         lg.exp_map(lambda z: 2.0 * z, z, v)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mean_in_single_precision_is_that_in_double(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        f = nn.Sequential(nn.Linear(2, 16), nn.ELU(), nn.Linear(16, 30)).requires_grad_(False)
+        z = 0.1 * torch.randn(20, 2) + torch.randn(1, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        mean = lg.frechet_mean(f, z)
+    exact = lg.frechet_mean(f.double(), z.double())
+    assert (mean - exact).norm() < 2e-3 * z.std()
+
+
+def test_a_mean_does_not_depend_on_the_order_of_its_points():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        f = nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 20)).double().requires_grad_(False)
+    f[0].weight.mul_(2.0)
+    z = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(lg.frechet_mean(f, z), lg.frechet_mean(f, z.flip(0)), atol=1e-5, rtol=0)
+
+
+def test_a_mean_that_cannot_be_kept_to_its_tolerance_says_to_what():
+    f = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 9)).requires_grad_(False)
+    z = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(RuntimeWarning, match="is kept to .* of the spread, not to tol 1.0e-12"):
+        mean = lg.frechet_mean(f, z, tol=1e-12)
+    assert torch.isfinite(mean).all()

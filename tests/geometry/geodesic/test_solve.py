@@ -365,6 +365,24 @@ def test_the_distance_matrix_can_come_with_its_certificates(decoder, ends):
         lg.distance_matrix(decoder, z, segmentz=8)
 
 
+def test_a_matrix_follows_shorter_ways_by_third_points():
+    """A hill: straight lines over it end in longer geodesics than those around."""
+    hill = lambda z: torch.cat([z, 3.0 * (-(z.square().sum(1, keepdim=True))).exp()], 1)  # noqa: E731
+    turns = torch.linspace(0.0, 2.0 * math.pi, 17, dtype=torch.float64)[:-1, None]
+    z = 1.5 * torch.cat([turns.cos(), turns.sin()], 1)
+    i, j = torch.triu_indices(16, 16, 1)
+    straight = torch.zeros(16, 16).double()
+    straight[i, j] = straight[j, i] = lg.geodesic(hill, z[i], z[j]).length
+    matrix, error = lg.distance_matrix(hill, z, with_error=True)
+
+    def excess(d):
+        return (d[:, None, :] / (d[:, :, None] + d[None]).clamp_min(1e-12)).max() - 1.0
+
+    assert excess(straight) > 0.05  # so that there is something to find
+    assert excess(matrix.where(error.isfinite(), torch.nan).nan_to_num(0.0)) <= 1e-3
+    assert (matrix <= straight * (1 + 1e-3)).all()
+
+
 def test_of_several_initial_curves_the_best_is_kept():
     def cylinder_over_plane(z):
         radius = z.norm(dim=1, keepdim=True)
