@@ -35,7 +35,7 @@ def parts(N: int) -> int:
 
 
 def certified(
-    f: Decoder, x: Tensor, measured: tuple[Tensor, Tensor, Tensor], report: Minimum, same: Tensor
+    f: Decoder, x: Tensor, measured: tuple[Tensor, Tensor, Tensor], report: Minimum, same: Tensor, safety: float
 ) -> dict[str, Tensor]:
     """The lengths of curves and how far to trust them, as fields of :class:`Geodesic`.
 
@@ -45,6 +45,7 @@ def certified(
         measured: lengths of the curves through them, see :func:`length_of`.
         report: of the minimiser of their energy.
         same: whether the two ends are one point, between which there is no curve, shape (P,).
+        safety: by which the minimiser's estimates of what is left to gain fall short.
     """
     N = x.shape[1] - 1
     lower = f.chord(x[:, 0], x[:, -1])
@@ -55,7 +56,7 @@ def certified(
     energies = [curve_energy(f, x, levels).clamp_min(0.0) for levels in (2, 3)]
     discretisation = sum(0.5 * (length - energy.sqrt()).abs() for energy in energies) + quadrature
     # A relative excess ε of the energy is ε/2 of the length.
-    error = (discretisation / scale + f.safety * report.gain / 2.0).masked_fill(zero, 0.0)
+    error = (discretisation / scale + safety * report.gain / 2.0).masked_fill(zero, 0.0)
     speed = N * f.step(x[:, :-1], x[:, 1:])
     variation = (speed.std(1, correction=0) / scale).masked_fill(zero, 0.0)
     resolved = torch.isfinite(length) & (variation <= _MAX_SPEED_VARIATION) & (error <= _MAX_ERROR)

@@ -34,7 +34,10 @@ _LAST_PATIENCE = 60  # steps before a pair is whitened anew at every node
 _STARTING_TOL = 3e-4  # relative excess of curves that only serve to start the next level
 _ROUGH = 1e-4  # relative error of a measurement that asks for a finer one
 _LOOKS = 8  # chords that a straight line is looked at by
+_SMOOTH = 1.5  # order of convergence of chords, above which a decoder counts as smooth along a curve
+_EXACT = 1e-8  # tolerance below which cost does not count
 _UNSURE = 10.0  # times the tolerance, that a length may be off by before it is measured another way
+_CREEPING = 8.0  # times, that estimates fall shorter in more dimensions
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
 _TURNING = 0.05  # of the mean metric, that another may be along some direction before the mean says too little
 _WILD = 4.0  # times the chord, that the straight line's image may be long to be a first curve
@@ -182,6 +185,11 @@ def _first_attempt(
     return nodes, report
 
 
+def _safety(f: Decoder, d: int) -> float:
+    """By which estimates of the energy that a curve may still lose fall short: rows creep in many dimensions."""
+    return f.safety * (1.0 if d <= _FEW else _CREEPING)
+
+
 def _wild(f: Decoder, curve: Tensor, ends: Tensor) -> Tensor:
     """Which straight lines (P, 2, d) make such detours in data space that they are no place to start."""
     x = _decoded(f, resample(curve, _LOOKS)[:, 1:-1], ends)
@@ -216,8 +224,9 @@ def _improved(
         report = Minimum(curve, excess, excess, excess <= tol, nothing)
         return _result(f, found.points[rows], ends[rows], report, tol, carried=True)
 
-    # Splines in latent coordinates are poor where these turn quickly.
-    unsure = possible & (found.excess <= tol) & (found.error > _UNSURE * tol + f.safety * found.excess)
+    # Splines in latent coordinates are poor where these turn quickly; where the decoder has kinks all curves are rough.
+    unsure = possible & (found.excess <= tol) & (found.order > _SMOOTH) & (curve.shape[2] <= _FEW or tol < _EXACT)
+    unsure &= found.error > _UNSURE * tol + _safety(f, curve.shape[2]) * found.excess
     rows = torch.nonzero(unsure).squeeze(1)
     if len(rows):
         found = improved(found, rows, measured_anew(rows))
@@ -279,5 +288,5 @@ def _result(f: Decoder, nodes: Tensor, ends: Tensor, report: Minimum, tol: float
         iterations=report.iterations,
         tol=tol,
         decoder_rows=0,
-        **certified(f, x, found, report, same),
+        **certified(f, x, found, report, same, _safety(f, nodes.shape[2])),
     )
