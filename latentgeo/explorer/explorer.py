@@ -159,8 +159,8 @@ class Explorer:
         Example:
             >>> view = explore((lambda x: 0.5 * x, lambda z: 2.0 * z), torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
             >>> found = view.select(0, 1)
-            >>> found
-            Selection(rows 0 and 1, geodesic 10.00 ± 0 %, converged)
+            >>> found  # doctest: +ELLIPSIS
+            Selection(rows 0 and 1, geodesic 10.00 ± ... %, converged)
             >>> found.length, float(found.distances["value"]["euclidean"])
             (10.0, 5.0)
         """

@@ -187,7 +187,7 @@ def _first_attempt(
 
 def _safety(f: Decoder, d: int) -> float:
     """By which estimates of the energy that a curve may still lose fall short: rows creep in many dimensions."""
-    return f.safety * (1.0 if d <= _FEW else _CREEPING)
+    return f.safety * (_CREEPING if _FEW < d <= FULL_METRIC_DIM else 1.0)
 
 
 def _wild(f: Decoder, curve: Tensor, ends: Tensor) -> Tensor:
@@ -224,8 +224,11 @@ def _improved(
         report = Minimum(curve, excess, excess, excess <= tol, nothing)
         return _result(f, found.points[rows], ends[rows], report, tol, carried=True)
 
-    # Splines in latent coordinates are poor where these turn quickly; where the decoder has kinks all curves are rough.
-    unsure = possible & (found.excess <= tol) & (found.order > _SMOOTH) & (curve.shape[2] <= _FEW or tol < _EXACT)
+    # Splines in latent coordinates are poor where these turn quickly. Where the decoder has kinks all curves are rough,
+    # and in many dimensions carrying points along them is dear.
+    unsure = possible & (found.excess <= tol)
+    if curve.shape[2] > _FEW:
+        unsure &= (found.order > _SMOOTH) & (tol < _EXACT)
     unsure &= found.error > _UNSURE * tol + _safety(f, curve.shape[2]) * found.excess
     rows = torch.nonzero(unsure).squeeze(1)
     if len(rows):
