@@ -20,10 +20,13 @@ BEGIN = "<!-- evidence: written by `latentgeo report` from data/results -->"
 END = "<!-- end of evidence -->"
 
 
-def environment() -> dict[str, object]:
+def environment(device: str | torch.device = "cpu") -> dict[str, object]:
     """Versions, platform, threads and device, and the commit of the checkout; the commit is None without git.
 
     ``dirty`` says whether tracked files differ from the commit, other than results.
+
+    Args:
+        device: that is computed on.
     """
     versions = {}
     for name in PACKAGES:
@@ -34,7 +37,7 @@ def environment() -> dict[str, object]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "device": "cpu",
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else str(device),
         "commit": commit,
         "dirty": bool(changes) if commit else None,
         **versions,

@@ -93,10 +93,10 @@ _EVIDENCE = {
     ("pbmc68k_counts", "counts"): dataclasses.replace(_CELLS, epochs=100, half_life=200, patience=100),
     ("tasic", "mlp"): dataclasses.replace(_TASIC, epochs=20, half_life=600, patience=20),
     ("tasic_pca50", "mlp"): dataclasses.replace(_TASIC, epochs=20, half_life=600, patience=20),
-    ("fashion_mnist", "conv"): TrainingConfig(epochs=6, learning_rate=2e-3, warmup_steps=100),
+    ("fashion_mnist", "conv"): TrainingConfig(epochs=20, learning_rate=2e-3, warmup_steps=100),
     ("digits", "flow"): dataclasses.replace(_DIGITS, epochs=60, learning_rate=8e-3, half_life=600),
     ("fashion_mnist", "flow"): TrainingConfig(epochs=6, learning_rate=4e-3, warmup_steps=100, half_life=500),
-    ("cifar10", "conv"): TrainingConfig(epochs=12, batch_size=128, learning_rate=2e-3, warmup_steps=100),
+    ("cifar10", "conv"): TrainingConfig(epochs=30, batch_size=128, learning_rate=2e-3, warmup_steps=100),
 }
 _CELL_DATA = ("pbmc68k", "pbmc68k_counts", "tasic", "tasic_pca50")
 LATENT_DIM = {"digits": 8, "fashion_mnist": 16, "cifar10": 64, "celeba": 64, **dict.fromkeys(_CELL_DATA, 2)}

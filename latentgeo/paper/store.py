@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
@@ -99,10 +100,12 @@ class Run:
 
         Of several processes that want the same model one trains, and the others wait for it. The system lets go of the
         lock when a process dies. Checkpoints are written every 20 seconds at most, or as the environment variable
-        ``LATENTGEO_CHECKPOINT_SECONDS`` says.
+        ``LATENTGEO_CHECKPOINT_SECONDS`` says. ``LATENTGEO_DEVICE`` names the device to train on, such as ``cuda``;
+        by default ``cpu``. Other devices draw other noise: the same seed gives another model, and ``environment.json``
+        says which it was.
 
         Returns:
-            The trained model, in evaluation mode.
+            The trained model, on the CPU and in evaluation mode.
 
         Raises:
             OSError: the store cannot be written, for instance as the disk is full; checkpoints are kept.
@@ -145,7 +148,7 @@ class Run:
             partial.unlink(missing_ok=True)
         for table in folder.glob("*.csv"):  # of a model whose marker was lost
             move_aside(table)
-        write_atomically(folder / _ENVIRONMENT, _json(environment()))
+        write_atomically(folder / _ENVIRONMENT, _json(environment(_device())))
         write_atomically(folder / _CONFIG, self._described())
 
     def _fresh_model(self) -> VAE:
@@ -186,15 +189,16 @@ class Run:
                         self._log(f"no checkpoint after epoch {row['epoch']}: {error}")
                     written = time.monotonic()
 
+            device = _device()
             model = train(
-                self._fresh_model(),
-                self.dataset.train,
-                self.dataset.validation,
+                self._fresh_model().to(device),
+                self.dataset.train.to(device),
+                self.dataset.validation.to(device),
                 self.config.training,
                 seed=self.config.seed,
                 on_epoch=on_epoch,
                 resume=state,
-            )
+            ).cpu()
         self._log(f"finished after {len(rows)} epochs")
         weights = save(model.state_dict())
         write_atomically(self.folder / _WEIGHTS, weights)
@@ -213,18 +217,20 @@ class Run:
 
     def _write_checkpoint(self, state: dict[str, Tensor], rows: list[dict[str, float]]) -> None:
         """Write a checkpoint and delete all older ones but the last."""
-        content = save(state, metadata={"rows": json.dumps(rows)})
+        content = save(state, metadata={"rows": json.dumps(rows), "device": _device().type})
         write_atomically(self.folder / f"checkpoint-{len(rows):06d}-{checksum(content)}.safetensors", content)
         for path in self._checkpoints()[2:]:
             path.unlink(missing_ok=True)
 
     def _last_checkpoint(self) -> tuple[dict[str, Tensor] | None, list[dict[str, float]]]:
-        """State and training curve of the newest checkpoint that is whole; damaged ones are moved aside."""
+        """State and training curve of the newest checkpoint; what is damaged, or of another device, moves aside."""
         for path in self._checkpoints():
             content = path.read_bytes()
             if path.stem.endswith(checksum(content)):
                 with safe_open(path, "pt") as file:
-                    return load(content), json.loads(file.metadata()["rows"])
+                    found = file.metadata()
+                if found["device"] == _device().type:
+                    return load(content), json.loads(found["rows"])
             move_aside(path)
         return None, []
 
@@ -248,6 +254,10 @@ class Run:
             else:
                 move_aside(path)
         return tables
+
+
+def _device() -> torch.device:
+    return torch.device(os.environ.get("LATENTGEO_DEVICE") or "cpu")
 
 
 def epochs_done(folder: Path) -> int | None:

@@ -54,6 +54,27 @@ def _interrupt(monkeypatch, after):
     monkeypatch.setattr(training._Training, "run_epoch", limited)
 
 
+def test_a_checkpoint_of_another_device_is_not_gone_on_from(config, digits, tmp_path, monkeypatch):
+    def of_a_gpu(state, metadata=None):
+        return save(state, metadata and metadata | {"device": "cuda"})
+
+    save = store_module.save
+    run = Run(tmp_path / "parts", config, digits)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "save", of_a_gpu)
+        _interrupt(patch, 2)
+        with pytest.raises(Killed):
+            run.train()
+    assert torch.equal(_weights(run.train()), _weights(Run(tmp_path / "whole", config, digits).train()))
+    assert len(list(run.folder.glob("*.damaged0"))) == 2
+
+
+def test_a_device_that_is_not_there_is_an_error_and_no_model(config, digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTGEO_DEVICE", "abacus")
+    with pytest.raises(RuntimeError, match="device type"):
+        Run(tmp_path, config, digits).train()
+
+
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_an_interrupted_training_goes_on_bit_for_bit(config, digits, tmp_path, monkeypatch, after):
     whole = Run(tmp_path / "whole", config, digits).train()
