@@ -110,13 +110,10 @@ class Decoder:
         source: the callable it was made of.
         dtype: of the parameters of the module that this is or belongs to; None without such.
         rows: latent points decoded so far.
-        safety: by which a solver's estimates of the energy that a curve may still lose fall short, on the hardest
-            decoders measured.
         flat: whether the space that the image lies in is Euclidean.
         unit: that decoded values are given in, a power of two; 1 unless squares of them could not be represented.
     """
 
-    safety = 4.0
     flat = True
     unit = 1.0
 

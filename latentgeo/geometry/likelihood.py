@@ -357,7 +357,6 @@ class StatisticalDecoder(Decoder):
         ValueError: their rows are not those of z, or total_count depends on z.
     """
 
-    safety = 14.0
     flat = False
 
     def __init__(self, source: DecoderLike, dtype: torch.dtype | None, z: Tensor) -> None:

@@ -31,7 +31,7 @@ from latentgeo.identifiability.coordinates import reparametrise
 from latentgeo.identifiability.points import nearest, project
 
 CHANGED = 1e-2  # relative difference from which a control counts as changed
-_SAFETY = 4.0  # of estimates of the energy that a geodesic could still lose, as in the certificate of lengths
+_SAFETY = 4.0  # of estimates of the energy that a geodesic could still lose
 _INTEGRATED = 1e-7  # relative error at which their integration is fine enough
 _STEP = 0.1  # length of the geodesics that the exponential map is compared on, in data units
 _CURVATURE_DIM = 6  # largest number of dimensions in which the whole curvature tensor is compared
@@ -281,7 +281,7 @@ _IDENTIFIED: dict[str, Callable[[_Pair], Measured]] = {
     "geodesic distance": lambda m: (
         _relative(*(g.length for g in m.geodesics)),
         # Both join the same nodes, in data space, and miss the same; only what carries points there may differ.
-        m.unfinished.max() + 1e-3 * sum(g.error for g in m.geodesics).max() + 1e2 * m.eps,
+        m.unfinished.max() + 1e-2 * sum(g.error for g in m.geodesics).max() + 1e2 * m.eps,
     ),
     "geodesic path": _geodesic_path,
     "angle": lambda m: (

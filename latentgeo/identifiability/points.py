@@ -20,7 +20,7 @@ from torch import distributions as dist
 
 from latentgeo.geometry.decoder import Chunked, Decoder, DecoderLike, Ensemble, as_decoder, check_points
 from latentgeo.geometry.geodesic.lbfgs import minimise
-from latentgeo.geometry.geodesic.preconditioner import MetricFactor
+from latentgeo.geometry.geodesic.preconditioner import MetricFactor, mean_metric
 from latentgeo.geometry.likelihood import FisherRaoDecoder, StatisticalDecoder
 from latentgeo.identifiability.coordinates import ReparametrisedDecoder
 
@@ -231,7 +231,7 @@ def _minimised(
     with torch.no_grad():
         value, converged = misfit(codes, todo), torch.zeros_like(offset, dtype=torch.bool)
     for _ in range(_ROUNDS):
-        factor = MetricFactor(f, codes[todo, None])
+        factor = MetricFactor(mean_metric(f, codes[todo, None]), codes.dtype)
 
         def objective(
             y: Tensor, rows: Tensor, todo: Tensor = todo, factor: MetricFactor = factor

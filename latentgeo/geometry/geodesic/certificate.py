@@ -1,10 +1,13 @@
 r"""How far to trust a geodesic: what its length may still be off by, and whether it counts as found.
 
 A curve through nodes is as long as many chords between its points say: an upper bound of the distance, but for the
-error of that *quadrature* and for rounding. What it is longer than the geodesic has two reasons. The *optimiser* leaves
-an excess: with a relative energy excess ε a length is too long by ε/2. And nodes that minimise the energy of N segments
-are not quite those of the geodesic: how far the *discretisation* goes, the same nodes say when they are joined in data
-space by polynomials of two other degrees.
+error of that *quadrature* and for rounding. What the curve is longer than the geodesic, a step of Newton's method says
+in advance: with the energy E of the curve by twice as many segments as it was solved for, its derivative g by their
+latent ends, and the Gauss-Newton Hessian H, the *decrement* :math:`\tfrac12 g^\top H^{-1} g` is what E can still fall
+by, for want of steps or of segments. Of g only what is normal to the curve counts, as uneven speed makes no curve
+longer. Where :math:`E` may fall by a share ε the length may by ε/2.
+
+Reference: Boyd and Vandenberghe, "Convex Optimization", 2004, section 9.5 (the decrement).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from latentgeo.geometry.decoder import Decoder
-from latentgeo.geometry.geodesic.energy import curve_energy
+from latentgeo.geometry.geodesic.energy import energy_and_gradient
 from latentgeo.geometry.geodesic.lbfgs import Minimum
 from latentgeo.geometry.geodesic.result import Geodesic
 
@@ -27,15 +30,30 @@ _KINKED = 1.4  # median order of convergence below which the decoder is not smoo
 _NEGLIGIBLE = 1e-6  # a relative error for which nobody needs to hear of kinks
 _TURNED = 1e-5  # relative change of a length by rounding that is let pass
 _FINE = 64  # chords at least that a curve is measured by
+_SAFETY = 2.0  # by which decrements may fall short of what curves can lose
 
 
 def parts(N: int) -> int:
-    """That each of N segments is measured in."""
-    return max(2, -(-_FINE // N))
+    """That each of N segments is measured in, an even number."""
+    return 2 * max(1, -(-_FINE // (2 * N)))
+
+
+def normal_slope(f: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Energy of decoded curves, and what of its derivative is normal to them: (P, M + 1, D) -> (P,), (P, M - 1, D)."""
+    value, slope = energy_and_gradient(f, x)
+    inner, along = x[:, 1:-1], x[:, 2:] - x[:, :-2]
+    tangent = f.tangent(inner, inner + along)
+    share = (slope * along).sum(2) / tangent.square().sum(2).clamp_min(torch.finfo(x.dtype).tiny)
+    return value, slope - share[:, :, None] * f.tangent(inner, inner + tangent)
 
 
 def certified(
-    f: Decoder, x: Tensor, measured: tuple[Tensor, Tensor, Tensor], report: Minimum, same: Tensor, safety: float
+    f: Decoder,
+    x: Tensor,
+    measured: tuple[Tensor, Tensor, Tensor],
+    remaining: Tensor,
+    report: Minimum,
+    same: Tensor,
 ) -> dict[str, Tensor]:
     """The lengths of curves and how far to trust them, as fields of :class:`Geodesic`.
 
@@ -43,20 +61,16 @@ def certified(
         f: the decoder.
         x: decoded nodes, shape (P, N + 1, D).
         measured: lengths of the curves through them, see :func:`length_of`.
+        remaining: share of their energy that they may still lose, shape (P,).
         report: of the minimiser of their energy.
         same: whether the two ends are one point, between which there is no curve, shape (P,).
-        safety: by which the minimiser's estimates of what is left to gain fall short.
     """
     N = x.shape[1] - 1
     lower = f.chord(x[:, 0], x[:, -1])
     length, quadrature, order = measured
     zero = same | (length == 0)
     scale = length.masked_fill(zero, 1.0)
-    # The same nodes, joined in data space by polynomials of different degrees in place of the spline.
-    energies = [curve_energy(f, x, levels).clamp_min(0.0) for levels in (2, 3)]
-    discretisation = sum(0.5 * (length - energy.sqrt()).abs() for energy in energies) + quadrature
-    # A relative excess ε of the energy is ε/2 of the length.
-    error = (discretisation / scale + safety * report.gain / 2.0).masked_fill(zero, 0.0)
+    error = (quadrature / scale + _SAFETY * remaining / 2.0).masked_fill(zero, 0.0)
     speed = N * f.step(x[:, :-1], x[:, 1:])
     variation = (speed.std(1, correction=0) / scale).masked_fill(zero, 0.0)
     resolved = torch.isfinite(length) & (variation <= _MAX_SPEED_VARIATION) & (error <= _MAX_ERROR)

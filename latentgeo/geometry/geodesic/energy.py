@@ -38,17 +38,17 @@ def stiffness(N: int) -> Tensor:
     return K
 
 
-def _romberg(N: int, levels: int = 3) -> list[tuple[int, float]]:
-    """Strides k and weights of the energies by every k-th point of curves of N segments, of this many at most."""
-    if N % 4 == 0 and levels == 3:
+def _romberg(N: int) -> list[tuple[int, float]]:
+    """Strides k and weights of the energies by every k-th point of curves of N segments."""
+    if N % 4 == 0:
         return [(1, 64 / 45), (2, -20 / 45), (4, 1 / 45)]
     return [(1, 4 / 3), (2, -1 / 3)] if N % 2 == 0 else [(1, 1.0)]
 
 
-def curve_energy(f: Decoder, x: Tensor, levels: int = 3) -> Tensor:
-    """Energy E of decoded curves, combined of this many at most: (P, N + 1, D) -> (P,)."""
+def curve_energy(f: Decoder, x: Tensor) -> Tensor:
+    """Energy E of decoded curves: (P, N + 1, D) -> (P,)."""
     N, energy = x.shape[1] - 1, 0.0
-    for k, weight in _romberg(N, levels):
+    for k, weight in _romberg(N):
         nodes = x[:, ::k]
         energy = energy + weight * N / k * f.squared(nodes[:, :-1], nodes[:, 1:]).sum((1, 2))
     return energy

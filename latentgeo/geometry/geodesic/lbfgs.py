@@ -27,6 +27,7 @@ class Minimum:
     Attributes:
         x: last accepted points, shape (P, n).
         value: objective there, shape (P,).
+        gradient: of the objective there, shape (P, n).
         gain: estimated relative decrease still to be had there, shape (P,); infinite where the value is not finite.
         converged: whether no estimate of it is above the tolerance, shape (P,).
         iterations: accepted steps, shape (P,).
@@ -34,6 +35,7 @@ class Minimum:
 
     x: Tensor
     value: Tensor
+    gradient: Tensor
     gain: Tensor
     converged: Tensor
     iterations: Tensor
@@ -150,6 +152,7 @@ def minimise(
     result = Minimum(
         x=start.clone(),
         value=value.clone(),
+        gradient=gradient.clone(),
         gain=torch.full_like(value, torch.inf),
         converged=torch.zeros(P, dtype=torch.bool, device=start.device),
         iterations=rows.iterations.clone(),
@@ -162,7 +165,7 @@ def minimise(
         done = converged | stuck
         if done.any():
             out = rows.keep(done)
-            result.x[out.index], result.value[out.index] = out.x, out.value
+            result.x[out.index], result.value[out.index], result.gradient[out.index] = out.x, out.value, out.gradient
             result.gain[out.index] = out.gain.where(finite[done], torch.full_like(out.gain, torch.inf))
             result.converged[out.index] = converged[done]
             result.iterations[out.index] = out.iterations

@@ -20,12 +20,14 @@ from latentgeo.geometry.curve import resample, slopes
 from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.energy import energy_and_gradient
 from latentgeo.geometry.geodesic.lbfgs import Minimum
-from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner, regularised
+from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner, products, regularised
 
 _ROUNDS = 40  # steps of a point on its way at most
 _MISSED = 0.1  # share of a step that may be missed along the surface
 _FARTHEST = 1.5  # times the way that was meant, that a decoded point may have gone
 _NEAR = 0.3  # of a segment, within which a point is near another
+_CLOSE = 1e-4  # of a segment, that a point on a spline may be missed by
+_LOST = 0.1  # of a segment, beyond which it is not on the spline
 _TORN = 4.0  # times its step in data space, that a latent step says it is, beyond which it may be a jump
 _HALVINGS = 5
 _DECREASE = 0.1  # of what a step promises, that it has to keep
@@ -33,7 +35,9 @@ _PATIENCE = 30  # steps of a curve at most
 _SLOWEST = 0.9  # rate of decrease that a curve is at most credited with
 
 
-def carried(f: Decoder, z: Tensor, x: Tensor, target: Tensor, J: Tensor | None = None) -> Tensor:
+def carried(
+    f: Decoder, z: Tensor, x: Tensor, target: Tensor, J: Tensor | None = None, close: Tensor | None = None
+) -> Tensor:
     """Latent points (B, d) carried along while decoded ones go straight from x to the target, as far as they can.
 
     A step is taken at once where that hits its aim, and else by the classical Runge-Kutta scheme, shortened until it
@@ -45,8 +49,9 @@ def carried(f: Decoder, z: Tensor, x: Tensor, target: Tensor, J: Tensor | None =
         x: decoded, shape (B, D).
         target: where decoded points should go, shape (B, D).
         J: Jacobians where they are, shape (B, D, d), if they are known.
+        close: distance along the surface that the end of the way may be missed by, shape (B,).
     """
-    z = z.clone()
+    z, x = z.clone(), x.clone()
     done, step = torch.zeros_like(z[:, 0]), torch.ones_like(z[:, 0])
     way = f.step(x, target)
     curved = torch.zeros_like(done, dtype=torch.bool)
@@ -76,12 +81,20 @@ def carried(f: Decoder, z: Tensor, x: Tensor, target: Tensor, J: Tensor | None =
         missed = (new_J @ correction[:, :, None]).squeeze(-1).norm(dim=1).nan_to_num(torch.inf)
         hit = (missed <= _MISSED * step[left] * way[left]) & (f.step(at_x, value) <= _FARTHEST * meant)
         over = hit & (reached >= 1.0 - 1e-6)
+        if close is not None:  # what is not near enough sets out again from where it is
+            again = over & (missed > close[left])
+            k = left[again]
+            x[k], way[k], done[k], curved[k] = value[again], missed[again], 0.0, False
+            reached, new_off = reached.masked_fill(again, 0.0), new_off.masked_fill(again[:, None], 0.0)
+            over &= ~again
         z[left] = torch.where(hit[:, None], there, at)
         done[left] = torch.where(hit, reached, done[left])
         J, at_x = torch.where(hit[:, None, None], new_J, J), torch.where(hit[:, None], value, at_x)
         off = torch.where(hit[:, None], new_off, off)
         # The first miss calls for the better scheme, every other for a shorter step.
         shorter = torch.where(hit, 1.5 * step[left], torch.where(bent, 0.4 * step[left], step[left]))
+        if close is not None:
+            shorter = shorter.masked_fill(again, 1.0)
         curved[left] |= ~hit
         step[left] = shorter.minimum(1.0 - done[left])
         left, at_x, J, off = left[~over], at_x[~over], J[~over], off[~over]
@@ -110,11 +123,12 @@ def along_chord(f: Decoder, start: Tensor, end: Tensor, ends: Tensor, N: int) ->
     return torch.cat([first, second.flip(1)[:, 1:]], 1)
 
 
-def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> Tensor:
-    """Decoded points of the surface along the splines of decoded nodes (P, N + 1, D), so many for each segment.
+def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+    """Points of the surface along the splines of decoded nodes (P, N + 1, D), so many for each segment.
 
     Returns:
-        Shape (P, parts N + 1, D); NaN where the latent curve jumps.
+        Latent and decoded, shapes (P, parts N + 1, d) and (P, parts N + 1, D); decoded ones NaN where the latent curve
+        jumps.
     """
     N = x.shape[1] - 1
     aim = resample(x, parts * N)
@@ -134,9 +148,17 @@ def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> Tensor:
         torch.where(near[:, None], one, other.flatten(0, 1)) for one, other in ((guess, a), (decoded, x[:, before]))
     )
     J = torch.where(near[:, None, None], J_guess, J.unflatten(0, x.shape[:2])[:, before].flatten(0, 1))
-    z = carried(f, guess, decoded, aims, J)
+    z = carried(f, guess, decoded, aims, J, _CLOSE * segment)
     fine = curve.new_empty(len(x), parts * N + 1, curve.shape[2])
     fine[:, inner], fine[:, ::parts] = z.unflatten(0, (len(x), -1)), curve
+    # A point that did not get there from its guess may from its neighbour.
+    lost = f.step(f(z), aims) > _LOST * segment
+    if lost.any():
+        rows, at = lost.unflatten(0, (len(x), -1)).nonzero().unbind(1)
+        from_ = fine[rows, inner[at] - 1]
+        found = carried(f, from_, f(from_), aims[lost], None, _CLOSE * segment[lost])
+        still = f.step(f(found), aims[lost]) > _LOST * segment[lost]
+        fine[rows, inner[at]] = found.masked_fill(still[:, None], torch.nan)
     # Of two codes of one image each may be the end of a piece: then the latent curve jumps where its image does not.
     points, ahead = f.pushed(fine[:, :-1].flatten(0, 1), fine.diff(dim=1).flatten(0, 1))
     points = torch.cat([points.unflatten(0, (len(x), -1)), x[:, -1:]], 1)
@@ -148,7 +170,7 @@ def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> Tensor:
         z = carried(f, fine[rows, at], points[rows, at], points[rows, at + 1])
         apart, gap = ((fine[rows, at + 1] - from_).norm(dim=1) for from_ in (z, fine[rows, at]))
         points[rows[~(apart < 0.5 * gap)]] = torch.nan
-    return points
+    return fine, points
 
 
 def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Minimum]:
@@ -171,6 +193,7 @@ def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: 
     report = Minimum(
         x=curve,
         value=value,
+        gradient=slope.flatten(1),
         gain=torch.full_like(value, torch.inf),
         converged=torch.zeros(P, dtype=torch.bool, device=curve.device),
         iterations=torch.zeros(P, dtype=torch.long, device=curve.device),
@@ -182,7 +205,7 @@ def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: 
     )
     while len(left):
         J = f.jacobian(curve[left, 1:-1].flatten(0, 1)).unflatten(0, (len(left), -1))  # [A, N - 1, D, d]
-        whitened = CurvePreconditioner(J, _floor(J))
+        whitened = CurvePreconditioner(*products(J), J.shape[1] + 1, _floor(J))
         rows = torch.arange(len(left), device=left.device)
         y = whitened.gradient((J.mT @ f.tangent_gradient(x[left, 1:-1], slope[left])[..., None]).squeeze(-1), rows)
         promised = 0.5 * y.square().sum((1, 2)) / value[left].clamp_min(tiny)

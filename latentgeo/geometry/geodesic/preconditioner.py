@@ -52,34 +52,31 @@ def _mean_diagonal(decode: Decoder, nodes: Tensor) -> Tensor:
     return torch.where(torch.isfinite(size) & (size > 0), 0.5 * (diagonal + size), 1.0)
 
 
+def mean_metric(decode: Decoder, nodes: Tensor) -> Tensor:
+    """Mean metric at a few latent points of each of P problems, (P, M, d) -> (P, d, d), or its diagonal, (P, 1, d).
+
+    In more than 256 dimensions an estimate of the diagonal has to do, without Jacobian and in memory O(d).
+    """
+    if nodes.shape[2] > FULL_METRIC_DIM:
+        return _mean_diagonal(decode, nodes)[:, None]
+    J = decode.jacobian(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2])
+    return (J.mT @ J).mean(1)
+
+
 class MetricFactor:
-    r"""Coordinates y of latent points in which their mean metric is the identity.
+    r"""Coordinates y of latent points in which a metric is the identity.
 
-    With :math:`\bar G = L L^\top`, the mean metric at a few points of each of P problems, steps are
-    :math:`v = y L^{-1}`. In more than 256 dimensions an estimate of the diagonal of :math:`\bar G` has to do, without
-    Jacobian and in memory O(d).
-
-    Attributes:
-        softest: least ratio of a metric to their mean, over points and directions, shape (P,).
+    With :math:`\bar G = L L^\top`, steps are :math:`v = y L^{-1}`.
 
     Args:
-        decode: the decoder.
-        nodes: latent points, M for each problem, shape (P, M, d).
+        metric: one for each of P problems, shape (P, d, d), or its diagonal, shape (P, 1, d).
+        dtype: of the points.
     """
 
-    def __init__(self, decode: Decoder, nodes: Tensor) -> None:
-        self._full = nodes.shape[2] <= FULL_METRIC_DIM
-        if self._full:
-            J = decode.jacobian(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2])
-            metrics = (J.mT @ J).double()
-            factor = torch.linalg.cholesky(regularised(metrics.mean(1)))
-            relative = torch.linalg.solve_triangular(factor[:, None], metrics.nan_to_num(0.0, 0.0, 0.0), upper=False)
-            relative = torch.linalg.solve_triangular(factor[:, None], relative.mT, upper=False)
-            self.softest = torch.linalg.eigvalsh(relative)[..., 0].amin(1).to(nodes)
-        else:
-            factor = _mean_diagonal(decode, nodes).sqrt()[:, None]
-            self.softest = torch.ones_like(nodes[:, 0, 0])
-        self._factor = factor.to(nodes)  # [P, d, d] or [P, 1, d]
+    def __init__(self, metric: Tensor, dtype: torch.dtype) -> None:
+        self._full = metric.shape[1] == metric.shape[2]
+        metric = metric.double()
+        self._factor = (torch.linalg.cholesky(regularised(metric)) if self._full else metric.sqrt()).to(dtype)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -138,28 +135,33 @@ class CurvePreconditioner:
     r"""A factor C of the Gauss-Newton Hessian of the chord energy along each curve.
 
     Its blocks are :math:`H_{ii} = 4N J_i^\top J_i` and :math:`H_{i,i+1} = -2N J_i^\top J_{i+1}` with the Jacobian at
-    every node; C is its block bidiagonal Cholesky factor. It costs d forward-mode passes for each node and follows a
-    metric whose soft directions turn along the curve, where one mean metric does not help.
+    every node; C is its block bidiagonal Cholesky factor. It follows a metric whose soft directions turn along the
+    curve, where one mean metric does not help.
 
     Args:
-        J: Jacobians at the inner nodes, shape (P, N - 1, D, d).
+        own: metrics at the inner nodes, shape (P, N - 1, d, d), or at the two ends and points at equal distances of
+            whole segments between them, (P, M + 1, d, d): elsewhere Jacobians are interpolated.
+        cross: products :math:`J_{k+1}^\top J_k` of Jacobians at one of these points and at the one before,
+            shape (P, N - 2, d, d) or (P, M, d, d).
+        N: segments of the curves.
         floor: of the metrics' eigenvalues, relative to their mean.
     """
 
-    def __init__(self, J: Tensor, floor: float = _FLOOR) -> None:
-        N = J.shape[1] + 1
+    def __init__(self, own: Tensor, cross: Tensor, N: int, floor: float = _FLOOR) -> None:
+        metrics, couplings = (own, cross) if own.shape[1] == N - 1 else _interpolated(own, cross, N)
+        dtype = own.dtype
         self._diagonal: list[Tensor] = []  # L_i, lower triangular, [P, d, d]
         self._below: list[Tensor] = []  # C_{i,i-1}, [P, d, d]
-        blocks = 4.0 * N * regularised((J.mT @ J).double(), floor)
-        couplings = (-2.0 * N * (J[:, 1:].mT @ J[:, :-1]).double()).nan_to_num(0.0, 0.0, 0.0)
+        blocks = 4.0 * N * regularised(metrics.double(), floor)
+        couplings = (-2.0 * N * couplings.double()).nan_to_num(0.0, 0.0, 0.0)
         for i, block in enumerate(blocks.unbind(1)):
             if i > 0:
                 L, coupling = self._diagonal[-1], couplings[:, i - 1]
                 self._below.append(torch.linalg.solve_triangular(L.mT, coupling, upper=True, left=False))
                 block = block - self._below[-1] @ self._below[-1].mT
             self._diagonal.append(torch.linalg.cholesky(block))
-        self._diagonal = [L.to(J) for L in self._diagonal]
-        self._below = [B.to(J) for B in self._below]
+        self._diagonal = [L.to(dtype) for L in self._diagonal]
+        self._below = [B.to(dtype) for B in self._below]
 
     def step(self, y: Tensor, rows: Tensor) -> Tensor:
         """See :meth:`FlatPreconditioner.step`."""
@@ -180,3 +182,22 @@ class CurvePreconditioner:
                 right = right - self._below[i - 1][rows] @ y[-1]
             y.append(torch.linalg.solve_triangular(self._diagonal[i][rows], right, upper=False))
         return torch.stack(y, 1).squeeze(-1)
+
+
+def products(J: Tensor) -> tuple[Tensor, Tensor]:
+    """Metrics and products of neighbouring Jacobians for :class:`CurvePreconditioner`, from (P, M, D, d)."""
+    return J.mT @ J, J[:, 1:].mT @ J[:, :-1]
+
+
+def _interpolated(own: Tensor, cross: Tensor, N: int) -> tuple[Tensor, Tensor]:
+    """Metrics at the inner nodes, (P, N - 1, d, d), and products with the next, (P, N - 2, d, d)."""
+    M = own.shape[1] - 1
+    i = torch.arange(1, N, device=own.device)
+    k = i * M // N
+    w = (i * M / N - k).to(own)[None, :, None, None]
+    ahead = w + M / N  # of the next node, in the same interval
+    here, there, over = own[:, k], own[:, k + 1], cross[:, k]
+    metrics = (1.0 - w) ** 2 * here + w**2 * there + w * (1.0 - w) * (over + over.mT)
+    couplings = (1.0 - ahead) * (1.0 - w) * here + ahead * w * there + ahead * (1.0 - w) * over
+    couplings = couplings + (1.0 - ahead) * w * over.mT
+    return metrics, couplings[:, :-1]

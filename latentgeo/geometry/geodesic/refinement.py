@@ -16,8 +16,8 @@ from torch import Tensor
 
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import Decoder
-from latentgeo.geometry.geodesic.certificate import certified, length_of, parts
-from latentgeo.geometry.geodesic.energy import end_covectors, energy_and_gradient
+from latentgeo.geometry.geodesic.certificate import certified, length_of, normal_slope, parts
+from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors, energy_and_gradient
 from latentgeo.geometry.geodesic.lbfgs import Minimum, minimise
 from latentgeo.geometry.geodesic.newton import along_chord, between, gauss_newton
 from latentgeo.geometry.geodesic.preconditioner import (
@@ -25,21 +25,22 @@ from latentgeo.geometry.geodesic.preconditioner import (
     CurvePreconditioner,
     FlatPreconditioner,
     MetricFactor,
+    mean_metric,
+    products,
 )
 from latentgeo.geometry.geodesic.result import Geodesic, improved
 
+Metrics = tuple[Tensor, Tensor]  # along curves, as CurvePreconditioner takes them
 _MEMORY = 10  # secant pairs of the solver
 _PATIENCE = 15  # steps of the first attempt at a pair for every decimal digit that is asked for
-_LAST_PATIENCE = 60  # steps before a pair is whitened anew at every node
-_STARTING_TOL = 3e-4  # relative excess of curves that only serve to start the next level
+_STARTING_TOL = 3e-3  # relative excess of curves that only serve to start the next level
 _ROUGH = 1e-4  # relative error of a measurement that asks for a finer one
 _LOOKS = 8  # chords that a straight line is looked at by
-_SMOOTH = 1.5  # order of convergence of chords, above which a decoder counts as smooth along a curve
-_EXACT = 1e-8  # tolerance below which cost does not count
+_SMOOTH = 1.95  # order of convergence of chords, below which a curve is rough
 _UNSURE = 10.0  # times the tolerance, that a length may be off by before it is measured another way
-_CREEPING = 8.0  # times, that estimates fall shorter in more dimensions
+_DIAGONAL = 2.0  # times, that estimates may fall shorter where only the diagonal of a metric is known
+_SOFT = 1e-6  # of a metric's eigenvalues, relative to their mean, below which directions do not count
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
-_TURNING = 0.05  # of the mean metric, that another may be along some direction before the mean says too little
 _WILD = 4.0  # times the chord, that the straight line's image may be long to be a first curve
 
 
@@ -118,22 +119,16 @@ def refine(f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int, 
     """
     start, end = curve[:, 0], curve[:, -1]
     ends = f(torch.cat([start, end])).reshape(2, len(start), -1).transpose(0, 1)  # [P, 2, D]
-    straight = curve.shape[1] == 2
-    jacobians = start.shape[1] <= FULL_METRIC_DIM  # whether there are any to be had
-    wild = _wild(f, curve, ends) if straight and jacobians else torch.zeros_like(start[:, 0], dtype=torch.bool)
-    metric = MetricFactor(f, resample(curve, 6)[:, 1::2])
-    nodes, report = _first_attempt(f, curve, ends, metric, segments, tol, max_iter, ~wild)
-    # What is left along directions that are soft at some nodes and not in the mean, only their own metric shows.
-    turning = (metric.softest < _TURNING) & (start.shape[1] <= _FEW)
-    rows = torch.nonzero(report.converged & turning).squeeze(1)
-    if len(rows):
-        nodes[rows], exact = gauss_newton(f, nodes[rows], ends[rows], tol, max_iter)
-        for name in ("value", "gain", "converged"):
-            getattr(report, name)[rows] = getattr(exact, name)
-        report.iterations[rows] += exact.iterations
-    found = _result(f, nodes, ends, report, tol)
-    if jacobians:
-        found = _improved(f, found, curve, ends, tol, max_iter, wild)
+    wild = torch.zeros_like(start[:, 0], dtype=torch.bool)
+    if curve.shape[2] > FULL_METRIC_DIM:
+        nodes, report = _without_jacobians(f, curve, ends, segments, tol, max_iter)
+        found = _result(f, nodes, ends, None, report, tol)
+    else:
+        if curve.shape[1] == 2:
+            wild = _wild(f, curve, ends)
+        J = f.jacobian(torch.cat([start, end])).unflatten(0, (2, -1)).transpose(0, 1)  # [P, 2, D, d]
+        nodes, report, metrics = _first_attempt(f, curve, ends, J, segments, tol, max_iter, ~wild)
+        found = _improved(f, _result(f, nodes, ends, metrics, report, tol), curve, ends, J, tol, max_iter, wild)
     if gradient:
         x = _decoded(f, found.points[:, 1:-1], ends)
         covector = end_covectors(f, x) / found.length[:, None, None]
@@ -143,51 +138,100 @@ def refine(f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int, 
     return found
 
 
-def _first_attempt(
-    f: Decoder,
-    curve: Tensor,
-    ends: Tensor,
-    metric: MetricFactor,
-    segments: int,
-    tol: float,
-    max_iter: int,
-    chosen: Tensor,
+def _without_jacobians(
+    f: Decoder, curve: Tensor, ends: Tensor, segments: int, tol: float, max_iter: int
 ) -> tuple[Tensor, Minimum]:
-    """Curves by L-BFGS in coordinates whitened by a mean metric; only the starts where a level did not end soon."""
-    P = len(curve)
+    """Curves in many dimensions, by L-BFGS in coordinates whitened by the diagonal of their mean metric."""
+    metric = MetricFactor(mean_metric(f, resample(curve, 6)[:, 1::2]), curve.dtype)
+    done = torch.zeros(len(curve), dtype=torch.long, device=curve.device)
+    for N in levels(segments) if curve.shape[1] == 2 else [segments]:
+        goal = tol if segments == N else max(tol, _STARTING_TOL)
+        curve, report = _minimise_energy(f, resample(curve, N), ends, FlatPreconditioner(metric, N), goal, max_iter)
+        done += report.iterations
+    # Estimates of what is left are not known to hold.
+    return curve, dataclasses.replace(report, gain=report.gain.clamp_min(tol), iterations=done)
+
+
+def _first_attempt(
+    f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, segments: int, tol: float, max_iter: int, chosen: Tensor
+) -> tuple[Tensor, Minimum, Metrics]:
+    """Curves by L-BFGS: coarse ones in coordinates whitened by a mean metric, the finest by that along the curve.
+
+    Where a coarse level does not end soon only the start is left.
+
+    Args:
+        f: the decoder.
+        curve: initial curves, see :func:`refine`.
+        ends: decoded ends, shape (P, 2, D).
+        J: Jacobians there, shape (P, 2, D, d).
+        segments: N.
+        tol: see :func:`refine`.
+        max_iter: see :func:`refine`.
+        chosen: which curves to attempt, shape (P,).
+
+    Returns:
+        The curves, how they ended, and the metric along them, see :func:`_finest`; NaN where none was needed.
+    """
+    P, d = len(curve), curve.shape[2]
     nodes = resample(curve, segments)
     report = Minimum(
         x=nodes,
         value=curve.new_full((P,), torch.inf),
+        gradient=torch.zeros_like(nodes[:, 1:-1]).flatten(1),
         gain=curve.new_full((P,), torch.inf),
         converged=torch.zeros(P, dtype=torch.bool, device=curve.device),
         iterations=torch.zeros(P, dtype=torch.long, device=curve.device),
     )
+    metrics = curve.new_full((P, 3, d, d), torch.nan), curve.new_full((P, 2, d, d), torch.nan)
     rows, straight = torch.nonzero(chosen).squeeze(1), curve.shape[1] == 2
     curve = curve[rows]
-    for N in levels(segments) if straight else [segments]:
-        finest = segments == N
-        goal = tol if finest else max(tol, _STARTING_TOL)
-        patience = max_iter
-        if curve.shape[2] <= FULL_METRIC_DIM:
-            patience = min(max_iter, math.ceil(_PATIENCE * max(1.0, -math.log10(goal))))
-        curve = resample(curve, N)
-        flat = FlatPreconditioner(metric.of(rows), N)
-        curve, found = _minimise_energy(f, curve, ends[rows], flat, goal, patience)
+    if straight and len(rows):
+        metric = MetricFactor((J[rows].mT @ J[rows]).mean(1), curve.dtype)
+        at = torch.arange(len(rows), device=rows.device)
+        goal = max(tol, _STARTING_TOL)
+        for N in levels(segments)[:-1]:
+            flat = FlatPreconditioner(metric.of(at), N)
+            curve, found = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, _patience(goal, max_iter))
+            report.iterations[rows] += found.iterations
+            at, rows, curve = (part[found.converged] for part in (at, rows, curve))
+    if len(rows):
+        nodes[rows], found, known = _finest(f, resample(curve, segments), ends[rows], J[rows], tol, max_iter)
+        for all_of, some in zip(metrics, known, strict=True):
+            all_of[rows] = some
+        for name in ("value", "gain", "converged"):
+            getattr(report, name)[rows] = getattr(found, name)
         report.iterations[rows] += found.iterations
-        go = found.converged | finest
-        rows, curve = rows[go], curve[go]
-    nodes[rows] = curve
-    for name in ("value", "gain", "converged"):
-        getattr(report, name)[rows] = getattr(found, name)[go]
-    if curve.shape[2] > FULL_METRIC_DIM:  # estimates of what is left are not known to hold
-        report.gain = report.gain.clamp_min(tol)
-    return nodes, report
+    return nodes, report, metrics
 
 
-def _safety(f: Decoder, d: int) -> float:
-    """By which estimates of the energy that a curve may still lose fall short: rows creep in many dimensions."""
-    return f.safety * (_CREEPING if _FEW < d <= FULL_METRIC_DIM else 1.0)
+def _finest(
+    f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, tol: float, max_iter: int
+) -> tuple[Tensor, Minimum, Metrics]:
+    """Curves by L-BFGS in coordinates whitened by the metric along them, as their ends and their middle have it.
+
+    Args:
+        f: the decoder.
+        curve: where to start, shape (P, N + 1, d).
+        ends: decoded ends, shape (P, 2, D).
+        J: Jacobians there, shape (P, 2, D, d).
+        tol: see :func:`refine`.
+        max_iter: see :func:`refine`.
+
+    Returns:
+        The curves, how they ended, and products of Jacobians for :class:`CurvePreconditioner`.
+    """
+    N = curve.shape[1] - 1
+    metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
+    whitened = CurvePreconditioner(*metrics, N, _SOFT)
+    curve, found = _minimise_energy(f, curve, ends, whitened, tol, _patience(tol, max_iter))
+    # In these coordinates Newton's decrement is half the gradient's square: it knows directions that no step has gone.
+    decrement = 0.5 * found.gradient.square().sum(1) / found.value.clamp_min(torch.finfo(curve.dtype).tiny)
+    return curve, dataclasses.replace(found, gain=found.gain.maximum(decrement)), metrics
+
+
+def _patience(tol: float, max_iter: int) -> int:
+    """Steps after which other methods are tried."""
+    return min(max_iter, math.ceil(_PATIENCE * max(1.0, -math.log10(tol))))
 
 
 def _wild(f: Decoder, curve: Tensor, ends: Tensor) -> Tensor:
@@ -197,7 +241,7 @@ def _wild(f: Decoder, curve: Tensor, ends: Tensor) -> Tensor:
 
 
 def _improved(
-    f: Decoder, found: Geodesic, curve: Tensor, ends: Tensor, tol: float, max_iter: int, wild: Tensor
+    f: Decoder, found: Geodesic, curve: Tensor, ends: Tensor, J: Tensor, tol: float, max_iter: int, wild: Tensor
 ) -> Geodesic:
     """What other methods make of the pairs that have not converged, one after the other."""
     N, possible = found.points.shape[1] - 1, torch.isfinite(ends).flatten(1).all(1)
@@ -207,32 +251,35 @@ def _improved(
         straight = c.shape[1] == 2
         first = along_chord(f, c[:, 0], c[:, -1], ends[rows], N) if straight else resample(c, N)
         nodes, report = gauss_newton(f, first, ends[rows], tol, max_iter)
-        return _result(f, nodes, ends[rows], report, tol, carried=True)
+        return _result(f, nodes, ends[rows], None, report, tol, carried=True)
 
     def first_attempt(rows: Tensor) -> Geodesic:
         everyone = torch.ones_like(rows, dtype=torch.bool)
-        metric = MetricFactor(f, resample(curve[rows], 6)[:, 1::2])
-        nodes, report = _first_attempt(f, curve[rows], ends[rows], metric, N, tol, max_iter, everyone)
-        return _result(f, nodes, ends[rows], report, tol)
+        nodes, report, metrics = _first_attempt(f, curve[rows], ends[rows], J[rows], N, tol, max_iter, everyone)
+        return _result(f, nodes, ends[rows], metrics, report, tol)
 
     def last_attempt(rows: Tensor) -> Geodesic:
-        nodes, report = _last_attempt(f, found.points[rows], ends[rows], tol, max_iter)
-        return _result(f, nodes, ends[rows], report, tol)
+        nodes, report, metrics = _finest(f, found.points[rows], ends[rows], J[rows], tol, max_iter)
+        return _result(f, nodes, ends[rows], metrics, report, tol)
 
     def measured_anew(rows: Tensor) -> Geodesic:
         nothing, excess = torch.zeros_like(rows), found.excess[rows]
-        report = Minimum(curve, excess, excess, excess <= tol, nothing)
-        return _result(f, found.points[rows], ends[rows], report, tol, carried=True)
+        report = Minimum(curve, excess, curve, excess, excess <= tol, nothing)
+        return _result(f, found.points[rows], ends[rows], None, report, tol, carried=True)
 
-    # Splines in latent coordinates are poor where these turn quickly. Where the decoder has kinks all curves are rough,
-    # and in many dimensions carrying points along them is dear.
-    unsure = possible & (found.excess <= tol)
-    if curve.shape[2] > _FEW:
-        unsure &= (found.order > _SMOOTH) & (tol < _EXACT)
-    unsure &= found.error > _UNSURE * tol + _safety(f, curve.shape[2]) * found.excess
-    rows = torch.nonzero(unsure).squeeze(1)
-    if len(rows):
-        found = improved(found, rows, measured_anew(rows))
+    # Splines in latent coordinates are poor where these turn quickly: more is missed than was asked for, or their
+    # chords converge slowly, and the energy of the nodes, which knows no coordinates, is another. In many dimensions
+    # carrying points along is dear.
+    if curve.shape[2] <= _FEW:
+        solved = possible & (found.excess <= tol)
+        unsure = solved & (found.error > _UNSURE * tol)
+        rough = torch.nonzero(solved & ~unsure & (found.order < _SMOOTH)).squeeze(1)
+        if len(rough):
+            energy = curve_energy(f, _decoded(f, found.points[rough, 1:-1], ends[rough]))
+            unsure[rough] = (energy.sqrt() - found.length[rough]).abs() > found.error[rough] * found.length[rough]
+        rows = torch.nonzero(unsure).squeeze(1)
+        if len(rows):
+            found = improved(found, rows, measured_anew(rows))
     for method, chosen in ((newton, possible), (first_attempt, possible & wild), (last_attempt, possible)):
         rows = torch.nonzero(chosen & ~found.converged).squeeze(1)
         if len(rows):
@@ -240,50 +287,61 @@ def _improved(
     return found
 
 
-def _last_attempt(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Minimum]:
-    """Curves by L-BFGS, whitened by the metric at every node of their present shape, and again every few steps."""
-    curve = curve.clone()
-    report, left = None, torch.arange(len(curve), device=curve.device)
-    while len(left):
-        J = f.jacobian(curve[left, 1:-1].flatten(0, 1)).unflatten(0, (len(left), -1))
-        budget = torch.full_like(left, _LAST_PATIENCE) if report is None else max_iter - report.iterations[left]
-        budget = budget.clamp_max(min(_LAST_PATIENCE, max_iter))
-        curve[left], more = _minimise_energy(f, curve[left], ends[left], CurvePreconditioner(J), tol, budget)
-        if report is None:
-            report = more
-        else:
-            for old, new in (
-                (report.value, more.value),
-                (report.gain, more.gain),
-                (report.converged, more.converged),
-                (report.iterations, report.iterations[left] + more.iterations),
-            ):
-                old[left] = new
-        # A row that could not move, or whose value is not finite, would do no better again.
-        go = ~more.converged & torch.isfinite(more.gain) & (more.iterations > 0)
-        left = left[go & (report.iterations[left] < max_iter)]
-    return curve, report
+def _result(
+    f: Decoder,
+    nodes: Tensor,
+    ends: Tensor,
+    metrics: Metrics | None,
+    report: Minimum,
+    tol: float,
+    carried: bool = False,
+) -> Geodesic:
+    """Curves (P, N + 1, d) with their lengths and certificates.
 
+    Args:
+        f: the decoder.
+        nodes: the curves.
+        ends: decoded ends, shape (P, 2, D).
+        metrics: along the curves, see :func:`_finest`, where they are known.
+        report: of the minimiser of their energy.
+        tol: that was asked for.
+        carried: whether latent points between the nodes are found in data space, and not on a spline.
+    """
+    N = nodes.shape[1] - 1
 
-def _result(f: Decoder, nodes: Tensor, ends: Tensor, report: Minimum, tol: float, carried: bool = False) -> Geodesic:
-    """Curves (P, N + 1, d) with their lengths and certificates."""
-    x = _decoded(f, nodes[:, 1:-1], ends)
-    N = x.shape[1] - 1
-
-    def measured(rows: Tensor, each: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Some curves by so many chords for each segment."""
+    def measured(rows: Tensor, each: int) -> tuple[Tensor, ...]:
+        """Some curves by so many chords for each segment, of which every other end has been decoded before."""
         if carried:
-            return length_of(f, between(f, nodes[rows], x[rows], each))
-        inner = resample(nodes[rows], each * N)[:, :-1].unflatten(1, (N, each))[:, :, 1:]  # [A, N, each - 1, d]
+            return length_of(f, between(f, nodes[rows], x[rows, ::2], each)[1])
+        if each == 2:
+            return length_of(f, x[rows])
+        inner = resample(nodes[rows], each * N)[:, :-1].unflatten(1, (2 * N, each // 2))[:, :, 1:]
         decoded = f(inner.flatten(0, 2)).unflatten(0, inner.shape[:3])
         points = torch.cat([x[rows, :-1, None], decoded], 2).flatten(1, 2)
         return length_of(f, torch.cat([points, x[rows, -1:]], 1))
 
-    found = measured(torch.arange(len(x), device=x.device), parts(N))
+    everyone = torch.arange(len(nodes), device=nodes.device)
+    if carried:
+        each = parts(N)
+        fine, points = between(f, nodes, _decoded(f, nodes[:, 1:-1], ends), each)
+        twice, x, found = fine[:, :: each // 2], points[:, :: each // 2], length_of(f, points)
+        at = f.jacobian(twice[:, 1:-1].flatten(0, 1)).unflatten(0, (len(nodes), -1))
+        remaining = _remaining(f, twice, ends, CurvePreconditioner(*products(at), 2 * N, _SOFT))[1]
+    else:
+        twice = resample(nodes, 2 * N)
+        if metrics is None:
+            metric = MetricFactor(mean_metric(f, twice[:, N // 2 :: N // 2][:, :3]), nodes.dtype)
+            whitened = FlatPreconditioner(metric, 2 * N)
+        else:
+            whitened = CurvePreconditioner(*metrics, 2 * N, _SOFT)
+        x, remaining = _remaining(f, twice, ends, whitened)
+        found = measured(everyone, parts(N))
     rough = torch.nonzero(found[1] > _ROUGH * found[0]).squeeze(1)
     if len(rough):
         for old, new in zip(found, measured(rough, 4 * parts(N)), strict=True):
             old[rough] = new
+    if metrics is None and not carried:
+        remaining = _DIAGONAL * remaining.maximum(report.gain)
     # Between two identical ends there is no curve, only the rounding of two passes through the decoder.
     same = (nodes[:, 0] == nodes[:, -1]).all(1)
     return Geodesic(
@@ -291,5 +349,23 @@ def _result(f: Decoder, nodes: Tensor, ends: Tensor, report: Minimum, tol: float
         iterations=report.iterations,
         tol=tol,
         decoder_rows=0,
-        **certified(f, x, found, report, same, _safety(f, nodes.shape[2])),
+        **certified(f, x[:, ::2], found, remaining, report, same),
     )
+
+
+def _remaining(
+    f: Decoder, curve: Tensor, ends: Tensor, whitened: FlatPreconditioner | CurvePreconditioner
+) -> tuple[Tensor, Tensor]:
+    """Decoded curves (P, M + 1, D), and the share of their energy that Newton's step promises, (P,)."""
+    found = []
+    for rows in torch.arange(len(curve), device=curve.device).chunk(2):  # or it would take twice the solver's memory
+        z = curve[rows, 1:-1].flatten(0, 1).requires_grad_()
+        with torch.enable_grad():
+            decoded = f(z)
+            x = _joined(decoded.detach().unflatten(0, (len(rows), -1)), ends[rows])
+            value, slope = normal_slope(f, x)
+            (g,) = torch.autograd.grad(decoded, z, slope.flatten(0, 1))
+        y = whitened.gradient(g.unflatten(0, (len(rows), -1)), rows)
+        found.append((x, 0.5 * y.square().sum((1, 2)) / value.clamp_min(torch.finfo(value.dtype).tiny)))
+    x, share = (torch.cat(part) for part in zip(*found, strict=True))
+    return x, share.nan_to_num(torch.inf, torch.inf)

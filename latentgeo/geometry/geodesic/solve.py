@@ -1,10 +1,12 @@
 r"""Geodesics and geodesic distances of a decoder's pull-back metric.
 
 A geodesic minimises the energy of its image in data space. Curves of N segments with fixed ends are improved by
-L-BFGS in coordinates that whiten that energy, see :mod:`latentgeo.geometry.geodesic.preconditioner`, with the mean
-metric of each curve, so that one step solves the flat problem and L-BFGS is left with the curvature. One evaluation
-costs a forward and a backward pass through the decoder for each interior point. Where that does not lead anywhere soon
-the curve is carried on in data space, see :mod:`latentgeo.geometry.geodesic.newton`.
+L-BFGS in coordinates that whiten that energy, see :mod:`latentgeo.geometry.geodesic.preconditioner`: coarse curves by
+the mean metric of their ends, the finest by the metric along them, so that one step solves the flat problem and L-BFGS
+is left with the curvature. One evaluation costs a forward and a backward pass through the decoder for each interior
+point. What is left to gain in the end is known from the derivative of the curve that is measured, see
+:mod:`latentgeo.geometry.geodesic.certificate`. Where that does not lead anywhere soon the curve is carried on in data
+space, see :mod:`latentgeo.geometry.geodesic.newton`.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def test_on_a_linear_decoder_the_straight_line_is_found_at_once():
     bent[:, 1:-1] += 0.1 * torch.randn(bent[:, 1:-1].shape, generator=torch.Generator().manual_seed(0)).double()
     result = lg.geodesic(decoder, a, b, initial=bent, tol=1e-6)
     assert result.converged.all()
-    assert (result.iterations <= 4).all()  # the whitening's floor is all that is left to correct
+    assert (result.iterations <= 5).all()  # whitening takes the energy for that of chords
     torch.testing.assert_close(result.points, lg.curve.straight_line(a, b, 16), rtol=0, atol=1e-3)
 
 
@@ -498,6 +498,21 @@ def test_resampled_geodesics_stay_geodesics(ensemble, ends):
     assert (length / result.length - 1).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize(("seed", "d", "stretch"), [(0, 2, 2.5), (1, 4, 2.0), (2, 8, 1.5)])
+def test_errors_are_neither_too_small_nor_too_wide(seed, d, stretch):
+    f = mlp(seed, d=d, D=40, width=64)
+    f[0].weight.data.mul_(stretch)
+    z = torch.randn(80, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = lg.geodesic(f, z[:40], z[40:])
+    exact = lg.geodesic(f, z[:40], z[40:], segments=64, tol=1e-10, initial=found.points)
+    assert found.converged.all()
+    assert exact.converged.all()
+    error = (found.length / exact.length - 1).abs()
+    assert (error <= found.error).double().mean() >= 0.97
+    assert (error <= 3 * found.error).all()
+    assert (found.error / error).median() < 6
+
+
 def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged():
     """Sheets lie closer together than coarse curves can tell; lengths are off by more than ten per cent."""
     n = 60
@@ -507,12 +522,15 @@ def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged(
     exact = swiss_roll_distance(chart(u)[i], chart(u)[j])
     A = lg.CoordinateWarp(power=torch.tensor([2.0, 0.5]), shift=torch.tensor([0.5, -0.5]))
     f = lg.reparametrise(lambda z: surfaces.swiss_roll(chart(z)), A)
-    with pytest.warns(RuntimeWarning, match="not resolved by their 64 segments"):
-        found = lg.geodesic(f, A(u)[i], A(u)[j], segments=64, tol=1e-8, max_iter=1000)
-    wrong = (found.length / exact - 1).abs() > 0.1
+    with pytest.warns(RuntimeWarning, match="not resolved by their 8 segments"):
+        coarse = lg.geodesic(f, A(u)[i], A(u)[j], segments=8)
+    wrong = (coarse.length / exact - 1).abs() > 0.1
     assert wrong.any()
-    assert not found.converged[wrong].any()
-    assert found.converged.double().mean() > 0.99
+    assert not coarse.converged[wrong].any()
+    assert coarse.converged.double().mean() > 0.95
+    found = lg.geodesic(f, A(u)[i], A(u)[j])
+    assert found.converged.all()
+    assert ((found.length / exact - 1).abs() <= found.error).all()
 
 
 def test_geodesics_are_printed_in_a_line(decoder, ends):
