@@ -15,7 +15,8 @@ import scipy.stats
 
 _COLUMNS = {"seed", "pair", "method", "value"}
 _RESAMPLES = 200  # of each of many subsets of models
-_ROUNDING = 1e-12  # standard deviations of a logarithm below this are none
+_TESTS = ("p_models", "scale_free_p_models", "p", "scale_free_p")
+_ROUNDING = 1e-12  # standard deviations of a logarithm, and differences of CVs, below this are none
 
 
 def cubes(table: pd.DataFrame, needed: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], int]:
@@ -153,10 +154,54 @@ def with_interval(name: str, estimate: float, draws: np.ndarray, level: float, m
     return {name: float(estimate), f"{name}_low": float(estimate - reach), f"{name}_high": float(estimate + reach)}
 
 
+def with_log_interval(
+    name: str, estimate: float, draws: np.ndarray, level: float, models: int, spreads: int = 1
+) -> dict[str, float]:
+    """As :func:`with_interval`, of the logarithm: no limit is negative. What is 0, infinite or NaN is its own limits.
+
+    Resamples of two models have no variance half the time, so that nothing can be said from them. The limits are then
+    those of normal distributions whose pairs count as one: each of the ``spreads`` standard deviations in the estimate
+    (one, or two in a ratio) is known with S - 1 degrees of freedom. They are wide, and too wide where pairs differ.
+    """
+    if not 0 < estimate < np.inf:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float(estimate))
+    with np.errstate(divide="ignore"):
+        reach = student_reach(np.log(draws), level, models)
+    if np.isnan(reach):
+        tail, freedom = (1 - level) / 2, models - 1
+        single = scipy.stats.chi2.ppf(tail, freedom) / freedom
+        reach = -0.5 * np.log(single if spreads == 1 else scipy.stats.f.ppf(tail, freedom, freedom))
+    ends = {"": 0.0, "_low": -reach, "_high": reach}
+    return {f"{name}{end}": float(estimate * np.exp(shift)) for end, shift in ends.items()}
+
+
 def _one_sided(estimate: float, draws: np.ndarray, models: int) -> float:
     """Probability of an estimate at least so far below zero, were the truth zero; Student, S - 1 degrees of freedom."""
     error = float(np.nanstd(draws))
     return float(scipy.stats.t.cdf(estimate / error, models - 1)) if error > 0 else float("nan")
+
+
+def holm(p: pd.Series) -> pd.Series:
+    r"""Probabilities of a family of m tests, adjusted so that one of them is wrong with no more than the level in all.
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min\big(1, (m - j + 1)\, p_{(j)}\big)
+
+    Args:
+        p: of each test; NaN for what is no test.
+
+    Returns:
+        The same index; NaN stays.
+
+    Reference:
+        Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+
+    Example:
+        >>> holm(pd.Series([0.03, 0.01, np.nan, 0.04])).tolist()
+        [0.06, 0.03, nan, 0.06]
+    """
+    ordered = p.dropna().sort_values()
+    left = np.arange(len(ordered), 0, -1)
+    return (left * ordered).clip(upper=1.0).cummax().reindex(p.index)
 
 
 def compare_reliability(
@@ -187,27 +232,31 @@ def compare_reliability(
         seed: of the resampling.
 
     Returns:
-        One row for each method (index ``method``), in the order of the table; for several baselines one for each of
+        One row for each method (index ``method``), in the order of the table, but for ``data``, the distance of the
+        data themselves, which no model enters; for several baselines one for each of
         them and each method (index ``baseline``, ``method``). Dimensionless unless said otherwise:
 
-        - ``mean_cv``, ``mean_cv_low``, ``mean_cv_high``: mean CV over pairs, with its interval over models;
+        - ``mean_cv``, ``mean_cv_low``, ``mean_cv_high``: mean CV over pairs, with its interval over models on the
+          logarithmic scale;
         - ``difference``, ``difference_low``, ``difference_high``: mean CV minus the baseline's (negative: steadier
           than the baseline), models resampled, the same ones for both methods;
         - ``p_models``: one-sided probability of such a difference, were there none, models resampled;
         - ``difference_pairs_low``, ``difference_pairs_high``: the interval with models and pairs resampled;
         - ``ratio``, ``ratio_low``, ``ratio_high``: mean CV over the baseline's, the effect size; models resampled on
           the logarithmic scale, without the few draws that take one model S times and so have no variance. Of two
-          models half the draws are such, and the ends are NaN;
+          models half the draws are such, and the limits are those of a normal distribution, as for ``mean_cv``;
         - ``t``, ``df``, ``p``: the paper's paired t-test over pairs, one-sided for a CV below the baseline's. The
           pairs share the models, so p overstates the evidence, see :func:`latentgeo.reliability.false_positive_rates`;
         - ``scale_free_cv``, ``scale_free_difference`` with ``_low`` and ``_high``, ``scale_free_p_models``,
           ``scale_free_t``, ``scale_free_p``: the same after each model's distances are divided by their mean over
           pairs, so that a mere difference of scale between models does not count;
         - ``signal_to_noise`` with ``_low`` and ``_high``: over the pairs positive under every model and method; models
-          resampled on the logarithmic scale. 0 for a constant; infinite, with its ends, for what has a signal and no
-          noise, as distances in data space; NaN for fewer than two such pairs;
+          resampled on the logarithmic scale. 0 for a constant; infinite, with its limits, for what has a signal and no
+          noise; NaN for fewer than two such pairs;
         - ``signal_ratio`` with ``_low`` and ``_high``: over the baseline's, in the same way (above 1: says more than
           the baseline); NaN where one of the two is 0 or infinite;
+        - ``p_models_holm``, ``scale_free_p_models_holm``, ``p_holm``, ``scale_free_p_holm``: the probabilities above,
+          adjusted for the family of all methods that are compared with one baseline, see :func:`holm`;
         - ``spearman``: mean rank correlation of the distances between two models;
         - ``models``, ``pairs``: S and P; ``dropped_pairs``: pairs left out, for every method alike, because a value
           was not finite or all were zero; ``unconverged``: the share of values whose solver did not converge.
@@ -231,6 +280,7 @@ def compare_reliability(
             raise ValueError("baseline: expected at least one method, got none")
         options = {"resamples": resamples, "level": level, "seed": seed}
         return pd.concat({name: compare_reliability(table, name, **options) for name in baseline}, names=["baseline"])
+    table = table[table["method"] != "data"]  # no model enters it
     values, dropped = cubes(table, [baseline])
     _check_resampling(resamples, level)
     S, P = values[baseline].shape
@@ -241,6 +291,7 @@ def compare_reliability(
         {method: (cv_over_models(of), cv_over_models(of, models)) for method, of in those.items()}
         for those in (values, scale_free)
     )
+    mean_draws = {method: draws.mean(1) for method, (_, draws) in plain.items()}
     positive = np.all([(of > 0).all(0) for of in values.values()], axis=0)
     logs = {method: np.log(of[:, positive]) for method, of in values.items()}
     signal = {method: (_signal_to_noise(of), _signal_to_noise(of, models)) for method, of in logs.items()}
@@ -249,12 +300,12 @@ def compare_reliability(
     for method, of in values.items():
         (cv, draws), (base_cv, base_draws) = plain[method], plain[baseline]
         gap, gaps = (cv - base_cv).mean(), draws - base_draws  # [B, P]
-        row = with_interval("mean_cv", cv.mean(), draws.mean(1), level, S)
+        row = with_log_interval("mean_cv", cv.mean(), mean_draws[method], level, S)
         row |= with_interval("difference", gap, gaps.mean(1), level, S)
         row["p_models"] = _one_sided(gap, gaps.mean(1), S)
         over_both = with_interval("difference_pairs", gap, (gaps * pairs).sum(1), level, S)
         row |= {name: over_both[name] for name in ("difference_pairs_low", "difference_pairs_high")}
-        row |= _ratio("ratio", cv.mean(), draws.mean(1), base_cv.mean(), base_draws.mean(1), level, S)
+        row |= _ratio("ratio", cv.mean(), mean_draws[method], base_cv.mean(), mean_draws[baseline], level, S)
         row |= _paired_test(cv, base_cv)
         (cv, draws), (base_cv, base_draws) = free[method], free[baseline]
         gap, gaps = (cv - base_cv).mean(), (draws - base_draws).mean(1)
@@ -263,13 +314,14 @@ def compare_reliability(
         row["scale_free_p_models"] = _one_sided(gap, gaps, S)
         test = _paired_test(cv, base_cv)
         row |= {f"scale_free_{name}": test[name] for name in ("t", "p")}
-        row |= _on_log_scale("signal_to_noise", *signal[method], level, S)
+        row |= with_log_interval("signal_to_noise", *signal[method], level, S)
         row |= _ratio("signal_ratio", *signal[method], *signal[baseline], level, S)
         row["spearman"] = _spearman(of)
         row |= {"models": S, "pairs": P, "dropped_pairs": dropped}
         row["unconverged"] = 0.0 if converged is None else 1.0 - converged[method]
         rows[method] = row
-    return pd.DataFrame.from_dict(rows, orient="index").loc[table["method"].unique()].rename_axis("method")
+    compared = pd.DataFrame.from_dict(rows, orient="index").loc[table["method"].unique()].rename_axis("method")
+    return compared.assign(**{f"{name}_holm": holm(compared[name]) for name in _TESTS})
 
 
 def _signal_to_noise(logs: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -287,22 +339,15 @@ def _check_resampling(resamples: int, level: float) -> None:
         raise ValueError(f"expected resamples ≥ 1 and 0 < level < 1, got {resamples!r} and {level!r}")
 
 
-def _on_log_scale(name: str, estimate: float, draws: np.ndarray, level: float, models: int) -> dict[str, float]:
-    """As :func:`with_interval`, of logarithms; one that is 0, infinite or NaN is its own ends."""
-    if not 0 < estimate < np.inf:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float(estimate))
-    with np.errstate(divide="ignore"):
-        logs = with_interval(name, np.log(estimate), np.log(draws), level, models)
-    return {end: float(np.exp(log)) for end, log in logs.items()}
-
-
 def _ratio(
     name: str, value: float, draws: np.ndarray, base: float, base_draws: np.ndarray, level: float, models: int
 ) -> dict[str, float]:
     """Ratio with its interval on the logarithmic scale; NaN where a term is zero or infinite."""
+    if draws is base_draws:  # of the baseline to itself
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), 1.0 if 0 < value < np.inf else np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = value / base if min(value, base) > 0 and max(value, base) < np.inf else np.nan
-        return _on_log_scale(name, ratio, draws / base_draws, level, models)
+        return with_log_interval(name, ratio, draws / base_draws, level, models, spreads=2)
 
 
 def split_into_ends_and_path(
@@ -431,40 +476,56 @@ def power_curve(
 
 
 def false_positive_rates(
-    table: pd.DataFrame, *, method: str = "geodesic", draws: int = 500, level: float = 0.95, seed: int = 0
+    table: pd.DataFrame,
+    *,
+    method: str = "geodesic",
+    baseline: str = "euclidean",
+    draws: int = 500,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, float]:
-    r"""How often either test finds a difference where there is none.
+    r"""How often either test finds a difference where there is none, between two methods under the same models.
 
-    The models are split at random into two halves, and one half is compared with the other by the same method. Both
-    halves are draws from the same population of models, so that whatever is found is false. A one-sided test of
-    level 95 % should find something in 5 % of the splits.
+    With the distances relative to their mean over models,
+
+    .. math:: u_{sp} = v_{sp} \Big/ \frac1S \sum_r v_{rp},
+
+    either method might have been called the other, were both as steady: in each draw every model exchanges its u of one
+    method for those of the other with probability one half, all pairs at once. So the tests stay paired as they are,
+    within models and over pairs, and whatever they find is false. A one-sided test of level 95 % should find something
+    in 5 % of the draws.
 
     Args:
-        table: as for :func:`latentgeo.coefficient_of_variation`, of at least four models.
-        method: whose distances are compared with themselves.
-        draws: splits.
+        table: as for :func:`latentgeo.coefficient_of_variation`.
+        method: whose CV is compared,
+        baseline: with whose.
+        draws: exchanges.
         level: one minus the nominal rate.
         seed: of the drawing.
 
     Returns:
-        ``t_test``: the share of splits in which the paper's paired t-test over pairs, one-sided, has p < 1 - level;
-        ``models``: that in which a one-sided Student test with the standard error from resampling the models of either
-        half does; ``halves``: models in each half.
+        ``t_test``: the share of draws in which the paper's paired t-test over pairs, one-sided, has p < 1 - level;
+        ``models``: that in which a one-sided Student test with the standard error from resampling models does; ``p``:
+        the share of draws, the table's own order among them, in which the mean CV of the first lies as far below the
+        other's as in the table, a permutation test of the difference.
 
     Raises:
-        ValueError: the method is not in the table, or there are fewer than four models.
+        ValueError: a method is not in the table, or see :func:`latentgeo.coefficient_of_variation`.
+
+    Reference:
+        Good, "Permutation, Parametric and Bootstrap Tests of Hypotheses", Springer 2005, matched pairs.
     """
-    of, random = cubes(table, [method])[0][method], np.random.default_rng(seed)
-    size = len(of) // 2
-    if size < 2:
-        raise ValueError(f"expected at least four models to split in halves, got {len(of)}")
-    tested, found = [], []
+    values, random = cubes(table, [method, baseline])[0], np.random.default_rng(seed)
+    u = np.stack([values[name] / values[name].mean(0) for name in (method, baseline)])  # [2, S, P]
+    S = u.shape[1]
+    observed = np.subtract(*(cv_over_models(of) for of in u)).mean()
+    tested, found, as_far = [], [], 1
     for _ in range(draws):
-        order = random.permutation(len(of))
-        halves = of[order[:size]], of[order[size : 2 * size]]
-        cv = [cv_over_models(half) for half in halves]
+        drawn = np.where(random.random((S, 1)) < 0.5, u, u[::-1])
+        cv, weights = [cv_over_models(of) for of in drawn], resampled(S, _RESAMPLES, random)
         tested.append(scipy.stats.ttest_rel(*cv, alternative="less").pvalue < 1 - level)
-        variance = sum(cv_over_models(half, resampled(size, _RESAMPLES, random)).mean(1).var() for half in halves)
-        t = (cv[0] - cv[1]).mean() / np.sqrt(variance)
-        found.append(scipy.stats.t.cdf(t, 2 * (size - 1)) < 1 - level)
-    return {"t_test": float(np.mean(tested)), "models": float(np.mean(found)), "halves": size}
+        gaps = np.subtract(*(cv_over_models(of, weights) for of in drawn)).mean(1)
+        gap = (cv[0] - cv[1]).mean()
+        found.append(_one_sided(gap, gaps, S) < 1 - level)
+        as_far += gap <= observed + _ROUNDING
+    return {"t_test": float(np.mean(tested)), "models": float(np.mean(found)), "p": float(as_far / (draws + 1))}

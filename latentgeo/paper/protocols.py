@@ -124,16 +124,16 @@ def readable(compared: pd.DataFrame) -> pd.DataFrame:
         compared: from :func:`compare_protocols` or :func:`compare_studies`.
 
     Returns:
-        One row for each but the distance of the data, under which no model is: d and active dimensions where they are
-        known; mean CV, CV less Euclidean and the same scale-free (percentage points); signal to noise, and over that
-        of Euclidean distance; with 95 % intervals; and the mean rank correlation of two models.
+        One row for each: d and active dimensions where they are known; mean CV, CV less Euclidean and the same
+        scale-free (percentage points); signal to noise, and over that of Euclidean distance; with 95 % intervals; and
+        the mean rank correlation of two models.
     """
 
     def number(row: pd.Series, name: str) -> str:
         return "{:.3g} [{:.3g}, {:.3g}]".format(*interval(row, name))
 
     rows = {}
-    for key, row in compared[compared.index.get_level_values("method") != "data"].iterrows():
+    for key, row in compared.iterrows():
         own = key[-1] == "euclidean"
         rows[*key[:-1], METHOD_NAMES.get(key[-1], key[-1])] = {
             **{name: f"{row[name]:.3g}" for name in ("d", "active") if name in row},

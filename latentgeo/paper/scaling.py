@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from latentgeo.agreement.reliability import cubes, cv_over_models, resampled, with_interval
+from latentgeo.agreement.reliability import cubes, cv_over_models, resampled, with_interval, with_log_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,8 @@ def scaling(
     for method, curve in draws.items():
         # A resample may hold one model only, whose CV is zero.
         curve = np.where(curve > 0, curve, np.nan)
-        curves += [{"method": method, "n": int(size)} | interval("cv", curve[:, i]) for i, size in enumerate(n)]
+        for size, cv in zip(n, curve.T, strict=True):
+            curves.append({"method": method, "n": int(size)} | with_log_interval("cv", cv[0], cv[1:], level, S))
         exponent, (rate, level_off) = power_law(n, curve), root_n_law(n, curve)
         row = interval("exponent", exponent)
         row |= interval("less_baseline", exponent - power_law(n, draws[baseline].clip(min=1e-300)))
@@ -193,8 +194,7 @@ def bias_and_spread(
             bias = np.sqrt(((mean**2).mean(1) - variance / S).clip(min=0.0))
             row = {"method": method, "n": n, "mean_error": ratio.mean()}
             for name, values in (("bias", bias), ("spread", np.sqrt(variance))):
-                row |= with_interval(name, values[0], values[1:], level, S)
-                row[f"{name}_low"] = max(row[f"{name}_low"], 0.0)
+                row |= with_log_interval(name, values[0], values[1:], level, S)
             rows.append(row)
     return pd.DataFrame(rows)
 

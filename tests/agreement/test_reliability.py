@@ -176,10 +176,52 @@ def test_a_draw_of_one_model_alone_does_not_cost_the_effect_size(S):
     assert result.ratio_high == pytest.approx(result.ratio * reach)
 
 
-def test_two_models_give_an_effect_size_without_an_interval():
+@pytest.mark.parametrize("S", [2, 3, 4, 5])
+def test_effect_sizes_have_positive_limits_however_few_the_models(S):
+    """Very unequal pairs, so that an interval around the mean CV itself would reach below zero."""
+    values = _models(S, 0.05)
+    values[0] *= 2
+    result = lg.compare_reliability(_table(euclidean=_models(S, 0.06, seed=1), geodesic=values))
+    names = ["mean_cv", "ratio", "signal_to_noise", "signal_ratio"]
+    estimates, low, high = (result[[name + end for name in names]].to_numpy() for end in ("", "_low", "_high"))
+    assert np.isfinite(high).all()
+    assert (low > 0).all()
+    assert (low <= estimates).all()
+    assert (estimates <= high).all()
+    assert (result.loc["euclidean", ["ratio_low", "ratio_high", "signal_ratio_low", "signal_ratio_high"]] == 1).all()
+
+
+def test_the_limits_of_two_models_are_those_of_normal_distributions_with_one_degree_of_freedom():
     result = lg.compare_reliability(_table(euclidean=_models(2, 0.06, seed=1), geodesic=_models(2, 0.03)))
-    assert result.loc["geodesic", "ratio"] > 0
-    assert np.isnan(result.loc["geodesic", ["ratio_low", "ratio_high"]]).all()
+    geodesic = result.loc["geodesic"]
+    # |x| of a normal x has its 2.5 % point at 0.0313; the tangent, which has the law of x / y, at 87.75 degrees 25.45.
+    assert geodesic["mean_cv_high"] == pytest.approx(geodesic["mean_cv"] / scipy.stats.norm.ppf(0.5125))
+    assert geodesic["ratio_high"] == pytest.approx(geodesic["ratio"] * np.tan(np.radians(87.75)))
+    hits, tries, random = 0, 400, np.random.default_rng(0)
+    for _ in range(tries):  # one pair, and two methods that are as steady
+        values = {name: 1 + 0.01 * random.standard_normal((2, 1)) for name in ("euclidean", "geodesic")}
+        row = lg.compare_reliability(_table(**values), resamples=100).loc["geodesic"]
+        hits += row["ratio_low"] <= 1 <= row["ratio_high"]
+    assert 0.92 <= hits / tries <= 0.98
+
+
+def test_probabilities_are_adjusted_for_the_family_of_methods():
+    noise = {"euclidean": 0.06, "geodesic": 0.03, "chord": 0.045, "line": 0.058}
+    table = _table(**{name: _models(8, of, seed=i) for i, (name, of) in enumerate(noise.items())})
+    result = lg.compare_reliability(table)
+    for name in ("p_models", "scale_free_p_models", "p", "scale_free_p"):
+        p = result[name].drop("euclidean").sort_values()
+        expected = np.maximum.accumulate(np.minimum([3, 2, 1] * p, 1))  # Holm's by hand
+        np.testing.assert_allclose(result.loc[p.index, f"{name}_holm"], expected)
+        assert np.isnan(result.loc["euclidean", f"{name}_holm"])
+
+
+def test_the_distance_of_the_data_is_not_compared():
+    table = _table(euclidean=_models(4, 0.06, seed=1), geodesic=_models(4, 0.03), data=_models(4, 0.0))
+    without = lg.compare_reliability(table[table["method"] != "data"])
+    pd.testing.assert_frame_equal(lg.compare_reliability(table), without)
+    with pytest.raises(ValueError, match="baseline: expected a method among euclidean, geodesic, got 'data'"):
+        lg.compare_reliability(table, "data")
 
 
 def _opposed(signal, noise):
@@ -218,13 +260,13 @@ def test_signal_to_noise_and_its_interval_are_those_of_repeated_models():
 
 def test_what_varies_least_because_it_says_nothing_has_the_least_signal():
     steady = np.full((5, 40), 3.0) * np.linspace(0.999, 1.001, 5)[:, None]
-    result = lg.compare_reliability(_table(euclidean=_models(5, 0.05), constant=steady, data=_models(5, 0.0)))
+    result = lg.compare_reliability(_table(euclidean=_models(5, 0.05), constant=steady, exact=_models(5, 0.0)))
     assert result.loc["constant", "mean_cv_high"] < result.loc["euclidean", "mean_cv_low"]
     names = ["signal_to_noise", "signal_to_noise_low", "signal_to_noise_high"]
     assert result.loc["constant", names].tolist() == [0, 0, 0]
-    assert result.loc["data", names].tolist() == [np.inf] * 3
+    assert result.loc["exact", names].tolist() == [np.inf] * 3
     assert np.isfinite(result.loc["euclidean", [*names, "signal_ratio_low"]]).all()
-    assert np.isnan(result.loc[["constant", "data"], ["signal_ratio", "signal_ratio_low"]]).all(axis=None)
+    assert np.isnan(result.loc[["constant", "exact"], ["signal_ratio", "signal_ratio_low"]]).all(axis=None)
 
 
 def test_pairs_without_a_logarithm_are_left_out_of_signal_to_noise_for_every_method():
@@ -276,10 +318,21 @@ def test_without_an_effect_power_stays_near_the_level():
 
 
 def test_the_t_test_over_pairs_is_wrong_far_too_often_and_resampling_models_is_not():
-    rates = [false_positive_rates(_table(geodesic=_shared(20, 0.05, i)), draws=60) for i in range(10)]
-    assert np.mean([rate["t_test"] for rate in rates]) > 0.2
-    assert np.mean([rate["models"] for rate in rates]) < 0.09
-    assert rates[0]["halves"] == 10
+    tables = [_table(euclidean=_shared(10, 0.05, 2 * i), geodesic=_shared(10, 0.05, 2 * i + 1)) for i in range(20)]
+    rates = pd.DataFrame([false_positive_rates(table, draws=60) for table in tables])
+    assert rates["t_test"].mean() > 0.2
+    assert rates["models"].mean() < 0.09
+    assert 0.3 < rates["p"].mean() < 0.7
+    effect = _table(euclidean=_shared(10, 0.06, 0), geodesic=_shared(10, 0.03, 1))
+    assert false_positive_rates(effect, draws=60)["p"] < 0.05
+    assert false_positive_rates(effect, method="euclidean", baseline="geodesic", draws=60)["p"] > 0.95
+
+
+def test_the_null_is_paired():
+    """Both methods vary alike, so that whatever is exchanged between them leaves the paired difference zero."""
+    values = _shared(6, 0.05, 0)
+    rates = false_positive_rates(_table(euclidean=values, geodesic=2 * values), draws=20)
+    assert rates == {"t_test": 0, "models": 0, "p": 1}
 
 
 def test_what_cannot_be_drawn_is_refused():
@@ -288,8 +341,6 @@ def test_what_cannot_be_drawn_is_refused():
         power_curve(table, [2, 4])
     with pytest.raises(ValueError, match="expected a method among euclidean, geodesic, got 'chord'"):
         power_curve(table, [2], method="chord")
-    with pytest.raises(ValueError, match="at least four models"):
-        false_positive_rates(table)
     with pytest.raises(ValueError, match="expected a method among"):
         false_positive_rates(table, method="chord")
 

@@ -35,14 +35,12 @@ def protocols(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
         rows, 2, figsize=(PAGE, 0.75 + 1.05 * rows), layout="constrained", sharey="row", sharex="col", squeeze=False
     )
     for row, (title, comparison) in zip(axes, comparisons.items(), strict=True):
-        methods = [of for of in comparison.index.unique("method") if of != "data"][::-1]
+        methods = list(comparison.index.unique("method"))[::-1]
         for ax, (name, scale) in zip(row, {"mean_cv": 100.0, "signal_to_noise": 1.0}.items(), strict=True):
             for (points, method), of in comparison.iterrows():
-                if method == "data":
-                    continue
                 _, shift, fill = _LOOK[points]
                 y, colour = methods.index(method) + shift, METHOD_COLOURS.get(method, "0.35")
-                low, high = (scale * max(of[f"{name}_{end}"], 0.0) for end in ("low", "high"))
+                low, high = (scale * of[f"{name}_{end}"] for end in ("low", "high"))
                 ax.plot([low, high], [y, y], color=colour, linewidth=1.3 if fill == "full" else 0.8)
                 ax.plot(scale * of[name], y, "o", color=colour, markersize=4.2, fillstyle=fill, markerfacecoloralt="w")
             ax.grid(axis="x", color="0.9")

@@ -58,11 +58,10 @@ def reliabilities(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
     size = (COLUMN, 0.9 + 1.4 * panels)
     figure, axes = plt.subplots(panels, 1, figsize=size, layout="constrained", squeeze=False)
     for ax, (title, comparison) in zip(axes.flat, comparisons.items(), strict=True):
-        shown = comparison.drop(index="data", errors="ignore")[::-1]
+        shown = comparison[::-1]
         for y, (method, row) in enumerate(shown.iterrows()):
             colour = METHOD_COLOURS.get(method, "0.35")
-            low, high = max(row.mean_cv_low, 0.0), row.mean_cv_high
-            ax.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=1.3)
+            ax.plot([100 * row.mean_cv_low, 100 * row.mean_cv_high], [y, y], color=colour, linewidth=1.3)
             ax.plot(100 * row.mean_cv, y, "o", color=colour, markersize=4.2)
             ax.plot(100 * row.scale_free_cv, y - 0.3, "D", color=colour, markersize=3, fillstyle="none")
         ax.set_yticks(range(len(shown)), [METHOD_NAMES.get(method, method) for method in shown.index])
