@@ -3,6 +3,7 @@
 from latentgeo.paper.figures.agreement import agreement
 from latentgeo.paper.figures.ensembles import ensembles
 from latentgeo.paper.figures.identifiability import identifiability
+from latentgeo.paper.figures.known_factors import known_factors
 from latentgeo.paper.figures.latent import latent_spaces, two_models
 from latentgeo.paper.figures.protocols import protocols
 from latentgeo.paper.figures.reliability import cv_histogram, ends_and_path, power, reliabilities
