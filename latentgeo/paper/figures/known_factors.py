@@ -40,9 +40,13 @@ def known_factors(images: Mapping[str, np.ndarray], worth: pd.DataFrame, judged:
     figure = plt.figure(figsize=(PAGE, height), layout="constrained")
     top, below = figure.subfigures(2, 1, height_ratios=[0.75, height - 0.75])
     for ax, (name, pictures) in zip(top.subplots(1, len(images), squeeze=False)[0], images.items(), strict=True):
-        ax.imshow(np.concatenate(list(pictures), 1), cmap="gray_r")
+        ax.imshow(
+            np.concatenate([np.pad(of, ((0, 0), (0, 2)), constant_values=np.nan) for of in pictures], 1), cmap="gray_r"
+        )
+        ax.set_facecolor("0.9")
         ax.set_title(name, fontsize=7)
-        ax.axis("off")
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
     left, right = below.subplots(1, 2, sharey=True)
     y = np.arange(len(rows))[::-1]
     for method, (_, marker, colour) in _LOOK.items():
