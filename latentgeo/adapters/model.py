@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.decoder import DecoderLike, as_decoder, check_modes, modules_of
+from latentgeo.geometry.decoder import DecoderLike, as_decoder
 from latentgeo.geometry.likelihood import StatisticalDecoder
+from latentgeo.geometry.reach import check_modes, modules_of
 from latentgeo.identifiability.points import Misfit, Projection, most_likely, nearest, project
 
 POINTS = ("nearest", "posterior", "mean")

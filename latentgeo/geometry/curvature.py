@@ -35,7 +35,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.metric import directions_at
@@ -116,8 +115,9 @@ def _by_chunks(decoder: DecoderLike, z: Tensor, reduce: Callable[[Tensor, Tensor
     with torch.no_grad():
         D = f(rows[:1]).shape[1]
         for points in rows.split(_points_at_once(max(D * d**2, d**order), d**2, rows)):
-            # The symmetric half of the pairs at once; the primal pass is shared by all of them.
-            first, second = vmap(lambda u, v, points=points: f.second_derivative(points, u, v))(basis[i], basis[j])
+            # The symmetric half of the pairs at once.
+            along = (basis[k, None].expand(-1, *points.shape) for k in (i, j))
+            first, second = f.second_derivatives(points, *along)
             J, second = first[mirrored.diagonal()].permute(1, 2, 0), second.permute(1, 2, 0)  # [n, D, d(d + 1)/2]
             del first
             vanished = vanished and not (second != 0).any()
@@ -404,7 +404,7 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
             along = (Rx * Ry).sum(1, keepdim=True)
             y = (y - along * x) / (Ry - along * Rx).norm(dim=1, keepdim=True)
             pairs = torch.stack([x, x, y]), torch.stack([x, y, y])
-            _, second = vmap(lambda s, t, points=points: f.second_derivative(points, s, t))(*pairs)
+            _, second = f.second_derivatives(points, *pairs)
             vanished = vanished and not (second != 0).any()
             second = second.permute(1, 2, 0)  # [n, D, 3]
             xx, xy, yy = (second - Q @ (Q.mT @ second)).unbind(-1)
