@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
-from latentgeo.geometry.differentiation import Composed, along, second_along
+from latentgeo.geometry.differentiation import WAYS, Composed, along, second_along
 from latentgeo.geometry.door import kind_of, look, second_way, taken_from
 from latentgeo.geometry.reach import Untouched, check_modes, owner_of
 
@@ -66,6 +66,7 @@ class Decoder:
         way: of differentiation, one of :data:`latentgeo.geometry.differentiation.WAYS`.
         composed: whether operations without derivatives are put together from others.
         second_way: of differentiating twice, None until that is asked for.
+        width: D, None until something was decoded.
         writes: whether the source changes the points that it is given, so that it is given copies.
     """
 
@@ -75,6 +76,7 @@ class Decoder:
     way = "forward"
     composed = False
     second_way: str | None = None
+    width: int | None = None
     writes = False
 
     def __init__(self, source: DecoderLike, dtype: torch.dtype | None = None) -> None:
@@ -82,6 +84,8 @@ class Decoder:
 
     def __call__(self, z: Tensor) -> Tensor:
         """Decode: (B, d) -> (B, D), the event flattened to D."""
+        if len(z) == 0 and self.width is not None:  # of which many networks cannot tell the shape
+            return z.new_zeros(0, self.width) + z.sum(1, keepdim=True)
         self.rows += len(z)
         return self._flat(self.output(z), z)
 
@@ -93,11 +97,15 @@ class Decoder:
     def _flat(self, x: object, z: Tensor) -> Tensor:
         """What the source returned for z as rows (B, D), checked; complex numbers as pairs of reals."""
         if not isinstance(x, Tensor):
-            raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}; {taken_from(x)}")
+            remedy = taken_from(x) or "return decoded data (B, *event) by torch operations"
+            if isinstance(x, tuple):
+                remedy = f"the forward of a whole autoencoder? pass its decoding part, or {remedy}"
+            raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}; {remedy}")
         if x.ndim < 2 or len(x) != len(z):
             raise ValueError(
                 f"decoder: expected (B, d) -> (B, *event), but {tuple(z.shape)} gave {tuple(x.shape)}; "
-                "return one row for each latent point, e.g. x.reshape(len(z), -1)"
+                "return one row for each latent point, e.g. x.reshape(len(z), -1); a condition is held fixed, see "
+                "lg.latent_model"
             )
         if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
             raise ValueError(
@@ -131,8 +139,22 @@ class Decoder:
         return self._pushed(z, v)
 
     def _pushed(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        x, Jv = along(self.isometric, self.way, z, v.unsqueeze(0))
+        x, Jv = self._along(z, v.unsqueeze(0))
         return x, Jv[0].masked_fill(~torch.isfinite(x), torch.nan)
+
+    def _along(self, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded points and J v, (B, d) and (m, B, d) -> (B, D) and (m, B, D), by another way where this one fails."""
+        try:
+            return along(self.isometric, self.way, z, directions)
+        except (RuntimeError, ValueError) as error:  # some operations fail in batches of some layouts alone
+            if "memory" in str(error) or self.way == WAYS[-1]:
+                raise
+            way, self.way, self.composed = self.way, WAYS[WAYS.index(self.way) + 1], True
+            try:
+                return self._along(z, directions)
+            except (RuntimeError, ValueError):
+                self.way, self.composed = way, way != WAYS[0]
+                raise error from error.__cause__
 
     def vjp(self, z: Tensor, w: Tensor) -> Tensor:
         """The derivative of f transposed times w, (B, d) and (B, D) -> (B, d)."""
@@ -151,7 +173,7 @@ class Decoder:
 
     def _linearised(self, z: Tensor) -> tuple[Tensor, Tensor]:
         basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        x, columns = along(self.isometric, self.way, z, basis[:, None].expand(-1, *z.shape))  # [B, D], [d, B, D]
+        x, columns = self._along(z, basis[:, None].expand(-1, *z.shape))  # [B, D], [d, B, D]
         # Outside of a decoder's domain a derivative may be finite where the decoder is not (the logarithm's, below 0).
         return x, columns.masked_fill(~torch.isfinite(x), torch.nan).permute(1, 2, 0)
 
@@ -225,6 +247,14 @@ def output_of(source: DecoderLike, z: Tensor) -> object:
     """What a decoder returns, or what it lacks to decode these points."""
     try:
         return source(z)
+    except TypeError as error:
+        if "required positional argument" not in str(error):
+            raise
+        raise TypeError(
+            f"decoder: expected a callable of latent points alone, got one that takes more ({error}); hold a label, "
+            "batch or time fixed: lg.latent_model((encode, decode), condition=c).decoder, or lambda z: decode(z, "
+            "c.expand(len(z), -1))"
+        ) from error
     except RuntimeError as error:
         if "memory" in str(error):  # which is not the points' fault
             raise
@@ -255,6 +285,11 @@ def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
     if not callable(decoder):
         raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
     modules = check_modes("decoder", decoder)
+    if any(p.is_inference() for module in modules for p in module.parameters()):
+        raise ValueError(
+            "decoder: its parameters were made in inference mode, where nothing can be differentiated; build or load "
+            "the model outside torch.inference_mode(), or take copy.deepcopy(model) outside"
+        )
     owner = owner_of(decoder)
     parameters = owner.parameters() if isinstance(owner, nn.Module) else ()
     made = Decoder(decoder, next((p.dtype for p in parameters if p.is_floating_point()), None))

@@ -34,6 +34,11 @@ def _cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: str | None = None
     return torch.linalg.vector_norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, dim=-1)
 
 
+def _normalised(x: Tensor, axes: list[int], eps: float) -> Tensor:
+    centred = x - x.mean(axes, keepdim=True)
+    return centred / (centred.square().mean(axes, keepdim=True) + eps).sqrt()
+
+
 def _layer_norm(
     x: Tensor,
     normalized_shape: Sequence[int],
@@ -42,11 +47,19 @@ def _layer_norm(
     eps: float = 1e-5,
     *_: object,
 ) -> Tensor:
-    axes = list(range(-len(normalized_shape), 0))
-    centred = x - x.mean(axes, keepdim=True)
-    x = centred / (centred.square().mean(axes, keepdim=True) + eps).sqrt()
+    x = _normalised(x, list(range(-len(normalized_shape), 0)), eps)
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
+
+
+def _group_norm(
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    groups = x.unflatten(1, (num_groups, -1))
+    y = _normalised(groups, list(range(2, groups.ndim)), eps).flatten(1, 2)
+    channels = (-1, *[1] * (x.ndim - 2))
+    y = y if weight is None else y * weight.reshape(channels)
+    return y if bias is None else y + bias.reshape(channels)
 
 
 def _unfused(function: Function) -> Function:
@@ -60,7 +73,7 @@ def _unfused(function: Function) -> Function:
 _COMPOSED = {
     torch.cdist: _cdist,
     functional.layer_norm: _layer_norm,
-    torch.layer_norm: _layer_norm,
+    functional.group_norm: _group_norm,
     **{function: _unfused(function) for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)},
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,24 +38,25 @@ _REJECTED = (ValueError, TypeError, RuntimeError)  # NotImplementedError is a Ru
 _PARTS = ("sample", "reconstruction", "recon_x", "logits", "last_hidden_state", "x_hat", "recon")
 
 
-def taken_from(x: object) -> str:
-    """What to do where a decoder returned this in place of a tensor."""
-    values = dict(x) if isinstance(x, Mapping) else None
-    if values is None and dataclasses.is_dataclass(x):
-        values = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
-    if values is None and hasattr(x, "__dict__"):
-        values = vars(x)
-    if isinstance(x, tuple | list) and not hasattr(x, "_fields"):
-        return (
-            "the forward of a whole autoencoder? pass its decoding part, or take the decoded data out of it, such as "
-            "lambda z: decode(z)[0]"
-        )
-    names = list(x._fields) if hasattr(x, "_fields") else [str(key) for key in values or ()]
-    if names:
-        name = next((part for part in _PARTS if part in names), names[0])
-        at = f"[{name!r}]" if isinstance(x, Mapping) and not hasattr(x, name) else f".{name}"
-        return f"take the decoded data out of it, such as lambda z: decode(z){at} (it has {', '.join(names[:6])})"
-    return "return decoded data (B, *event) by torch operations"
+def taken_from(x: object, call: str = "lambda z: decode(z)", parts: Sequence[str] = _PARTS) -> str | None:
+    """How to take a tensor out of what a function returned in its place; None where it has no parts with names.
+
+    Args:
+        x: what was returned.
+        call: the function, as it is to be written.
+        parts: what a tensor is called in known libraries, the likeliest first.
+    """
+    if isinstance(x, Mapping):
+        names = [str(key) for key in x]
+    elif dataclasses.is_dataclass(x):
+        names = [field.name for field in dataclasses.fields(x)]
+    else:
+        names = list(getattr(x, "_fields", [name for name in getattr(x, "__dict__", {}) if not name.startswith("_")]))
+    if not names:
+        return f"take it out, such as {call}[0]" if isinstance(x, tuple | list) else None
+    name = next((part for part in parts if part in names), names[0])
+    at = f".{name}" if hasattr(x, name) else f"[{name!r}]"
+    return f"take it out, such as {call}{at} (it has {', '.join(names[:6])})"
 
 
 def kind_of(x: Tensor, z: Tensor) -> Tensor:
@@ -96,6 +97,7 @@ def look(f: Decoder, points: Tensor, modules: list[nn.Module]) -> None:
     v, h = _direction(last)
     random = torch.get_rng_state()
     alone = f(first.clone())
+    f.width = alone.shape[1]
     if not torch.equal(random, torch.get_rng_state()) and not torch.equal(f(first.clone()), alone):
         torch.set_rng_state(random)
         raise ValueError(_RANDOM)

@@ -20,8 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 _MOST = 1000  # objects looked at, so that one that leads to everything costs little
 _FOREIGN = {"torch", "numpy", "scipy"}  # whose functions lead to no model
 _LEAVES = (str, bytes, int, float, complex, bool, type, types.ModuleType, Tensor, type(None))
-_RANDOM = "its output depends on chance"
-_BATCH = "its rows depend on each other"
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 
 
 def owner_of(function: Callable) -> object:
@@ -62,14 +61,15 @@ def _behind(thing: object) -> Iterator[object]:
         yield from (thing.__self__, thing.__func__)
     elif isinstance(thing, dict):
         yield from thing.values()
-    elif isinstance(thing, list | tuple | set | frozenset):
+    elif isinstance(thing, _CONTAINERS):
         yield from thing
     elif isinstance(thing, nn.Module):
         for module in thing.modules():
             own = type(module)
             if own.__module__.partition(".")[0] not in _FOREIGN:
                 apart = getattr(own, "_apart", ())  # models that see to their modes themselves
-                yield from (value for name, value in vars(module).items() if name not in apart)
+                held = (value for name, value in vars(module).items() if name not in apart)
+                yield from (value for value in held if callable(value) or isinstance(value, _CONTAINERS))
                 yield own.forward
     else:
         if callable(thing):
@@ -120,7 +120,10 @@ def _fault(module: nn.Module) -> str | None:
     """What makes a module no function of its input, in its present mode."""
     script = getattr(module, "original_name", "")
     if isinstance(module, _BatchNorm) and module.running_mean is None and module.running_var is None:
-        return f"without running statistics, so {_BATCH}; give it some (track_running_stats=True) and train it"
+        return (
+            "without running statistics, so its rows depend on each other; give it some (track_running_stats=True) and "
+            "train it"
+        )
     if not module.training:
         return None
     remedy = "in training mode, so its output is not a function of its input; call .eval() on the model first"

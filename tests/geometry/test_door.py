@@ -291,7 +291,7 @@ def test_complex_values_are_pairs_of_reals():
         (lambda z: M(z).float(), r"returns torch\.float32 for points of torch\.float64.*z\.to\(torch\.float32\)"),
         (lambda z: M(z).bfloat16(), "half precision is too coarse: leave autocast out"),
         (lambda z: M(z).half(), "half precision is too coarse"),
-        (lambda z: {"recon": M(z), "z": z}, r"got dict; take the decoded data.*decode\(z\)\['recon'\]"),
+        (lambda z: {"recon": M(z), "z": z}, r"got dict; take it out.*decode\(z\)\['recon'\]"),
         (lambda z: SimpleNamespace(sample=M(z)), r"decode\(z\)\.sample"),
         (lambda z: torch.return_types.max((M(z), M(z))), r"decode\(z\)|\[0\]"),
         (lambda z: [M(z)], r"got list; .*decode\(z\)\[0\]"),
