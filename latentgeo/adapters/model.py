@@ -12,14 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import DecoderLike, as_decoder
 from latentgeo.geometry.likelihood import StatisticalDecoder
-from latentgeo.geometry.reach import check_modes, modules_of
+from latentgeo.geometry.reach import Untouched, check_modes, modules_of
 from latentgeo.identifiability.points import Misfit, Projection, most_likely, nearest, project
 
 POINTS = ("nearest", "posterior", "mean")
 _DRAWS = 64  # from a posterior, half of them the mirror images of the others
 _ENTRIES = 2**24  # numbers of decoded points held at a time
+_SAME = 64.0  # times the root of the rounding, by which a code may change with the batch that it is encoded in
 _ENCODED = 1024  # data encoded at a time
 _ADAPTERS = {"scvi": "from_scvi", "diffusers": "from_autoencoder_kl"}  # by the package a model comes from
 
@@ -82,25 +84,28 @@ class LatentModel:
             if not callable(getattr(self, field)):
                 raise TypeError(f"{field}: expected a callable, got {type(getattr(self, field)).__name__}")
 
+    @takes_arrays("data")
     def codes(self, data: Tensor) -> Tensor:
         r"""Latent points (n, d) of data, checked, without gradients.
 
         Args:
-            data: a tensor (n, \*event), which is encoded in batches, in the model's type and on its device where these
-                can be found; anything else that the encoder takes goes to it as it is.
+            data: a tensor, array or table (n, \*event), which is encoded in batches, in the model's type and on its
+                device where these can be found; anything else that the encoder takes goes to it as it is.
 
         Raises:
             TypeError: the encoder returns no tensor.
-            ValueError: it cannot encode the data, its shape is not (n, d), values are not finite, or it answers
-                differently when asked twice.
+            ValueError: it cannot encode the data, its shape is not (n, d), values are not finite, it answers
+                differently when asked twice or when a datum comes with others, or it changes the model's buffers.
         """
-        for part in (self.encode, self.decoder):  # before anything passes through either
-            check_modes(self.name, part)
-        if not isinstance(data, Tensor):
-            return self._codes(data)
-        data = self._moved(data)
-        return torch.cat([self._codes(part) for part in data.split(_ENCODED)])
+        # Before anything passes through either.
+        modules = [module for part in (self.encode, self.decoder) for module in check_modes(self.name, part)]
+        with torch.inference_mode(False), torch.no_grad(), Untouched(self.name, modules):
+            if not isinstance(data, Tensor):
+                return self._codes(data)
+            data = self._moved(data)
+            return torch.cat([self._codes(part) for part in data.split(_ENCODED)])
 
+    @takes_arrays("data", "others")
     def points(self, data: Tensor, points: str = "nearest", others: Tensor | None = None) -> Points:
         r"""Latent points (n, d) that stand for data.
 
@@ -186,19 +191,33 @@ class LatentModel:
                 f"{self.name}: expected encode to return shape ({len(data)}, d), got {tuple(z.shape)}; "
                 "flatten latent images with z.flatten(1)"
             )
+        if not z.is_floating_point():
+            raise TypeError(
+                f"{self.name}: expected encode to return floating-point latent points, got {z.dtype}; convert with "
+                "data.float() first"
+            )
         if not torch.isfinite(z).all():
             raise ValueError(f"{self.name}: expected finite latent points, got NaN or infinity from encode")
         head = data[: min(len(data), 8)]
-        if not torch.allclose(self._encoded(head), self._encoded(head)):
+        again = self._encoded(head)
+        if not torch.allclose(self._encoded(head), again):
             raise ValueError(
                 f"{self.name}: encode answers differently when asked twice; return the posterior mean rather than "
                 "a sample, and call .eval() on the model first"
             )
+        if isinstance(data, Tensor) and len(data) > 1:
+            last = self._encoded(data[-1:])[0]
+            tolerance = _SAME * torch.finfo(z.dtype).eps ** 0.5 * max(z.abs().amax().item(), 1.0)
+            if (last - z[-1]).abs().amax() > tolerance or (again[0] - z[0]).abs().amax() > tolerance:
+                raise ValueError(
+                    f"{self.name}: the code of a datum depends on the data that are encoded with it; let encode act on "
+                    "each row by itself, without statistics over the batch axis"
+                )
         return z
 
     def _encoded(self, data: object) -> object:
         try:
-            return self.encode(data)
+            return self.encode(data.clone() if isinstance(data, Tensor) else data)  # it may work in place
         except RuntimeError as error:
             if "memory" in str(error) or not isinstance(data, Tensor):
                 raise

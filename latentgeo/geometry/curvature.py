@@ -36,6 +36,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.metric import directions_at
 
@@ -125,7 +126,7 @@ def _by_chunks(decoder: DecoderLike, z: Tensor, reduce: Callable[[Tensor, Tensor
             normal = (second - Q @ (Q.mT @ second)).masked_fill(~sound[:, None, None], torch.nan)
             outputs.append(reduce(normal[:, :, mirrored], R))
         if vanished:
-            _warn_if_piecewise_linear(f, rows, stacklevel=3)
+            _warn_if_piecewise_linear(f, rows, stacklevel=4)
     output = torch.cat(outputs)
     return output.reshape(z.shape[:-1] + output.shape[1:])
 
@@ -137,6 +138,7 @@ def _in_frame(second: Tensor, R: Tensor) -> Tensor:
     return inverse.mT @ second @ inverse
 
 
+@takes_arrays("z")
 def second_fundamental_form(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Second fundamental form: the part of the second derivative that is normal to the decoder's image.
 
@@ -175,6 +177,7 @@ def second_fundamental_form(decoder: DecoderLike, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, lambda second, R: second)
 
 
+@takes_arrays("z")
 def riemann(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Riemann curvature tensor, with all indices lowered, by Gauss' equation.
 
@@ -220,6 +223,7 @@ def riemann(decoder: DecoderLike, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, reduce, order=4)
 
 
+@takes_arrays("z")
 def ricci_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Ricci tensor, with both indices lowered: the trace of :func:`riemann`.
 
@@ -267,6 +271,7 @@ def _scalar(second: Tensor, R: Tensor) -> Tensor:
     return B.diagonal(dim1=-2, dim2=-1).sum(-1).square().sum(-1) - B.square().sum((1, 2, 3))
 
 
+@takes_arrays("z")
 def scalar_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Scalar curvature: twice the sum of the sectional curvatures of the planes of an orthonormal basis.
 
@@ -301,6 +306,7 @@ def scalar_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, _scalar)
 
 
+@takes_arrays("z")
 def gaussian_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Gaussian curvature of a surface: the sectional curvature of its one plane, half its scalar curvature.
 
@@ -340,6 +346,7 @@ def gaussian_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, lambda second, R: 0.5 * _scalar(second, R))
 
 
+@takes_arrays("z", "u", "v")
 def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     r"""Sectional curvature of the plane of two directions: the Gaussian curvature of the geodesic surface along it.
 
@@ -410,5 +417,5 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
             xx, xy, yy = (second - Q @ (Q.mT @ second)).unbind(-1)
             outputs.append(((xx * yy).sum(1) - xy.square().sum(1)).masked_fill(~sound, torch.nan))
         if vanished:
-            _warn_if_piecewise_linear(f, rows, stacklevel=2)
+            _warn_if_piecewise_linear(f, rows, stacklevel=3)
     return torch.cat(outputs).reshape(z.shape[:-1])

@@ -14,6 +14,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
 from latentgeo.geometry.geodesic.solve import Initial, Options, door, finest_tol, solve
@@ -37,6 +38,7 @@ def acceleration(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
     return a
 
 
+@takes_arrays("z", "v")
 def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> Tensor:
     r"""Exponential map: where the geodesic that starts at z with velocity v arrives after unit time.
 
@@ -100,11 +102,12 @@ def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> T
             f"the speed of {int((drift > _MAX_DRIFT).sum())} of {len(z)} geodesics changed by up to {drift.max():.1%}, "
             "where it should be constant: raise steps; a decoder with kinks (ReLU) has no exponential map",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return z.masked_fill(lost[:, None], torch.nan)
 
 
+@takes_arrays("z", "target", "initial", "data")
 def log_map(
     decoder: DecoderLike,
     z: Tensor,
@@ -146,7 +149,7 @@ def log_map(
     z, target = z.detach(), target.detach()
     options = {"tol": finest_tol(z), "max_iter": 1000} | options
     found = solve(f, z, target, options, initial=initial, gradient=True)
-    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
+    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=4)
     slope = found.gradient[:, 0].unsqueeze(-1)
     v = -(torch.linalg.pinv(pullback_metric(f, z), hermitian=True) @ slope).squeeze(-1)
     v = v * found.length.unsqueeze(1)
@@ -174,6 +177,7 @@ def log_map(
     return v
 
 
+@takes_arrays("curve", "v")
 def parallel_transport(decoder: DecoderLike, curve: Tensor, v: Tensor) -> Tensor:
     r"""Parallel transport of directions along discrete curves.
 
@@ -216,6 +220,7 @@ def parallel_transport(decoder: DecoderLike, curve: Tensor, v: Tensor) -> Tensor
     return torch.linalg.solve_triangular(R[:, -1], c, upper=True).squeeze(-1)
 
 
+@takes_arrays("z", "weights", "data")
 def frechet_mean(
     decoder: DecoderLike,
     z: Tensor,
@@ -300,7 +305,7 @@ def frechet_mean(
             + ("single precision, or " if z.dtype == torch.float32 else "")
             + "the geodesics' own tolerance allows no more; raise tol",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         return best
     raise RuntimeError(

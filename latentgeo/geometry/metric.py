@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 
 
@@ -32,6 +33,7 @@ def directions_at(z: Tensor, name: str, v: Tensor) -> Tensor:
     )
 
 
+@takes_arrays("z")
 def jacobian(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Jacobian of the decoder, by forward-mode differentiation.
 
@@ -58,6 +60,7 @@ def jacobian(decoder: DecoderLike, z: Tensor) -> Tensor:
     return J.reshape(*z.shape[:-1], -1, z.shape[-1])
 
 
+@takes_arrays("z")
 def pullback_metric(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Pull-back metric tensor.
 
@@ -92,6 +95,7 @@ def _push_forward(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
     return f.jvp(z.detach().reshape(-1, d), v.detach().reshape(-1, d)).reshape(*z.shape[:-1], -1)
 
 
+@takes_arrays("z", "u", "v")
 def inner(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     r"""Inner product of two directions under the pull-back metric, without forming the Jacobian.
 
@@ -119,6 +123,7 @@ def inner(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return (_push_forward(f, z, u) * _push_forward(f, z, v)).sum(-1)
 
 
+@takes_arrays("z", "v")
 def norm(decoder: DecoderLike, z: Tensor, v: Tensor) -> Tensor:
     r"""Length of a direction under the pull-back metric.
 
@@ -144,6 +149,7 @@ def norm(decoder: DecoderLike, z: Tensor, v: Tensor) -> Tensor:
     return _push_forward(as_decoder(decoder, z), z, directions_at(z, "v", v)).norm(dim=-1)
 
 
+@takes_arrays("z", "u", "v")
 def angle(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     r"""Angle between two directions under the pull-back metric.
 
@@ -183,6 +189,7 @@ def angle(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return 2.0 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
 
 
+@takes_arrays("z")
 def volume_element(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Volume element (magnification factor).
 
@@ -215,6 +222,7 @@ def volume_element(decoder: DecoderLike, z: Tensor) -> Tensor:
     return torch.linalg.svdvals(J.masked_fill(broken[..., None, None], 0.0)).prod(-1).masked_fill(broken, torch.nan)
 
 
+@takes_arrays("region")
 def volume(
     decoder: DecoderLike,
     region: Tensor | tuple[int, Callable[[Tensor], Tensor]],

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.curve import steps, straight_line
 from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder, check_points
 from latentgeo.geometry.differentiation import tangent
@@ -76,6 +77,7 @@ class _Neighbourhood:
         return torch.clamp(self._codes[index] + step, self._lower, self._upper)
 
 
+@takes_arrays("z")
 def check_assumptions(
     decoder: Decoder,
     z: Tensor,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.curvature import ricci_curvature, riemann, scalar_curvature, sectional_curvature
 from latentgeo.geometry.curve import chord_energy, chord_length, straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder, check_points
@@ -316,6 +317,7 @@ QUANTITIES = (*_IDENTIFIED, *_CONTROLS)
 _NEEDS_TWO_DIMENSIONS = {"angle", "sectional curvature", "Euclidean angle", "holonomy"}
 
 
+@takes_arrays("z")
 def check_identifiability(
     decoder: Decoder,
     transform: Transform,
