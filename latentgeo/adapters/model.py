@@ -148,6 +148,8 @@ class LatentModel:
         with torch.inference_mode(False), torch.no_grad(), Untouched(self.name, modules):
             if not isinstance(data, Tensor):
                 return self._codes(data)
+            if data.ndim < 2:
+                raise ValueError(f"{self.name}: expected data of shape (n, *event), got {tuple(data.shape)}")
             data = self._moved(data)
             return torch.cat([self._codes(part) for part in data.split(_ENCODED)])
 
@@ -234,7 +236,7 @@ class LatentModel:
                 f"{self.name}: expected encode to return a tensor of latent points (n, d), got {type(z).__name__}; "
                 f"{remedy}"
             )
-        if z.ndim != 2 or len(z) != len(data):
+        if z.ndim != 2 or len(z) != len(data) or z.shape[1] == 0:
             raise ValueError(
                 f"{self.name}: expected encode to return shape ({len(data)}, d), got {tuple(z.shape)}; "
                 "flatten latent images with z.flatten(1)"

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
 from latentgeo.geometry.differentiation import WAYS, Composed, along, second_along
-from latentgeo.geometry.door import kind_of, look, second_way, taken_from
+from latentgeo.geometry.door import check_tensor, kind_of, look, second_way
 from latentgeo.geometry.reach import Untouched, check_modes, owner_of
 
 DecoderLike = Callable[[Tensor], object]  # (B, d) -> (B, *event), or -> a distribution of as many rows
@@ -96,17 +96,15 @@ class Decoder:
 
     def _flat(self, x: object, z: Tensor) -> Tensor:
         """What the source returned for z as rows (B, D), checked; complex numbers as pairs of reals."""
-        if not isinstance(x, Tensor):
-            remedy = taken_from(x) or "return decoded data (B, *event) by torch operations"
-            if isinstance(x, tuple):
-                remedy = f"the forward of a whole autoencoder? pass its decoding part, or {remedy}"
-            raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}; {remedy}")
+        check_tensor(x)
         if x.ndim < 2 or len(x) != len(z):
             raise ValueError(
                 f"decoder: expected (B, d) -> (B, *event), but {tuple(z.shape)} gave {tuple(x.shape)}; "
                 "return one row for each latent point, e.g. x.reshape(len(z), -1); a condition is held fixed, see "
                 "lg.latent_model"
             )
+        if x.numel() == 0 and len(x) > 0:
+            raise ValueError(f"decoder: expected at least one value for each latent point, got shape {tuple(x.shape)}")
         if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
             raise ValueError(
                 "decoder: its output is not differentiable in z; it was detached, computed without gradients, or "
@@ -294,11 +292,10 @@ def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
     parameters = owner.parameters() if isinstance(owner, nn.Module) else ()
     made = Decoder(decoder, next((p.dtype for p in parameters if p.is_floating_point()), None))
     _check_dtype(made, like)
-    if like.numel() == 0:
-        return made
     # Without inference mode, or a decoder would keep tensors that no gradient may pass.
     with torch.inference_mode(False), torch.no_grad(), Untouched("decoder", modules):
         points = like.detach().reshape(-1, like.shape[-1])
+        points = points if len(points) else like.new_zeros(1, like.shape[-1])
         first = points[:1].clone()
         if isinstance(made.output(first), Distribution):
             from latentgeo.geometry.likelihood import StatisticalDecoder  # which builds on this module
@@ -368,7 +365,10 @@ class Ensemble(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode with every member: (B, d) -> (B, K, *event), scaled by 1/√K."""
-        return torch.stack([decoder(z) for decoder in self._callables], dim=1) / len(self) ** 0.5
+        decoded = [decoder(z.clone()) for decoder in self._callables]  # one may work in place
+        for x in decoded:
+            check_tensor(x)
+        return torch.stack(decoded, dim=1) / len(self) ** 0.5
 
 
 class Chunked(nn.Module):

@@ -59,6 +59,16 @@ def taken_from(x: object, call: str = "lambda z: decode(z)", parts: Sequence[str
     return f"take it out, such as {call}{at} (it has {', '.join(names[:6])})"
 
 
+def check_tensor(x: object) -> None:
+    """Refuse what a decoder returned in place of a tensor, and say how to take it out."""
+    if isinstance(x, Tensor):
+        return
+    remedy = taken_from(x) or "return decoded data (B, *event) by torch operations"
+    if isinstance(x, tuple):
+        remedy = f"the forward of a whole autoencoder? pass its decoding part, or {remedy}"
+    raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}; {remedy}")
+
+
 def kind_of(x: Tensor, z: Tensor) -> Tensor:
     """Decoded values of the type that geometry is computed in, that of the points; complex ones as pairs of reals."""
     if x.is_complex():

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch import distributions as dist
 
 from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, transforming
+from latentgeo.geometry.door import check_tensor
 from latentgeo.geometry.reach import owner_of
 
 _ENTRIES = 2**24  # numbers held at a time
@@ -106,6 +107,7 @@ class FisherRaoDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Decode and map: (B, d) -> (B, *event)."""
         x = self._decoder(z)
+        check_tensor(x)
         # Not within a solver's steps: a trial point outside the domain is one to step back from, not an error. Nor
         # under a transform of torch.func, where values may not be read.
         if not (any(self._options.values()) or z.requires_grad or transforming()):

@@ -151,7 +151,9 @@ def log_map(
     found = solve(f, z, target, options, initial=initial, gradient=True)
     warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=4)
     slope = found.gradient[:, 0].unsqueeze(-1)
-    v = -(torch.linalg.pinv(pullback_metric(f, z), hermitian=True) @ slope).squeeze(-1)
+    G = pullback_metric(f, z)
+    G = G.where(torch.isfinite(G).flatten(1).all(1)[:, None, None], 0.0)  # there the length is NaN
+    v = -(torch.linalg.pinv(G, hermitian=True) @ slope).squeeze(-1)
     v = v * found.length.unsqueeze(1)
     if shooting < 1:
         return v
@@ -275,6 +277,7 @@ def frechet_mean(
     m, finest = w @ z, finest_tol(z)
     tol = (1e-6 if z.dtype == torch.float64 else 1e-3) if tol is None else tol
     best, least, known, share, stalled, residual = m, math.inf, math.inf, 1.0, 0, 1.0
+    step_of_best = torch.zeros_like(m)
     for _ in range(max_iter):
         # Logarithms, off by the root of their tolerance, need only be better than the step that they are for.
         accuracy = max(finest, (_LOG_SLACK * min(residual, 1.0)) ** 2)

@@ -57,7 +57,7 @@ def jacobian(decoder: DecoderLike, z: Tensor) -> Tensor:
     """
     check_points("z", z)
     J = as_decoder(decoder, z).jacobian(z.reshape(-1, z.shape[-1]))
-    return J.reshape(*z.shape[:-1], -1, z.shape[-1])
+    return J.reshape(*z.shape[:-1], *J.shape[1:])
 
 
 @takes_arrays("z")
@@ -92,7 +92,8 @@ def pullback_metric(decoder: DecoderLike, z: Tensor) -> Tensor:
 def _push_forward(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
     """Apply J to v: (*batch, d) -> (*batch, D)."""
     d = z.shape[-1]
-    return f.jvp(z.detach().reshape(-1, d), v.detach().reshape(-1, d)).reshape(*z.shape[:-1], -1)
+    Jv = f.jvp(z.detach().reshape(-1, d), v.detach().reshape(-1, d))
+    return Jv.reshape(*z.shape[:-1], Jv.shape[1])
 
 
 @takes_arrays("z", "u", "v")
@@ -265,6 +266,11 @@ def volume(
         def chart(t: Tensor) -> Tensor:
             return lower + t * extent
 
+    elif not (isinstance(region, tuple) and len(region) == 2 and isinstance(region[0], int) and callable(region[1])):
+        raise TypeError(
+            "region: expected a tensor (2, d) of lower and upper corners, or (d, chart) with a map of the unit cube, "
+            f"got {type(region).__name__}"
+        )
     else:
         d, chart = region
         dtype, device = dtype or torch.float64, None

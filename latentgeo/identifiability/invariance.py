@@ -380,6 +380,8 @@ def check_identifiability(
         ['agrees', 'differs']
     """
     check_points("z", z, ndim=2)
+    if z.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"z: expected float32 or float64, got {z.dtype}; half precision is too coarse")
     if pairs < 1 or len(z) < max(2 * pairs, 4):
         raise ValueError(f"z: expected at least {max(2 * pairs, 4)} points for {pairs} pairs, got {len(z)}")
     d = z.shape[1]

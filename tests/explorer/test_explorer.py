@@ -274,7 +274,7 @@ def test_data_come_in_the_models_type_or_say_what_they_are():
     model, x = _images()
     found = explore(model, x.double().numpy(), segments=8, tol=1e-3).select(3, 17)
     assert torch.equal(found.geodesic.points, explore(model, x, segments=8, tol=1e-3).select(3, 17).geodesic.points)
-    with pytest.raises(TypeError, match="expected a tensor or a NumPy array"):
+    with pytest.raises(TypeError, match="expected a tensor, an array or a table"):
         explore(model, SimpleNamespace(X=x))
     with pytest.raises(ValueError, match="could not decode latent points"):
         explore((model.encode, nn.Linear(5, 36)), x)
