@@ -15,6 +15,7 @@ import latentgeo as lg
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import as_decoder
 from latentgeo.geometry.differentiation import WAYS, along, second_along, tangent
+from latentgeo.geometry.geodesic.preconditioner import regularised
 from tests.conftest import mlp
 
 Z, U, V = torch.randn(3, 6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -279,6 +280,13 @@ def test_lengths_are_within_claims_of_scipys(name):
     assert (straight > found.length * (1 + 3 * found.error)).any()  # the control: lines are longer
 
 
+def test_far_from_all_centres_a_radial_network_has_no_metric_and_no_error():
+    J = as_decoder(_made("cdist"), Z).jacobian(20.0 * torch.ones(1, 2).double())
+    metric = J.mT @ J
+    assert 0 < metric.abs().max() < 1e-292  # too little for a factor
+    torch.testing.assert_close(torch.linalg.cholesky(regularised(metric))[0], torch.eye(2).double())
+
+
 @pytest.mark.parametrize("name", ["transformer encoder", "LSTM", "cdist", "autograd.Function"])
 def test_maps_and_means_go_through(name):
     f = _made(name)
@@ -319,4 +327,4 @@ def test_other_ways_take_at_most_twice_the_time(name, twin):
         lambda h: lg.exp_map(h, a, 0.1 * b, steps=10),
         lambda h: lg.gaussian_curvature(h, a),
     ):
-        torch.testing.assert_close(seconds(f, measure) / seconds(g, measure), 0.0, rtol=0, atol=2.0)
+        assert seconds(f, measure) < 2.0 * seconds(g, measure)
