@@ -264,18 +264,20 @@ def output_of(source: DecoderLike, z: Tensor) -> object:
 
 
 def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
-    """The door: a decoder as a :class:`Decoder`, after checking that it acts row by row; one already made as it is.
+    """The door: a decoder as a :class:`Decoder`, after a look at a few of its rows; one already made as it is.
+
+    Nothing that the caller has is changed: points are copied, and buffers that decoding changes are put back.
 
     Args:
         decoder: any callable (B, d) -> (B, *event), or (B, d) -> ``torch.distributions.Distribution``.
-        like: points (*batch, d) of the dtype that the decoder is about to be given. The first is decoded, to see what
-            comes out.
+        like: points (*batch, d) of the dtype that the decoder is about to be given. The first, the last and others near
+            them are decoded, to see what comes out.
 
     Raises:
-        TypeError: not callable, a module whose parameters have another dtype than the points, or a distribution of
-            unknown family.
-        ValueError: a module in training mode whose dropout or batch norm makes rows depend on chance or each other; or
-            latent points that the decoder cannot decode.
+        TypeError: not callable, a module whose parameters have another dtype than the points, or output that is no
+            tensor of floating-point values or a distribution of unknown family.
+        ValueError: a module that it leads to is in training mode, or its buffers change; rows depend on chance or each
+            other; the derivative is not that of the values, or there is none; or points that it cannot decode.
     """
     if isinstance(decoder, Decoder):
         _check_dtype(decoder, like)

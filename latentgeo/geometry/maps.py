@@ -46,7 +46,7 @@ def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> T
         \qquad \gamma(0) = z, \quad \dot\gamma(0) = v, \qquad \exp_z(v) = \gamma(1)
 
     The acceleration in data space is normal to the surface; its right-hand side is a second directional derivative of
-    the decoder by nested forward-mode differentiation, without Christoffel symbols. Integrated by the classical
+    the decoder, without Christoffel symbols. Integrated by the classical
     Runge-Kutta scheme, whose error falls with the fourth power of the number of steps.
 
     Args:

@@ -35,7 +35,7 @@ def directions_at(z: Tensor, name: str, v: Tensor) -> Tensor:
 
 @takes_arrays("z")
 def jacobian(decoder: DecoderLike, z: Tensor) -> Tensor:
-    r"""Jacobian of the decoder, by forward-mode differentiation.
+    r"""Jacobian of the decoder, by forward-mode differentiation where there is such.
 
     .. math:: J(z)_{ij} = \partial f_i / \partial z_j
 
