@@ -144,7 +144,8 @@ class LatentModel:
                 differently when asked twice or when a datum comes with others, or it changes the model's buffers.
         """
         # Before anything passes through either.
-        modules = [module for part in (self.encode, self.decoder) for module in check_modes(self.name, part)]
+        parts = (self.encode, self.decoder, self.posterior_sampler, self.code_likelihood)
+        modules = [module for part in parts for module in check_modes(self.name, part)]
         with torch.inference_mode(False), torch.no_grad(), Untouched(self.name, modules):
             if not isinstance(data, Tensor):
                 return self._codes(data)
