@@ -64,12 +64,13 @@ def _codes(
         seen = model_or_decoder(model)
         z = tensor_of(adata.obsm[use_rep], seen, dtype)
         try:
-            with torch.no_grad():
-                seen.decoder(z[:1])
-        except RuntimeError as error:
+            as_decoder(seen.decoder, z)
+        except ValueError as error:
+            if not isinstance(error.__cause__, RuntimeError):
+                raise
             raise ValueError(
                 f"use_rep: expected latent points that are encoded already, got .obsm[{use_rep!r}] of shape "
-                f"{tuple(z.shape)} and type {z.dtype}, which the decoder cannot decode: {error}. To encode "
+                f"{tuple(z.shape)} and type {z.dtype}, which the decoder cannot decode: {error.__cause__}. To encode "
                 f".obsm[{use_rep!r}], put codes there first: adata.obsm['X_latent'] = "
                 f"model.encode(torch.as_tensor(adata.obsm[{use_rep!r}])).detach().numpy(), and use_rep='X_latent'"
             ) from error

@@ -6,12 +6,11 @@ import math
 import warnings
 from collections.abc import Sequence
 
-import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 
 from latentgeo.adapters.model import LatentModel, latent_model, parameter_of
+from latentgeo.geometry.arrays import to_tensor
 
 _CHUNK = 2048  # rows that are made dense and encoded at a time
 
@@ -48,13 +47,12 @@ def tensor_of(rows: object, model: LatentModel, dtype: torch.dtype | None = None
     """Rows of an array as a tensor of the type, and on the device, of the model's parameters.
 
     Args:
-        rows: NumPy array or SciPy sparse matrix, shape (n, D).
+        rows: what :func:`latentgeo.geometry.arrays.to_tensor` takes, shape (n, D).
         model: asked for its parameters.
         dtype: another type; where it is None and the model has no parameters to ask, that of the rows, and PyTorch's
             default one for integers.
     """
-    # A copy in any case: nothing of the caller's may be written to, nor be read-only.
-    x = torch.from_numpy(np.array(rows.toarray() if scipy.sparse.issparse(rows) else rows))
+    x = to_tensor("data", rows)
     parameter = parameter_of(model)
     if parameter is not None:
         return x.to(parameter.device, dtype or parameter.dtype)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.decoder import DecoderLike, as_decoder, check_modes, modules_of
+from latentgeo.geometry.arrays import takes_arrays
+from latentgeo.geometry.decoder import DecoderLike, as_decoder
+from latentgeo.geometry.door import taken_from
 from latentgeo.geometry.likelihood import StatisticalDecoder
+from latentgeo.geometry.reach import Untouched, check_modes, modules_of
 from latentgeo.identifiability.points import Misfit, Projection, most_likely, nearest, project
 
 POINTS = ("nearest", "posterior", "mean")
 _DRAWS = 64  # from a posterior, half of them the mirror images of the others
 _ENTRIES = 2**24  # numbers of decoded points held at a time
+_SAME = 64.0  # times the root of the rounding, by which a code may change with the batch that it is encoded in
+_MEANS = ("latent_dist", "embedding", "loc", "mean", "mu", "latents", "z")  # what codes are called elsewhere
 _ENCODED = 1024  # data encoded at a time
 _ADAPTERS = {"scvi": "from_scvi", "diffusers": "from_autoencoder_kl"}  # by the package a model comes from
 
@@ -47,6 +54,39 @@ class Points(NamedTuple):
     converged: Tensor
     unique: Tensor
     tied: Tensor
+
+
+class Conditioned:
+    """A function of rows and a condition, at one condition: rows (B, ...) -> function(rows, the condition B times).
+
+    Args:
+        function: an encoder, a decoder or the like.
+        condition: see :func:`latent_model`.
+    """
+
+    def __init__(self, function: Callable, condition: object) -> None:
+        self.function, self.condition = function, condition
+
+    def __call__(self, rows: object) -> object:
+        """Call the function with these rows, and as many of the condition."""
+        if isinstance(self.condition, Mapping):
+            return self.function(rows, **{name: self._repeated(c, rows) for name, c in self.condition.items()})
+        return self.function(rows, self._repeated(self.condition, rows))
+
+    def holds(self, condition: object) -> bool:
+        """Whether a condition is this one."""
+        mine, other = (c if isinstance(c, Mapping) else {"": c} for c in (self.condition, condition))
+        same = (np.array_equal(np.asarray(mine[k]), np.asarray(other[k])) for k in mine if k in other)
+        return mine.keys() == other.keys() and all(same)
+
+    @staticmethod
+    def _repeated(condition: object, rows: object) -> object:
+        if not isinstance(condition, Tensor | np.ndarray | numbers.Number | list):
+            return condition
+        c = torch.as_tensor(condition)
+        if isinstance(rows, Tensor):
+            c = c.to(rows.device, rows.dtype if c.is_floating_point() and rows.is_floating_point() else c.dtype)
+        return c.expand(len(rows), *c.shape)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -80,26 +120,41 @@ class LatentModel:
         for field in ("encode", "decoder"):
             if not callable(getattr(self, field)):
                 raise TypeError(f"{field}: expected a callable, got {type(getattr(self, field)).__name__}")
+        held = [part for part in (self.encode, self.decoder) if isinstance(part, Conditioned)]
+        if held and not (len(held) == 2 and held[0].holds(held[1].condition)):
+            given = [
+                "none" if not isinstance(part, Conditioned) else part.condition for part in (self.encode, self.decoder)
+            ]
+            raise ValueError(
+                f"{self.name}: expected encoder and decoder at the same condition, got {given[0]} and {given[1]}; a "
+                "code belongs to the surface of one condition"
+            )
 
+    @takes_arrays("data")
     def codes(self, data: Tensor) -> Tensor:
         r"""Latent points (n, d) of data, checked, without gradients.
 
         Args:
-            data: a tensor (n, \*event), which is encoded in batches, in the model's type and on its device where these
-                can be found; anything else that the encoder takes goes to it as it is.
+            data: a tensor, array or table (n, \*event), which is encoded in batches, in the model's type and on its
+                device where these can be found; anything else that the encoder takes goes to it as it is.
 
         Raises:
             TypeError: the encoder returns no tensor.
-            ValueError: it cannot encode the data, its shape is not (n, d), values are not finite, or it answers
-                differently when asked twice.
+            ValueError: it cannot encode the data, its shape is not (n, d), values are not finite, it answers
+                differently when asked twice or when a datum comes with others, or it changes the model's buffers.
         """
-        for part in (self.encode, self.decoder):  # before anything passes through either
-            check_modes(self.name, part)
-        if not isinstance(data, Tensor):
-            return self._codes(data)
-        data = self._moved(data)
-        return torch.cat([self._codes(part) for part in data.split(_ENCODED)])
+        # Before anything passes through either.
+        parts = (self.encode, self.decoder, self.posterior_sampler, self.code_likelihood)
+        modules = [module for part in parts for module in check_modes(self.name, part)]
+        with torch.inference_mode(False), torch.no_grad(), Untouched(self.name, modules):
+            if not isinstance(data, Tensor):
+                return self._codes(data)
+            if data.ndim < 2:
+                raise ValueError(f"{self.name}: expected data of shape (n, *event), got {tuple(data.shape)}")
+            data = self._moved(data)
+            return torch.cat([self._codes(part) for part in data.split(_ENCODED)])
 
+    @takes_arrays("data", "others")
     def points(self, data: Tensor, points: str = "nearest", others: Tensor | None = None) -> Points:
         r"""Latent points (n, d) that stand for data.
 
@@ -174,30 +229,53 @@ class LatentModel:
         z = self._encoded(data)
         if not isinstance(z, Tensor):
             remedy = "return the posterior mean alone"
-            if isinstance(z, tuple):
+            if isinstance(z, tuple) and not hasattr(z, "_fields"):
                 remedy += ": if that is its first part, write (lambda x, m=model: m.encode(x)[0], model.decode)"
+            elif (taken := taken_from(z, "lambda x, m=model: m.encode(x)", _MEANS)) is not None:
+                remedy += f": {taken}".replace(".latent_dist (", ".latent_dist.mean.flatten(1) (")
             raise TypeError(
                 f"{self.name}: expected encode to return a tensor of latent points (n, d), got {type(z).__name__}; "
                 f"{remedy}"
             )
-        if z.ndim != 2 or len(z) != len(data):
+        if z.ndim != 2 or len(z) != len(data) or z.shape[1] == 0:
             raise ValueError(
                 f"{self.name}: expected encode to return shape ({len(data)}, d), got {tuple(z.shape)}; "
                 "flatten latent images with z.flatten(1)"
             )
+        if not z.is_floating_point():
+            raise TypeError(
+                f"{self.name}: expected encode to return floating-point latent points, got {z.dtype}; convert with "
+                "data.float() first"
+            )
         if not torch.isfinite(z).all():
             raise ValueError(f"{self.name}: expected finite latent points, got NaN or infinity from encode")
         head = data[: min(len(data), 8)]
-        if not torch.allclose(self._encoded(head), self._encoded(head)):
+        again = self._encoded(head)
+        if not torch.allclose(self._encoded(head), again):
             raise ValueError(
                 f"{self.name}: encode answers differently when asked twice; return the posterior mean rather than "
                 "a sample, and call .eval() on the model first"
             )
+        if isinstance(data, Tensor) and len(data) > 1:
+            last = self._encoded(data[-1:])[0]
+            tolerance = _SAME * torch.finfo(z.dtype).eps ** 0.5 * max(z.abs().amax().item(), 1.0)
+            if (last - z[-1]).abs().amax() > tolerance or (again[0] - z[0]).abs().amax() > tolerance:
+                raise ValueError(
+                    f"{self.name}: the code of a datum depends on the data that are encoded with it; let encode act on "
+                    "each row by itself, without statistics over the batch axis"
+                )
         return z
 
     def _encoded(self, data: object) -> object:
         try:
-            return self.encode(data)
+            return self.encode(data.clone() if isinstance(data, Tensor) else data)  # it may work in place
+        except TypeError as error:
+            if "required positional argument" not in str(error):
+                raise
+            raise TypeError(
+                f"{self.name}: expected encode to take data alone, got one that takes more ({error}); hold a label, "
+                "batch or time fixed: lg.latent_model(model, condition=c)"
+            ) from error
         except RuntimeError as error:
             if "memory" in str(error) or not isinstance(data, Tensor):
                 raise
@@ -218,26 +296,56 @@ def parameter_of(model: LatentModel) -> Tensor | None:
     return None
 
 
-def latent_model(model: object, name: str | None = None) -> LatentModel:
-    """See a model from its latent space.
+def latent_model(model: object, name: str | None = None, *, condition: object = None) -> LatentModel:
+    r"""See a model from its latent space, a conditional one at one condition.
+
+    A decoder f(z, c) of latent points and a label, batch or time c makes a surface for each c. Held at one, it is a
+    decoder like any other, :math:`z \mapsto f(z, c)`, whose distances are along the surface of that c; they are
+    identified where c is observed, that is given to all models alike. Data that belong to another c are encoded as if
+    they belonged to this one, and their nearest points are those of its surface; between surfaces there is no distance.
 
     Args:
         model: a :class:`LatentModel`; a pair ``(encode, decoder)`` of callables; or any object with the methods
             ``encode`` (the posterior mean) and ``decode`` (or ``decoder``) and perhaps ``posterior_sampler`` and
             ``code_likelihood``, such as a :class:`latentgeo.paper.VAE`.
         name: what tables and figures call it; the class's name by default.
+        condition: c of one datum, for models whose ``encode(x, c)`` and ``decode(z, c)`` both take one: a number, or a
+            tensor or array of shape (\*c), which goes to both as (B, \*c) beside B rows; a mapping of such by keywords;
+            or anything else, as it is. None for models that take no condition. An encoder without one is written as
+            ``lambda x, c: encode(x)``.
 
     Returns:
         The model. Nothing is written to it.
 
     Raises:
         TypeError: it is none of these.
+        ValueError: it is held at another condition already.
 
     Example:
         >>> model = latent_model((lambda x: 0.5 * x, lambda z: 2.0 * z), "scaling")
         >>> model.codes(torch.ones(1, 2)), model.name
         (tensor([[0.5000, 0.5000]]), 'scaling')
+
+        Points on a circle of radius 2, of a family of circles:
+
+        >>> angle = lambda x, r: x[:, 1:].atan2(x[:, :1])
+        >>> circle = lambda z, r: r[:, None] * torch.cat([z.cos(), z.sin()], 1)
+        >>> at_two = latent_model((angle, circle), condition=2.0)
+        >>> at_two.decoder(torch.zeros(1, 1))
+        tensor([[2., 0.]])
     """
+    if condition is not None:
+        seen = latent_model(model, name)
+        parts = {part: getattr(seen, part) for part in ("encode", "decoder", "posterior_sampler", "code_likelihood")}
+        if isinstance(seen.encode, Conditioned) and not seen.encode.holds(condition):
+            raise ValueError(
+                f"condition: expected {seen.encode.condition}, at which this model is held already, got {condition}; "
+                "take the model that it was made of"
+            )
+        held = {
+            of: Conditioned(f, condition) for of, f in parts.items() if callable(f) and not isinstance(f, Conditioned)
+        }
+        return dataclasses.replace(seen, **held)
     if isinstance(model, LatentModel):
         return model if name is None else dataclasses.replace(model, name=name)
     if isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
@@ -253,6 +361,11 @@ def latent_model(model: object, name: str | None = None) -> LatentModel:
         remedy = "build the model as for training, then model.load_state_dict(torch.load(…)) and model.eval()"
     elif package in _ADAPTERS:
         remedy = f"pass lg.{_ADAPTERS[package]}(model)"
+    elif callable(getattr(model, "encoder", None)) and callable(decode):
+        remedy = (
+            "pass (lambda x, m=model: m.encoder(x), lambda z, m=model: m.decoder(z)), with the code and the data taken "
+            "out of what they return, such as m.encoder(x).embedding and m.decoder(z).reconstruction"
+        )
     got = repr(model) if isinstance(model, str | Path) else type(model).__name__
     raise TypeError(
         "model: expected a LatentModel, a pair (encode, decoder), or an object with methods encode and decode, got "

@@ -185,6 +185,8 @@ def _library_size(model: SCVI, given: float | None) -> float:
 class _Encoder(nn.Module):
     """Posterior means of counts, or of an AnnData's cells."""
 
+    _apart = ("_model",)  # which evaluates itself
+
     def __init__(self, model: SCVI, module: nn.Module, index: int) -> None:
         super().__init__()
         # Not as attributes of the module, which would make the model's parameters this one's.

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
+from latentgeo.geometry.arrays import arrays_of, unhidden
 from latentgeo.geometry.geodesic.neighbours import measure
 
 _UNCONVERGED = ("warn", "raise")
@@ -135,6 +136,7 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def __sklearn_tags__(self) -> object:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -151,7 +153,8 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _encode(self, X: np.ndarray, reset: bool) -> tuple[Tensor, np.dtype]:
         """Latent points of rows, and the type of the latter."""
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+        X = arrays_of(unhidden("X", X))
+        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], accept_sparse="csr")
         model = model_or_decoder(self.model)
         others = None if reset else tensor_of(self.codes_, model)
         return codes_of(X, model, self.points, others=others, event_shape=self.event_shape), X.dtype

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from latentgeo.adapters.model import LatentModel, latent_model
 from latentgeo.agreement.pairs import draw_pairs, farthest_from_codes, measure_pairs
 from latentgeo.agreement.reliability import compare_reliability
+from latentgeo.geometry.arrays import is_array, to_tensor
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.identifiability.assumptions import check_assumptions
 
@@ -299,12 +300,8 @@ def _named(models: Sequence[object] | Mapping[str, object]) -> list[LatentModel]
 
 def _rows(data: object) -> object:
     """The data, as a tensor if they are an array, checked."""
-    if isinstance(data, pd.DataFrame):
-        data = data.to_numpy()
-    if isinstance(data, np.ndarray):
-        if data.dtype.kind not in "fiub":
-            raise TypeError(f"data: expected an array of numbers, got dtype {data.dtype}")
-        data = torch.from_numpy(np.array(data))
+    if isinstance(data, Tensor) or is_array(data):
+        data = to_tensor("data", data)
     served = isinstance(data, Dataset | DataLoader)
     if served or not hasattr(data, "__len__") or not hasattr(data, "shape"):
         gather = "gather its data first, as in torch.stack([dataset[i][0] for i in range(len(dataset))])"

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from latentgeo.adapters.model import as_images
 from latentgeo.geometry.decoder import Decoder, Ensemble
+from latentgeo.geometry.reach import Untouched, check_modes
 
 KINDS = ("auto", "images", "features")
 _SMALLEST = 4  # pixels along a side of what is taken for an image
@@ -62,8 +63,9 @@ class Pictures:
         if show is not None and not callable(show):
             raise TypeError(f"show: expected a callable (B, d) -> (B, *event), got {type(show).__name__}")
         self._decoder = decoder if show is None else show
+        modules = check_modes("show", self._decoder)
         self._members = len(decoder) if show is None and isinstance(decoder, Ensemble) else 0
-        with torch.no_grad():
+        with torch.no_grad(), Untouched("show", modules):
             x = self._mean(like)
         values, flat = as_images(data), x[0].numel()
         if channels_last(x) is None and flat == data[0].numel() and channels_last(data) is not None:
@@ -93,7 +95,7 @@ class Pictures:
         self._range = low, max(high, low + 1e-12)
 
     def _mean(self, z: Tensor) -> Tensor:
-        x = self._decoder(z)
+        x = self._decoder(z.clone())  # it may work in place
         x = x.mean if isinstance(x, Distribution) else x
         if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(z):
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__

@@ -20,6 +20,7 @@ from latentgeo.explorer.decoded import Pictures
 from latentgeo.explorer.labels import classes
 from latentgeo.explorer.plane import latent_plane
 from latentgeo.explorer.selection import Selection
+from latentgeo.geometry.arrays import is_array, to_tensor
 from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.starts import DataGraph
@@ -111,12 +112,12 @@ class Explorer:
         segments: int = 16,
         tol: float = 1e-4,
     ) -> None:
-        if not isinstance(data, Tensor | np.ndarray):
+        if not isinstance(data, Tensor) and not is_array(data):
             raise TypeError(
-                f"data: expected a tensor or a NumPy array of rows that the model encodes, got {type(data).__name__}; "
-                "convert with np.asarray(...); of an AnnData pass .X, or the layer of counts"
+                "data: expected a tensor, an array or a table of rows that the model encodes, got "
+                f"{type(data).__name__}; convert with np.asarray(...); of an AnnData pass .X, or the layer of counts"
             )
-        data = torch.as_tensor(data)
+        data = to_tensor("data", data)
         if data.ndim < 2 or len(data) < 2:
             raise ValueError(f"data: expected at least two rows (n, *event), got shape {tuple(data.shape)}")
         if segments < 4 or segments % 2:

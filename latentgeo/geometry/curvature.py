@@ -35,8 +35,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.metric import directions_at
 
@@ -116,8 +116,9 @@ def _by_chunks(decoder: DecoderLike, z: Tensor, reduce: Callable[[Tensor, Tensor
     with torch.no_grad():
         D = f(rows[:1]).shape[1]
         for points in rows.split(_points_at_once(max(D * d**2, d**order), d**2, rows)):
-            # The symmetric half of the pairs at once; the primal pass is shared by all of them.
-            first, second = vmap(lambda u, v, points=points: f.second_derivative(points, u, v))(basis[i], basis[j])
+            # The symmetric half of the pairs at once.
+            along = (basis[k, None].expand(-1, *points.shape) for k in (i, j))
+            first, second = f.second_derivatives(points, *along)
             J, second = first[mirrored.diagonal()].permute(1, 2, 0), second.permute(1, 2, 0)  # [n, D, d(d + 1)/2]
             del first
             vanished = vanished and not (second != 0).any()
@@ -125,7 +126,7 @@ def _by_chunks(decoder: DecoderLike, z: Tensor, reduce: Callable[[Tensor, Tensor
             normal = (second - Q @ (Q.mT @ second)).masked_fill(~sound[:, None, None], torch.nan)
             outputs.append(reduce(normal[:, :, mirrored], R))
         if vanished:
-            _warn_if_piecewise_linear(f, rows, stacklevel=3)
+            _warn_if_piecewise_linear(f, rows, stacklevel=4)
     output = torch.cat(outputs)
     return output.reshape(z.shape[:-1] + output.shape[1:])
 
@@ -137,6 +138,7 @@ def _in_frame(second: Tensor, R: Tensor) -> Tensor:
     return inverse.mT @ second @ inverse
 
 
+@takes_arrays("z")
 def second_fundamental_form(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Second fundamental form: the part of the second derivative that is normal to the decoder's image.
 
@@ -175,6 +177,7 @@ def second_fundamental_form(decoder: DecoderLike, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, lambda second, R: second)
 
 
+@takes_arrays("z")
 def riemann(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Riemann curvature tensor, with all indices lowered, by Gauss' equation.
 
@@ -220,6 +223,7 @@ def riemann(decoder: DecoderLike, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, reduce, order=4)
 
 
+@takes_arrays("z")
 def ricci_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Ricci tensor, with both indices lowered: the trace of :func:`riemann`.
 
@@ -267,6 +271,7 @@ def _scalar(second: Tensor, R: Tensor) -> Tensor:
     return B.diagonal(dim1=-2, dim2=-1).sum(-1).square().sum(-1) - B.square().sum((1, 2, 3))
 
 
+@takes_arrays("z")
 def scalar_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Scalar curvature: twice the sum of the sectional curvatures of the planes of an orthonormal basis.
 
@@ -301,6 +306,7 @@ def scalar_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, _scalar)
 
 
+@takes_arrays("z")
 def gaussian_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Gaussian curvature of a surface: the sectional curvature of its one plane, half its scalar curvature.
 
@@ -340,6 +346,7 @@ def gaussian_curvature(decoder: DecoderLike, z: Tensor) -> Tensor:
     return _by_chunks(decoder, z, lambda second, R: 0.5 * _scalar(second, R))
 
 
+@takes_arrays("z", "u", "v")
 def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     r"""Sectional curvature of the plane of two directions: the Gaussian curvature of the geodesic surface along it.
 
@@ -404,11 +411,11 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
             along = (Rx * Ry).sum(1, keepdim=True)
             y = (y - along * x) / (Ry - along * Rx).norm(dim=1, keepdim=True)
             pairs = torch.stack([x, x, y]), torch.stack([x, y, y])
-            _, second = vmap(lambda s, t, points=points: f.second_derivative(points, s, t))(*pairs)
+            _, second = f.second_derivatives(points, *pairs)
             vanished = vanished and not (second != 0).any()
             second = second.permute(1, 2, 0)  # [n, D, 3]
             xx, xy, yy = (second - Q @ (Q.mT @ second)).unbind(-1)
             outputs.append(((xx * yy).sum(1) - xy.square().sum(1)).masked_fill(~sound, torch.nan))
         if vanished:
-            _warn_if_piecewise_linear(f, rows, stacklevel=2)
+            _warn_if_piecewise_linear(f, rows, stacklevel=3)
     return torch.cat(outputs).reshape(z.shape[:-1])

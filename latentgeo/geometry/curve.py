@@ -14,6 +14,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 
 
@@ -34,6 +35,7 @@ def steps(f: Decoder, points: Tensor) -> Tensor:
     return f.step(x[..., :-1, :], x[..., 1:, :])
 
 
+@takes_arrays("points")
 def chord_length(decoder: DecoderLike, points: Tensor) -> Tensor:
     r"""Length of a discrete curve as the sum of its chords in data space.
 
@@ -57,6 +59,7 @@ def chord_length(decoder: DecoderLike, points: Tensor) -> Tensor:
     return _chords(decoder, points).sum(-1)
 
 
+@takes_arrays("points")
 def chord_energy(decoder: DecoderLike, points: Tensor) -> Tensor:
     r"""Energy of a discrete curve over unit time.
 
@@ -83,6 +86,7 @@ def chord_energy(decoder: DecoderLike, points: Tensor) -> Tensor:
     return chords.shape[-1] * chords.square().sum(-1)
 
 
+@takes_arrays("points")
 def speed_variation(decoder: DecoderLike, points: Tensor) -> Tensor:
     r"""Coefficient of variation of the speed along a curve; zero for a geodesic.
 
@@ -107,6 +111,7 @@ def speed_variation(decoder: DecoderLike, points: Tensor) -> Tensor:
     return chords.std(-1, correction=0) / chords.mean(-1).clamp_min(torch.finfo(chords.dtype).tiny)
 
 
+@takes_arrays("start", "end")
 def straight_line(start: Tensor, end: Tensor, segments: int) -> Tensor:
     """Straight lines in latent coordinates, as N + 1 equidistant points.
 
@@ -154,6 +159,7 @@ def slopes(points: Tensor) -> Tensor:
     return (line[:, 1:2] - line[:, :1]) + _spline_slopes(N).to(points) @ (points - line)
 
 
+@takes_arrays("points")
 def resample(points: Tensor, segments: int) -> Tensor:
     """Curves with another number of segments and the same ends: points of the cubic splines through the old ones.
 

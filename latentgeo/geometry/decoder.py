@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import functools
-import inspect
 import math
 import numbers
 from collections.abc import Callable, Sequence
@@ -12,13 +11,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.func import jvp, vmap
 from torch.utils.checkpoint import checkpoint
+
+from latentgeo.geometry.differentiation import WAYS, Composed, along, second_along
+from latentgeo.geometry.door import check_tensor, kind_of, look, second_way
+from latentgeo.geometry.reach import Untouched, check_modes, owner_of
 
 DecoderLike = Callable[[Tensor], object]  # (B, d) -> (B, *event), or -> a distribution of as many rows
 _ORDINARY = 32  # binary orders of magnitude, either way, in which decoded values are taken as they are
 _NUDGE = 2.0**-8  # relative change of decoded values that their rounding is scaled from
-_BATCH_DEPENDENT = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
 def check_points(name: str, z: Tensor, ndim: int | None = None) -> None:
@@ -48,58 +49,6 @@ def check_points(name: str, z: Tensor, ndim: int | None = None) -> None:
         raise ValueError(f"{name}: expected finite values, got NaN or infinity; drop those rows first")
 
 
-def owner_of(function: Callable) -> object:
-    """The object that a bound method such as ``vae.decode`` belongs to, or the callable itself."""
-    return getattr(function, "__self__", function)
-
-
-def modules_of(function: Callable) -> list[nn.Module]:
-    """Modules that a callable is, belongs to, or refers to by name, as a lambda or an object around one does.
-
-    Example:
-        >>> layer = nn.Linear(2, 3)
-        >>> modules_of(lambda z: layer(z)) == modules_of(layer.forward) == [layer]
-        True
-    """
-    if isinstance(function, functools.partial):
-        return [module for part in (function.func, *function.args) for module in modules_of(part)]
-    owner = owner_of(function)
-    if isinstance(owner, nn.Module):
-        return [owner]
-    if inspect.isfunction(function):
-        try:
-            names = inspect.getclosurevars(function)
-        except ValueError:  # a name that has no value yet
-            return []
-        values = [*names.nonlocals.values(), *names.globals.values(), *(function.__defaults__ or ())]
-        values += (function.__kwdefaults__ or {}).values()
-    else:
-        values = vars(owner).values() if hasattr(owner, "__dict__") else ()
-    owners = {id(owner): owner for value in values if isinstance(owner := owner_of(value), nn.Module)}
-    return list(owners.values())
-
-
-def check_modes(name: str, function: Callable) -> None:
-    """Refuse a callable whose rows depend on chance or on each other, before anything passes through it.
-
-    One pass in training mode would already change the running means of batch normalisation.
-
-    Args:
-        name: what the caller calls the argument.
-        function: a module, a method of one, or a function that refers to some.
-
-    Raises:
-        ValueError: a module in training mode has dropout or batch norm.
-    """
-    for owner in modules_of(function):
-        for part, module in owner.named_modules():
-            if module.training and isinstance(module, _BATCH_DEPENDENT):
-                raise ValueError(
-                    f"{name}: {f'layer {part!r}' if part else 'the module'} is a {type(module).__name__} in training "
-                    "mode, so its output is not a function of its input; call .eval() on the model first"
-                )
-
-
 class Decoder:
     r"""A decoder as geometry takes it, made once by :func:`as_decoder`: :math:`f: (B, d) \to (B, D)` and derivatives.
 
@@ -112,35 +61,54 @@ class Decoder:
         rows: latent points decoded so far.
         flat: whether the space that the image lies in is Euclidean.
         unit: that decoded values are given in, a power of two; 1 unless squares of them could not be represented.
+        way: of differentiation, one of :data:`latentgeo.geometry.differentiation.WAYS`.
+        composed: whether operations without derivatives are put together from others.
+        second_way: of differentiating twice, None until that is asked for.
+        width: D, None until something was decoded.
+        writes: whether the source changes the points that it is given, so that it is given copies.
     """
 
     flat = True
     unit = 1.0
+    way = "forward"
+    composed = False
+    second_way: str | None = None
+    width: int | None = None
+    writes = False
 
     def __init__(self, source: DecoderLike, dtype: torch.dtype | None = None) -> None:
         self.source, self.dtype, self.rows = source, dtype, 0
 
     def __call__(self, z: Tensor) -> Tensor:
         """Decode: (B, d) -> (B, D), the event flattened to D."""
+        if len(z) == 0 and self.width is not None:  # of which many networks cannot tell the shape
+            return z.new_zeros(0, self.width) + z.sum(1, keepdim=True)
         self.rows += len(z)
-        return self._flat(output_of(self.source, z), z)
+        return self._flat(self.output(z), z)
+
+    def output(self, z: Tensor) -> object:
+        """What the source returns, which may be a distribution: (B, d) -> (B, *event)."""
+        with Composed() if self.composed else contextlib.nullcontext():
+            return output_of(self.source, z.clone() if self.writes else z)
 
     def _flat(self, x: object, z: Tensor) -> Tensor:
-        """What the source returned for z as rows (B, D), checked."""
-        if not isinstance(x, Tensor):
-            remedy = "; the forward of a whole autoencoder? pass its decoding part" if isinstance(x, tuple) else ""
-            raise TypeError(f"decoder: expected it to return a torch.Tensor, got {type(x).__name__}{remedy}")
+        """What the source returned for z as rows (B, D), checked; complex numbers as pairs of reals."""
+        check_tensor(x)
         if x.ndim < 2 or len(x) != len(z):
             raise ValueError(
                 f"decoder: expected (B, d) -> (B, *event), but {tuple(z.shape)} gave {tuple(x.shape)}; "
-                "return one row for each latent point, e.g. x.reshape(len(z), -1)"
+                "return one row for each latent point, e.g. x.reshape(len(z), -1); a condition is held fixed, see "
+                "lg.latent_model"
             )
+        if x.numel() == 0 and len(x) > 0:
+            raise ValueError(f"decoder: expected at least one value for each latent point, got shape {tuple(x.shape)}")
         if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
             raise ValueError(
                 "decoder: its output is not differentiable in z; it was detached, computed without gradients, or "
                 "outside PyTorch. Use torch operations throughout"
             )
-        return x.flatten(1) if self.unit == 1.0 else x.flatten(1) / self.unit
+        x = kind_of(x, z).flatten(1)
+        return x if self.unit == 1.0 else x / self.unit
 
     def in_units_of(self, z: Tensor) -> Decoder:
         """The same decoder in units in which values at latent points (B, d) can be squared: itself if they can be."""
@@ -166,8 +134,22 @@ class Decoder:
         return self._pushed(z, v)
 
     def _pushed(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        x, Jv = jvp(self.isometric, (z.contiguous(),), (v.contiguous(),))  # an expanded tensor cannot be pushed forward
-        return x.detach(), Jv.masked_fill(~torch.isfinite(x), torch.nan).detach()
+        x, Jv = self._along(z, v.unsqueeze(0))
+        return x, Jv[0].masked_fill(~torch.isfinite(x), torch.nan)
+
+    def _along(self, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded points and J v, (B, d) and (m, B, d) -> (B, D) and (m, B, D), by another way where this one fails."""
+        try:
+            return along(self.isometric, self.way, z, directions)
+        except (RuntimeError, ValueError) as error:  # some operations fail in batches of some layouts alone
+            if "memory" in str(error) or self.way == WAYS[-1]:
+                raise
+            way, self.way, self.composed = self.way, WAYS[WAYS.index(self.way) + 1], True
+            try:
+                return self._along(z, directions)
+            except (RuntimeError, ValueError):
+                self.way, self.composed = way, way != WAYS[0]
+                raise error from error.__cause__
 
     def vjp(self, z: Tensor, w: Tensor) -> Tensor:
         """The derivative of f transposed times w, (B, d) and (B, D) -> (B, d)."""
@@ -177,7 +159,7 @@ class Decoder:
         return pulled_back
 
     def jacobian(self, z: Tensor) -> Tensor:
-        """J, (B, d) -> (B, D, d), by forward-mode differentiation; NaN in the rows where f is not finite."""
+        """J, (B, d) -> (B, D, d); NaN in the rows where f is not finite."""
         return self._linearised(z)[1]
 
     def linearised(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,26 +167,23 @@ class Decoder:
         return self._linearised(z)
 
     def _linearised(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        z = z.detach().contiguous()
         basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        # J applied to each unit vector at once: e_j → J e_j; the primal pass is shared by all of them.
-        push = vmap(lambda e: jvp(self.isometric, (z,), (e.expand_as(z),)), out_dims=(None, 0))
-        x, columns = push(basis)  # [B, D], [d, B, D]
+        x, columns = self._along(z, basis[:, None].expand(-1, *z.shape))  # [B, D], [d, B, D]
         # Outside of a decoder's domain a derivative may be finite where the decoder is not (the logarithm's, below 0).
-        return x.detach(), columns.masked_fill(~torch.isfinite(x), torch.nan).permute(1, 2, 0).detach()
+        return x, columns.masked_fill(~torch.isfinite(x), torch.nan).permute(1, 2, 0)
 
     def second_derivative(self, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """J u and D²f(u, v), by nested forward-mode differentiation: (B, d) each -> (B, D) each."""
+        """J u and D²f(u, v): points and directions, (B, d) each -> (B, D) each."""
+        first, second = self.second_derivatives(z, u.expand_as(z).unsqueeze(0), v.expand_as(z).unsqueeze(0))
+        return first[0], second[0]
 
-        def push_forward(point: Tensor) -> tuple[Tensor, Tensor]:
-            return jvp(self, (point,), (u.expand_as(point),))
-
-        # With gradients switched off PyTorch differentiates some activations (SiLU, Mish) by a kernel of their own,
-        # which has no derivative.
-        with torch.enable_grad():
-            (x, first), (_, second) = jvp(push_forward, (z,), (v.expand_as(z),))
+    def second_derivatives(self, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for several pairs of directions: (B, d) and twice (m, B, d) -> (m, B, D) each."""
+        if self.second_way is None:
+            second_way(self, z)
+        x, first, second = second_along(self, self.second_way or self.way, z, u, v)
         broken = ~torch.isfinite(x)  # where a derivative may be finite for all that
-        return first.masked_fill(broken, torch.nan).detach(), second.masked_fill(broken, torch.nan).detach()
+        return first.masked_fill(broken, torch.nan), second.masked_fill(broken, torch.nan)
 
     def squared(self, a: Tensor, b: Tensor) -> Tensor:
         """What single coordinates add to the squared length of short steps, (*batch, D) each -> (*batch, D')."""
@@ -263,6 +242,14 @@ def output_of(source: DecoderLike, z: Tensor) -> object:
     """What a decoder returns, or what it lacks to decode these points."""
     try:
         return source(z)
+    except TypeError as error:
+        if "required positional argument" not in str(error):
+            raise
+        raise TypeError(
+            f"decoder: expected a callable of latent points alone, got one that takes more ({error}); hold a label, "
+            "batch or time fixed: lg.latent_model((encode, decode), condition=c).decoder, or lambda z: decode(z, "
+            "c.expand(len(z), -1))"
+        ) from error
     except RuntimeError as error:
         if "memory" in str(error):  # which is not the points' fault
             raise
@@ -274,44 +261,57 @@ def output_of(source: DecoderLike, z: Tensor) -> object:
 
 
 def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
-    """The door: a decoder as a :class:`Decoder`, after checking that it acts row by row; one already made as it is.
+    """The door: a decoder as a :class:`Decoder`, after a look at a few of its rows; one already made as it is.
+
+    Nothing that the caller has is changed: points are copied, and buffers that decoding changes are put back.
 
     Args:
         decoder: any callable (B, d) -> (B, *event), or (B, d) -> ``torch.distributions.Distribution``.
-        like: points (*batch, d) of the dtype that the decoder is about to be given. The first is decoded, to see what
-            comes out.
+        like: points (*batch, d) of the dtype that the decoder is about to be given. The first, the last and others near
+            them are decoded, to see what comes out.
 
     Raises:
-        TypeError: not callable, a module whose parameters have another dtype than the points, or a distribution of
-            unknown family.
-        ValueError: a module in training mode whose dropout or batch norm makes rows depend on chance or each other; or
-            latent points that the decoder cannot decode.
+        TypeError: not callable, a module whose parameters have another dtype than the points, or output that is no
+            tensor of floating-point values or a distribution of unknown family.
+        ValueError: a module that it leads to is in training mode, or its buffers change; rows depend on chance or each
+            other; the derivative is not that of the values, or there is none; or points that it cannot decode.
     """
-    made = decoder if isinstance(decoder, Decoder) else _made(decoder)
+    if isinstance(decoder, Decoder):
+        _check_dtype(decoder, like)
+        return decoder
+    if not callable(decoder):
+        raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
+    modules = check_modes("decoder", decoder)
+    if any(p.is_inference() for module in modules for p in module.parameters()):
+        raise ValueError(
+            "decoder: its parameters were made in inference mode, where nothing can be differentiated; build or load "
+            "the model outside torch.inference_mode(), or take copy.deepcopy(model) outside"
+        )
+    owner = owner_of(decoder)
+    parameters = owner.parameters() if isinstance(owner, nn.Module) else ()
+    made = Decoder(decoder, next((p.dtype for p in parameters if p.is_floating_point()), None))
+    _check_dtype(made, like)
+    # Without inference mode, or a decoder would keep tensors that no gradient may pass.
+    with torch.inference_mode(False), torch.no_grad(), Untouched("decoder", modules):
+        points = like.detach().reshape(-1, like.shape[-1])
+        points = points if len(points) else like.new_zeros(1, like.shape[-1])
+        first = points[:1].clone()
+        if isinstance(made.output(first), Distribution):
+            from latentgeo.geometry.likelihood import StatisticalDecoder  # which builds on this module
+
+            made = StatisticalDecoder(decoder, made.dtype, points[:1].clone())
+        made.writes = not torch.equal(first, points[:1])
+        look(made, points, modules)
+    made.rows = 0
+    return made
+
+
+def _check_dtype(made: Decoder, like: Tensor) -> None:
     if made.dtype not in (None, like.dtype):
         raise TypeError(
             f"decoder: its parameters are {made.dtype} but the points are {like.dtype}; "
             "convert the points, or a copy of the decoder, so that both agree"
         )
-    if made is decoder or like.numel() == 0:
-        return made
-    with torch.inference_mode(False), torch.no_grad():  # or a decoder would keep tensors that no gradient may pass
-        first = like.detach().reshape(-1, like.shape[-1])[:1].clone()
-        returns_distributions = isinstance(output_of(decoder, first), Distribution)
-    if returns_distributions:
-        from latentgeo.geometry.likelihood import StatisticalDecoder  # which builds on this module
-
-        made = StatisticalDecoder(decoder, made.dtype, first)
-    return made
-
-
-def _made(decoder: DecoderLike) -> Decoder:
-    if not callable(decoder):
-        raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
-    check_modes("decoder", decoder)
-    owner = owner_of(decoder)
-    parameters = owner.parameters() if isinstance(owner, nn.Module) else ()
-    return Decoder(decoder, next((p.dtype for p in parameters if p.is_floating_point()), None))
 
 
 class Ensemble(nn.Module):
@@ -364,7 +364,10 @@ class Ensemble(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode with every member: (B, d) -> (B, K, *event), scaled by 1/√K."""
-        return torch.stack([decoder(z) for decoder in self._callables], dim=1) / len(self) ** 0.5
+        decoded = [decoder(z.clone()) for decoder in self._callables]  # one may work in place
+        for x in decoded:
+            check_tensor(x)
+        return torch.stack(decoded, dim=1) / len(self) ** 0.5
 
 
 class Chunked(nn.Module):

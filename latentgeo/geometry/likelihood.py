@@ -30,7 +30,9 @@ import torch
 from torch import Tensor, nn
 from torch import distributions as dist
 
-from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, output_of, owner_of, transforming
+from latentgeo.geometry.decoder import Decoder, DecoderLike, Ensemble, transforming
+from latentgeo.geometry.door import check_tensor
+from latentgeo.geometry.reach import owner_of
 
 _ENTRIES = 2**24  # numbers held at a time
 _SUM_TOLERANCE = 1e-3  # by which probabilities may miss a sum of one
@@ -105,6 +107,7 @@ class FisherRaoDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Decode and map: (B, d) -> (B, *event)."""
         x = self._decoder(z)
+        check_tensor(x)
         # Not within a solver's steps: a trial point outside the domain is one to step back from, not an error. Nor
         # under a transform of torch.func, where values may not be read.
         if not (any(self._options.values()) or z.requires_grad or transforming()):
@@ -383,7 +386,7 @@ class StatisticalDecoder(Decoder):
         validates = dist.Distribution._validate_args
         dist.Distribution.set_default_validate_args(False)
         try:
-            return output_of(self.source, z)
+            return self.output(z)
         finally:
             dist.Distribution.set_default_validate_args(validates)
 
@@ -432,7 +435,7 @@ class StatisticalDecoder(Decoder):
         parts = x.split(max(1, _ENTRIES // y.numel()))
         return torch.cat([self.chord(part.unsqueeze(1), y) for part in parts])
 
-    def second_derivative(self, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def second_derivatives(self, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """There is none in a flat space that would give the surface its metric."""
         raise TypeError(
             "decoder: expected one that returns data, got one that returns distributions, whose exponential map and "

@@ -14,6 +14,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
 from latentgeo.geometry.geodesic.solve import Initial, Options, door, finest_tol, solve
@@ -37,6 +38,7 @@ def acceleration(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
     return a
 
 
+@takes_arrays("z", "v")
 def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> Tensor:
     r"""Exponential map: where the geodesic that starts at z with velocity v arrives after unit time.
 
@@ -44,7 +46,7 @@ def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> T
         \qquad \gamma(0) = z, \quad \dot\gamma(0) = v, \qquad \exp_z(v) = \gamma(1)
 
     The acceleration in data space is normal to the surface; its right-hand side is a second directional derivative of
-    the decoder by nested forward-mode differentiation, without Christoffel symbols. Integrated by the classical
+    the decoder, without Christoffel symbols. Integrated by the classical
     Runge-Kutta scheme, whose error falls with the fourth power of the number of steps.
 
     Args:
@@ -100,11 +102,12 @@ def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> T
             f"the speed of {int((drift > _MAX_DRIFT).sum())} of {len(z)} geodesics changed by up to {drift.max():.1%}, "
             "where it should be constant: raise steps; a decoder with kinks (ReLU) has no exponential map",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return z.masked_fill(lost[:, None], torch.nan)
 
 
+@takes_arrays("z", "target", "initial", "data")
 def log_map(
     decoder: DecoderLike,
     z: Tensor,
@@ -146,9 +149,11 @@ def log_map(
     z, target = z.detach(), target.detach()
     options = {"tol": finest_tol(z), "max_iter": 1000} | options
     found = solve(f, z, target, options, initial=initial, gradient=True)
-    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
+    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=4)
     slope = found.gradient[:, 0].unsqueeze(-1)
-    v = -(torch.linalg.pinv(pullback_metric(f, z), hermitian=True) @ slope).squeeze(-1)
+    G = pullback_metric(f, z)
+    G = G.where(torch.isfinite(G).flatten(1).all(1)[:, None, None], 0.0)  # there the length is NaN
+    v = -(torch.linalg.pinv(G, hermitian=True) @ slope).squeeze(-1)
     v = v * found.length.unsqueeze(1)
     if shooting < 1:
         return v
@@ -174,6 +179,7 @@ def log_map(
     return v
 
 
+@takes_arrays("curve", "v")
 def parallel_transport(decoder: DecoderLike, curve: Tensor, v: Tensor) -> Tensor:
     r"""Parallel transport of directions along discrete curves.
 
@@ -216,6 +222,7 @@ def parallel_transport(decoder: DecoderLike, curve: Tensor, v: Tensor) -> Tensor
     return torch.linalg.solve_triangular(R[:, -1], c, upper=True).squeeze(-1)
 
 
+@takes_arrays("z", "weights", "data")
 def frechet_mean(
     decoder: DecoderLike,
     z: Tensor,
@@ -270,6 +277,7 @@ def frechet_mean(
     m, finest = w @ z, finest_tol(z)
     tol = (1e-6 if z.dtype == torch.float64 else 1e-3) if tol is None else tol
     best, least, known, share, stalled, residual = m, math.inf, math.inf, 1.0, 0, 1.0
+    step_of_best = torch.zeros_like(m)
     for _ in range(max_iter):
         # Logarithms, off by the root of their tolerance, need only be better than the step that they are for.
         accuracy = max(finest, (_LOG_SLACK * min(residual, 1.0)) ** 2)
@@ -300,7 +308,7 @@ def frechet_mean(
             + ("single precision, or " if z.dtype == torch.float32 else "")
             + "the geodesics' own tolerance allows no more; raise tol",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         return best
     raise RuntimeError(

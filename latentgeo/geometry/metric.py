@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 
 
@@ -32,8 +33,9 @@ def directions_at(z: Tensor, name: str, v: Tensor) -> Tensor:
     )
 
 
+@takes_arrays("z")
 def jacobian(decoder: DecoderLike, z: Tensor) -> Tensor:
-    r"""Jacobian of the decoder, by forward-mode differentiation.
+    r"""Jacobian of the decoder, by forward-mode differentiation where there is such.
 
     .. math:: J(z)_{ij} = \partial f_i / \partial z_j
 
@@ -55,9 +57,10 @@ def jacobian(decoder: DecoderLike, z: Tensor) -> Tensor:
     """
     check_points("z", z)
     J = as_decoder(decoder, z).jacobian(z.reshape(-1, z.shape[-1]))
-    return J.reshape(*z.shape[:-1], -1, z.shape[-1])
+    return J.reshape(*z.shape[:-1], *J.shape[1:])
 
 
+@takes_arrays("z")
 def pullback_metric(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Pull-back metric tensor.
 
@@ -89,9 +92,11 @@ def pullback_metric(decoder: DecoderLike, z: Tensor) -> Tensor:
 def _push_forward(f: Decoder, z: Tensor, v: Tensor) -> Tensor:
     """Apply J to v: (*batch, d) -> (*batch, D)."""
     d = z.shape[-1]
-    return f.jvp(z.detach().reshape(-1, d), v.detach().reshape(-1, d)).reshape(*z.shape[:-1], -1)
+    Jv = f.jvp(z.detach().reshape(-1, d), v.detach().reshape(-1, d))
+    return Jv.reshape(*z.shape[:-1], Jv.shape[1])
 
 
+@takes_arrays("z", "u", "v")
 def inner(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     r"""Inner product of two directions under the pull-back metric, without forming the Jacobian.
 
@@ -119,6 +124,7 @@ def inner(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return (_push_forward(f, z, u) * _push_forward(f, z, v)).sum(-1)
 
 
+@takes_arrays("z", "v")
 def norm(decoder: DecoderLike, z: Tensor, v: Tensor) -> Tensor:
     r"""Length of a direction under the pull-back metric.
 
@@ -144,6 +150,7 @@ def norm(decoder: DecoderLike, z: Tensor, v: Tensor) -> Tensor:
     return _push_forward(as_decoder(decoder, z), z, directions_at(z, "v", v)).norm(dim=-1)
 
 
+@takes_arrays("z", "u", "v")
 def angle(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     r"""Angle between two directions under the pull-back metric.
 
@@ -183,6 +190,7 @@ def angle(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return 2.0 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
 
 
+@takes_arrays("z")
 def volume_element(decoder: DecoderLike, z: Tensor) -> Tensor:
     r"""Volume element (magnification factor).
 
@@ -215,6 +223,7 @@ def volume_element(decoder: DecoderLike, z: Tensor) -> Tensor:
     return torch.linalg.svdvals(J.masked_fill(broken[..., None, None], 0.0)).prod(-1).masked_fill(broken, torch.nan)
 
 
+@takes_arrays("region")
 def volume(
     decoder: DecoderLike,
     region: Tensor | tuple[int, Callable[[Tensor], Tensor]],
@@ -257,6 +266,11 @@ def volume(
         def chart(t: Tensor) -> Tensor:
             return lower + t * extent
 
+    elif not (isinstance(region, tuple) and len(region) == 2 and isinstance(region[0], int) and callable(region[1])):
+        raise TypeError(
+            "region: expected a tensor (2, d) of lower and upper corners, or (d, chart) with a map of the unit cube, "
+            f"got {type(region).__name__}"
+        )
     else:
         d, chart = region
         dtype, device = dtype or torch.float64, None

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.curvature import second_fundamental_form
 from latentgeo.geometry.curve import richardson
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
@@ -174,6 +175,7 @@ def _sides(f: Decoder, points: Tensor, degree: int) -> tuple[Tensor, Tensor, Ten
     return z, t, D
 
 
+@takes_arrays("corners", "data", back=False)
 def geodesic_triangle(
     decoder: DecoderLike, corners: Tensor, *, degree: int = 24, **options: Unpack[Options]
 ) -> GeodesicTriangle:

@@ -17,10 +17,11 @@ from collections.abc import Callable
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.func import jvp
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.curve import steps, straight_line
 from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder, check_points
+from latentgeo.geometry.differentiation import tangent
 from latentgeo.geometry.geodesic.lbfgs import minimise
 from latentgeo.geometry.geodesic.solve import solve
 
@@ -76,6 +77,7 @@ class _Neighbourhood:
         return torch.clamp(self._codes[index] + step, self._lower, self._upper)
 
 
+@takes_arrays("z")
 def check_assumptions(
     decoder: Decoder,
     z: Tensor,
@@ -212,7 +214,7 @@ def _smooth(f: Decoder, z: Tensor, pairs: int, random: torch.Generator) -> dict[
     low, v = z[ends[:, 0]], z[ends[:, 1]] - z[ends[:, 0]]
 
     def along(t: Tensor) -> Tensor:
-        return jvp(f, (low + t[:, None] * v,), (v,))[1]
+        return f.jvp(low + t[:, None] * v, v)
 
     left, width = torch.zeros_like(low[:, 0]), 1.0
     at_left, at_right = along(left), along(left + 1.0)
@@ -224,7 +226,7 @@ def _smooth(f: Decoder, z: Tensor, pairs: int, random: torch.Generator) -> dict[
         largest = torch.maximum(largest, at_middle.norm(dim=1))
         first, second = (at_middle - at_left).norm(dim=1), (at_right - at_middle).norm(dim=1)
         right = second > first
-        left = left + width * right
+        left = torch.where(right, left + width, left)
         at_left, at_right = at_left.where(~right[:, None], at_middle), at_right.where(right[:, None], at_middle)
         changes.append(torch.maximum(first, second))
     start, end = changes[-1 - last], changes[-1]
@@ -282,7 +284,7 @@ def _full_rank(
 
     def rayleigh(yv: Tensor, rows: Tensor) -> Tensor:
         y, v = yv[:, :d], vectors[rows] + yv[:, d:]
-        Jv = jvp(f, (around(y, worst[rows]),), (v,))[1] / largest
+        Jv = tangent(f, f.way, around(y, worst[rows]), v) / largest
         return Jv.square().sum(1) / v.square().sum(1)
 
     found = _searched(rayleigh, z.new_zeros(len(worst), 2 * d))

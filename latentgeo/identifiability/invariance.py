@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.curvature import ricci_curvature, riemann, scalar_curvature, sectional_curvature
 from latentgeo.geometry.curve import chord_energy, chord_length, straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder, check_points
@@ -316,6 +317,7 @@ QUANTITIES = (*_IDENTIFIED, *_CONTROLS)
 _NEEDS_TWO_DIMENSIONS = {"angle", "sectional curvature", "Euclidean angle", "holonomy"}
 
 
+@takes_arrays("z")
 def check_identifiability(
     decoder: Decoder,
     transform: Transform,
@@ -378,6 +380,8 @@ def check_identifiability(
         ['agrees', 'differs']
     """
     check_points("z", z, ndim=2)
+    if z.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"z: expected float32 or float64, got {z.dtype}; half precision is too coarse")
     if pairs < 1 or len(z) < max(2 * pairs, 4):
         raise ValueError(f"z: expected at least {max(2 * pairs, 4)} points for {pairs} pairs, got {len(z)}")
     d = z.shape[1]

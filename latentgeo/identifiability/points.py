@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch import distributions as dist
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Chunked, Decoder, DecoderLike, Ensemble, as_decoder, check_points
 from latentgeo.geometry.geodesic.lbfgs import minimise
 from latentgeo.geometry.geodesic.preconditioner import MetricFactor, mean_metric
@@ -55,6 +56,7 @@ class Projection:
     tied: Tensor
 
 
+@takes_arrays("x", "start", "others")
 def project(decoder: DecoderLike, x: Tensor, start: Tensor, others: Tensor | None = None) -> Projection:
     r"""Codes of the points of the image nearest to data; of other likelihoods, the maximum-likelihood codes.
 

@@ -298,3 +298,11 @@ def test_what_is_not_encoded_is_distinguished_from_codes(cells, call):
     cells.obsm["X_all"] = cells.X.toarray().astype(float)  # the remedy
     cells.obsm["X_latent"] = _model().encode(torch.as_tensor(cells.obsm["X_all"])).detach().numpy()
     call(cells, _model(), use_rep="X_latent", segments=4)
+
+
+def test_a_decoder_in_training_mode_is_refused_before_codes_pass_through_it(cells):
+    decoder = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.BatchNorm1d(6))
+    cells.obsm["X_codes"] = np.random.default_rng(0).normal(size=(cells.n_obs, 2))
+    with pytest.raises(ValueError, match=r"BatchNorm1d in training mode"):
+        geodesic_neighbors(cells, lambda z: decoder(z), use_rep="X_codes", n_neighbors=3)
+    assert decoder[1].num_batches_tracked == 0

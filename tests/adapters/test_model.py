@@ -112,4 +112,4 @@ def test_points_that_cannot_be_had_are_refused():
     with pytest.raises(ValueError, match=r"2 values each.*points='mean'"):
         model.points(torch.rand(4, 3), "nearest")
     with pytest.raises(TypeError, match=r"a tensor of data.*code_likelihood"):
-        latent_model((lambda x: torch.zeros(len(x), 1), lambda z: z)).points([[1.0], [2.0]])
+        latent_model((lambda x: torch.zeros(len(x), 1), lambda z: z)).points((1.0, 2.0))

@@ -291,7 +291,7 @@ _TWO = [_Model(seed=seed, noise=0.02) for seed in range(2)]
         (_TWO, _data().numpy() * np.inf, {}, ValueError, "finite"),
         (_TWO, _data()[:2], {}, ValueError, "three rows"),
         (_TWO, _data()[0], {}, ValueError, "event"),
-        (_TWO, _data().tolist(), {}, TypeError, "asarray"),
+        (_TWO, tuple(_data()), {}, TypeError, "asarray"),
         (_TWO, TensorDataset(_data()), {}, TypeError, r"torch.stack"),
         (_TWO, np.array([["a"]] * 9), {}, TypeError, "numbers"),
         (_TWO, _data(), {"labels": [1, 2]}, ValueError, "labels"),

@@ -274,7 +274,7 @@ def test_data_come_in_the_models_type_or_say_what_they_are():
     model, x = _images()
     found = explore(model, x.double().numpy(), segments=8, tol=1e-3).select(3, 17)
     assert torch.equal(found.geodesic.points, explore(model, x, segments=8, tol=1e-3).select(3, 17).geodesic.points)
-    with pytest.raises(TypeError, match="expected a tensor or a NumPy array"):
+    with pytest.raises(TypeError, match="expected a tensor, an array or a table"):
         explore(model, SimpleNamespace(X=x))
     with pytest.raises(ValueError, match="could not decode latent points"):
         explore((model.encode, nn.Linear(5, 36)), x)
@@ -403,3 +403,19 @@ def test_a_decoder_that_returns_distributions_is_measured_by_fisher_rao_and_draw
     assert found.distances.loc["ambient_chord", "value"] == pytest.approx(2.0**0.5)
     assert np.isfinite(view.background).all()
     torch.testing.assert_close(view.pictures(z), z[:, :1].float())
+
+
+def test_what_is_drawn_changes_neither_codes_nor_buffers():
+    x = torch.randn(12, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def lift(z):
+        return torch.cat([z, z.square(), z.sin()], 1)
+
+    view = explore((lambda x: x[:, :2].clone(), lambda z: lift(z.mul_(1.0).add_(0.5))), x, points="mean")
+    assert torch.equal(view.codes, x[:, :2])
+    view.select(0, 1)
+    assert torch.equal(view.codes, x[:, :2])
+    norm = nn.BatchNorm1d(6).double()
+    with pytest.raises(ValueError, match=r"show: the module is a BatchNorm1d in training mode"):
+        explore((lambda x: x[:, :2], lift), x, show=lambda z: norm(lift(z)))
+    assert norm.num_batches_tracked == 0

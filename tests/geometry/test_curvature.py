@@ -413,7 +413,7 @@ def test_what_is_not_a_decoder_or_not_points_is_refused(function):
     with pytest.raises(TypeError, match="expected a callable"):
         function(3, _points(5, 3))
     with pytest.raises(TypeError, match=r"expected a torch\.Tensor"):
-        function(sphere, [[0.0, 1.0]])
+        function(sphere, {"z": [[0.0, 1.0]]})
     with pytest.raises(TypeError, match=r"its parameters are torch\.float64"):
         function(mlp(0), _points(5, 3).float())
 

@@ -255,7 +255,7 @@ def test_no_data():
         (torch.zeros(2, 40), torch.zeros(2, 3).double(), TypeError, "dtype of start, torch.float64"),
         (torch.zeros(2, 40).double(), torch.zeros(2, 3), TypeError, "parameters are torch.float64"),
         (torch.zeros(2, 40).double(), torch.zeros(2, 4).double(), ValueError, "could not decode"),
-        (torch.zeros(2, 40).double().numpy(), torch.zeros(2, 3).double(), TypeError, "torch.as_tensor"),
+        ({"x": torch.zeros(2, 40)}, torch.zeros(2, 3).double(), TypeError, "torch.as_tensor"),
         (torch.zeros(2, 40).long(), torch.zeros(2, 3).double(), TypeError, "got torch.int64"),
     ],
 )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.solve import Options, door, solve
 from latentgeo.geometry.geodesic.starts import data_graph
@@ -171,6 +172,7 @@ class _Solved:
         return index, lengths, errors
 
 
+@takes_arrays("z", "data")
 def nearest_neighbours(
     decoder: DecoderLike, z: Tensor, neighbours: int, *, candidates: int | None = None, **options: Unpack[Options]
 ) -> Neighbours:
@@ -218,7 +220,7 @@ def nearest_neighbours(
         ([[1, 2], [2, 0], [1, 3], [2, 1]], True)
     """
     found = search(decoder, z, neighbours, candidates, options)
-    warn_of_uncertified(found, stacklevel=3)
+    warn_of_uncertified(found, stacklevel=4)
     return found
 
 

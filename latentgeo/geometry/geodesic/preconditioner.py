@@ -23,11 +23,12 @@ _PROBES = 4  # backward passes that the diagonal of a metric is estimated by, at
 def regularised(metric: Tensor, floor: float = _FLOOR) -> Tensor:
     """Raise the metric's small eigenvalues, so that rounding does not send a curve where the decoder is constant.
 
-    A metric that is not finite, or zero, is replaced by the identity.
+    A metric that is not finite, or as good as zero, is replaced by the identity.
     """
     identity = torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
     size = metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    usable = torch.isfinite(metric).all(-1, keepdim=True).all(-2, keepdim=True) & (size > 0)
+    least = torch.finfo(metric.dtype).tiny / torch.finfo(metric.dtype).eps  # below, there is no factor
+    usable = torch.isfinite(metric).all(-1, keepdim=True).all(-2, keepdim=True) & (size > least)
     return torch.where(usable, metric + floor * size * identity, identity)
 
 

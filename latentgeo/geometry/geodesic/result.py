@@ -51,7 +51,7 @@ class Geodesic:
         P, nodes, d = self.points.shape
         words = [f"{P} pair{'' if P == 1 else 's'}", f"d = {d}", f"N = {nodes - 1}"]
         if P:
-            error = self.error.median().item()
+            error = torch.as_tensor(self.error).median().item()
             words.append(f"{int(self.converged.sum())} converged")
             words.append(f"median error {100 * error:.2g} %" if error < 0.99 else "median error 99 % or more")
         return f"Geodesic({', '.join(words)})"

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
@@ -97,6 +98,7 @@ def door(decoder: DecoderLike, start: Tensor, end: Tensor, names: tuple[str, str
     return as_decoder(decoder, start)
 
 
+@takes_arrays("start", "end", "initial", "data")
 def geodesic(
     decoder: DecoderLike, start: Tensor, end: Tensor, *, initial: Initial = None, **options: Unpack[Options]
 ) -> Geodesic:
@@ -154,7 +156,7 @@ def geodesic(
         1.414
     """
     found = solve(door(decoder, start, end), start, end, options, initial=initial)
-    warn_of_failures(found, "their converged is False", stacklevel=3)
+    warn_of_failures(found, "their converged is False", stacklevel=4)
     return found
 
 
@@ -236,6 +238,7 @@ class _WithEndGradient(torch.autograd.Function):
         return slopes[:, 0], slopes[:, 1], None, None
 
 
+@takes_arrays("start", "end", "initial", "data")
 def distance(
     decoder: DecoderLike, start: Tensor, end: Tensor, *, initial: Initial = None, **options: Unpack[Options]
 ) -> Tensor:
@@ -277,7 +280,7 @@ def distance(
         tol = options.get("tol", _DEFAULTS["tol"])
         options = options | {"tol": min(tol, max(tol**2, finest_tol(start)))}
     found = solve(f, start, end, options, initial=initial, gradient=wanted)
-    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=3)
+    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=4)
     return _WithEndGradient.apply(start, end, found.length, found.gradient) if wanted else found.length
 
 
@@ -300,6 +303,7 @@ def _detours(found: Geodesic, n: int) -> tuple[Tensor, Tensor, Tensor]:
     return longer, by[i[longer], j[longer]], least[i[longer], j[longer]]
 
 
+@takes_arrays("z", "data")
 def distance_matrix(
     decoder: DecoderLike, z: Tensor | np.ndarray, *, with_error: bool = False, **options: Unpack[Options]
 ) -> Tensor | np.ndarray | tuple[Tensor, Tensor] | tuple[np.ndarray, np.ndarray]:
@@ -330,14 +334,11 @@ def distance_matrix(
                 [2., 0., 4.],
                 [6., 4., 0.]])
     """
-    points = torch.from_numpy(z) if isinstance(z, np.ndarray) else z
-    if isinstance(z, np.ndarray) and isinstance(options.get("data"), np.ndarray):
-        options["data"] = torch.from_numpy(options["data"])
-    check_points("z", points, ndim=2)
-    n = len(points)
-    i, j = torch.triu_indices(n, n, offset=1, device=points.device)
-    f = door(decoder, points[i], points[j])
-    found = solve(f, points[i], points[j], options)
+    check_points("z", z, ndim=2)
+    n = len(z)
+    i, j = torch.triu_indices(n, n, offset=1, device=z.device)
+    f = door(decoder, z[i], z[j])
+    found = solve(f, z[i], z[j], options)
     for _ in range(_DETOURS):
         longer, by, _ = _detours(found, n)
         if len(longer) == 0:
@@ -349,17 +350,15 @@ def distance_matrix(
             for leg, k in zip(legs, numbers, strict=True)
         ]
         ways = torch.cat([ways[0], ways[1].flip(1)[:, 1:]], 1)
-        again = solve(f, points[i[longer]], points[j[longer]], options | {"data": None}, initial=ways)
+        again = solve(f, z[i[longer]], z[j[longer]], options | {"data": None}, initial=ways)
         found = improved(found, longer, again)
         found = dataclasses.replace(found, decoder_rows=found.decoder_rows + again.decoder_rows)
     longer, _, way = _detours(found, n)
     length, converged = found.length.clone(), found.converged.clone()
     length[longer], converged[longer] = way, False
     found = dataclasses.replace(found, length=length, converged=converged)
-    warn_of_failures(found, "with_error=True gives them an infinite error", stacklevel=3)
-    matrix, error = points.new_zeros(n, n), points.new_zeros(n, n)
+    warn_of_failures(found, "with_error=True gives them an infinite error", stacklevel=4)
+    matrix, error = z.new_zeros(n, n), z.new_zeros(n, n)
     matrix[i, j] = matrix[j, i] = found.length
     error[i, j] = error[j, i] = found.error.where(found.converged, torch.inf)
-    if isinstance(z, np.ndarray):
-        matrix, error = matrix.numpy(), error.numpy()
     return (matrix, error) if with_error else matrix

@@ -1,0 +1,209 @@
+r"""Derivatives of a decoder along directions, by whichever way PyTorch can go through it, checked against differences.
+
+Three ways lead to :math:`J v` and :math:`D^2 f(u, v)`, and the first that is right is taken:
+
+- ``forward``: forward-mode differentiation, nested for the second derivative, of all directions at once.
+- ``composed``: the same, with operations that have no forward derivative (the distances of ``torch.cdist``, fused
+  attention and recurrent kernels, re-entrant checkpoints), or a wrong second one (layer normalisation), put together
+  from others that have.
+- ``reverse``: from the gradient :math:`J^\top w`, which is linear in a cotangent w, so that differentiating it by w
+  gives :math:`J v`; for custom ``autograd.Function`` without ``jvp`` and ``grid_sample``.
+
+Reference: Townsend, "A new trick for calculating Jacobian vector products", 2017 (the last).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vmap
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint as checkpointing
+
+WAYS = ("forward", "composed", "reverse")
+Function = Callable[[Tensor], Tensor]  # (B, d) -> (B, D)
+_LOCK = threading.RLock()
+
+
+def _cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
+    return torch.linalg.vector_norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, dim=-1)
+
+
+def _normalised(x: Tensor, axes: list[int], eps: float) -> Tensor:
+    centred = x - x.mean(axes, keepdim=True)
+    return centred / (centred.square().mean(axes, keepdim=True) + eps).sqrt()
+
+
+def _layer_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: object,
+) -> Tensor:
+    x = _normalised(x, list(range(-len(normalized_shape), 0)), eps)
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+def _group_norm(
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    groups = x.unflatten(1, (num_groups, -1))
+    y = _normalised(groups, list(range(2, groups.ndim)), eps).flatten(1, 2)
+    channels = (-1, *[1] * (x.ndim - 2))
+    y = y if weight is None else y * weight.reshape(channels)
+    return y if bias is None else y + bias.reshape(channels)
+
+
+def _unfused(function: Function) -> Function:
+    def run(*args: object, **kwargs: object) -> object:
+        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+            return function(*args, **kwargs)
+
+    return run
+
+
+_COMPOSED = {
+    torch.cdist: _cdist,
+    functional.layer_norm: _layer_norm,
+    functional.group_norm: _group_norm,
+    **{function: _unfused(function) for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)},
+}
+
+
+class Composed(TorchFunctionMode):
+    """Within this context operations without derivatives are put together from others, which have them."""
+
+    def __torch_function__(
+        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        """Call the composition in place of the operation."""
+        return _COMPOSED.get(function, function)(*args, **(kwargs or {}))
+
+    def __enter__(self) -> Composed:
+        """Also without the checkpoints that take nothing but ``backward``."""
+        _LOCK.acquire()
+        self._apply = checkpointing.CheckpointFunction.apply
+        checkpointing.CheckpointFunction.apply = lambda function, preserve, *args: function(*args)
+        self._fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        self._attention = sdpa_kernel(SDPBackend.MATH)
+        self._attention.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        """As it was."""
+        super().__exit__(*raised)
+        self._attention.__exit__(*raised)
+        torch.backends.mha.set_fastpath_enabled(self._fast)
+        checkpointing.CheckpointFunction.apply = self._apply
+        _LOCK.release()
+
+
+def along(f: Function, way: str, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and J v: points (B, d) and directions (m, B, d) -> (B, D) and (m, B, D)."""
+    if way == "reverse":
+        return _reverse_along(f, z, directions)
+    z = z.detach().contiguous()  # an expanded tensor cannot be pushed forward
+    if len(directions) == 1:
+        x, Jv = jvp(f, (z,), (directions[0].contiguous(),))
+        return x.detach(), Jv.detach().unsqueeze(0)
+    # The primal pass is shared by all directions.
+    x, Jv = vmap(lambda v: jvp(f, (z,), (v,)), out_dims=(None, 0))(directions.contiguous())
+    return x.detach(), Jv.detach()
+
+
+def _reverse_along(f: Function, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        x, w, pulled = _pulled(f, z.detach().clone().requires_grad_())
+        columns = [_pushed(pulled, w, v, retain_graph=True) for v in directions]
+    return x.detach(), torch.stack(columns).detach()
+
+
+def tangent(f: Function, way: str, z: Tensor, v: Tensor) -> Tensor:
+    """J v with its graph, to be differentiated by z and v: (B, d) each -> (B, D)."""
+    if way != "reverse":
+        return jvp(f, (z,), (v,))[1]
+    _, w, pulled = _pulled(f, z)
+    return _pushed(pulled, w, v, create_graph=True)
+
+
+def _pulled(f: Function, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Values x, a cotangent w, and Jᵀ w, all with their graphs."""
+    x = f(z)
+    w = torch.zeros_like(x).requires_grad_()
+    (pulled,) = torch.autograd.grad(x, z, w, create_graph=True, materialize_grads=True)
+    return x, w, pulled
+
+
+def _pushed(pulled: Tensor, w: Tensor, v: Tensor, **graph: bool) -> Tensor:
+    """J v, the derivative of Jᵀ w by w."""
+    (Jv,) = torch.autograd.grad(pulled, w, v, allow_unused=True, **graph)
+    if Jv is None:
+        raise RuntimeError(
+            "the backward of one of its operations cannot be differentiated (once_differentiable); let it use torch "
+            "operations, or give the autograd.Function a jvp"
+        )
+    return Jv
+
+
+def second_along(f: Function, way: str, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, J u and D²f(u, v): points (B, d) and directions (m, B, d) each -> (B, D), and (m, B, D) each."""
+    # With gradients switched off PyTorch differentiates some activations (SiLU, Mish) by a kernel of their own,
+    # which has no derivative.
+    with torch.enable_grad():
+        if way == "reverse":
+            return _reverse_second(f, z, u, v)
+
+        def pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            (x, first), (_, second) = jvp(lambda point: jvp(f, (point,), (a,)), (z,), (b,))
+            return x, first, second
+
+        z, u, v = z.detach().contiguous(), u.contiguous(), v.contiguous()
+        if len(u) == 1:
+            x, *parts = pair(u[0], v[0])
+            first, second = (of.unsqueeze(0) for of in parts)
+        else:
+            x, first, second = vmap(pair, out_dims=(None, 0, 0))(u, v)  # the primal pass is shared by all directions
+    return x.detach(), first.detach(), second.detach()
+
+
+def _reverse_second(f: Function, z: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    z = z.detach().clone().requires_grad_()
+    x, w, pulled = _pulled(f, z)
+    kept = {"retain_graph": True, "materialize_grads": True}
+    first, second = [], []
+    for a, b in zip(u, v, strict=True):
+        first.append(_pushed(pulled, w, a, retain_graph=True))
+        (turned,) = torch.autograd.grad(pulled, z, b, create_graph=True, materialize_grads=True)  # ∇ (w · J b)
+        flat = not turned.requires_grad
+        second.append(torch.zeros_like(x) if flat else torch.autograd.grad(turned, w, a, **kept)[0])
+    return x.detach(), torch.stack(first).detach(), torch.stack(second).detach()
+
+
+def disagree(value: Tensor, around: Tensor, h: float) -> bool:
+    r"""Whether a derivative along a direction cannot be that of the function, by differences of its values.
+
+    .. math:: \Big\| y - \frac{f_+ - f_-}{2h} \Big\| >
+        3 \Big\| \frac{f_+ - 2 f_0 + f_-}{h} \Big\| + \tau\, \Big\| \frac{f_+ - f_-}{2h} \Big\| + \text{rounding}
+
+    The first term on the right lets kinks pass.
+
+    Args:
+        value: y, shape (D,).
+        around: values a step behind, there, and a step ahead, shape (3, D).
+        h: the step.
+    """
+    eps = torch.finfo(value.dtype).eps
+    behind, at, ahead = around
+    slope, bend = (ahead - behind) / (2.0 * h), (ahead - 2.0 * at + behind) / h
+    rounding = 64.0 * eps * around.norm(dim=1).amax() / h
+    allowed = 3.0 * bend.norm() + 4.0 * eps ** (1 / 3) * slope.norm() + rounding
+    return bool((value - slope).norm() > allowed)  # NaN is no counter-example
