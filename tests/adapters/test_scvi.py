@@ -136,9 +136,10 @@ def _outcomes(p):
 
 @torch.no_grad()
 def _fisher(generate, z, step=1e-5):
-    r"""Information :math:`\sum_x p\, \partial \log p\, \partial \log p^\top`, by differences of fourth order, too small for kinks.
+    r"""Information :math:`\sum_x p\, \partial \log p\, \partial \log p^\top`, by differences of fourth order.
 
-    Where a first part says whether a zero is an extra one, counts are seen where it is not.
+    They are too small for kinks to matter. Where a first part says whether a zero is an extra one, counts are seen
+    where it is not.
     """
     found = torch.zeros(len(z), z.shape[1], z.shape[1]).double()
     parts = generate(z)
