@@ -22,6 +22,7 @@ import copy
 import inspect
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from torch import distributions as dist
 from torch.overrides import TorchFunctionMode
 
-from latentgeo.adapters.model import LatentModel
+from latentgeo.adapters.model import LatentModel, is_anndata
 from latentgeo.geometry.likelihood import fisher_rao, unvalidated
 from latentgeo.identifiability.points import Misfit
 
@@ -280,7 +281,9 @@ def _manager_of(model: BaseModelClass, data: AnnData) -> AnnDataManager:
         return model.adata_manager
     state = np.random.get_state()
     try:  # it looks whether counts are integers in cells that it draws
-        return model.adata_manager.transfer_fields(data.copy())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Category .* fewer than 3 cells")  # which matters to training alone
+            return model.adata_manager.transfer_fields(data.copy())
     finally:
         np.random.set_state(state)
 
@@ -322,7 +325,7 @@ class _Encoder(nn.Module):
             found = self._of_counts(data)
             for first in range(0, max(len(data), 1), _CELLS):
                 yield {key: value[first : first + _CELLS] for key, value in found.items()}
-        elif hasattr(data, "obs"):
+        elif is_anndata(data):
             yield from _parts_of(_manager_of(self._model[0], data), self.held_X)
         else:
             raise TypeError(

@@ -2,6 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from torch import nn
 
@@ -277,6 +278,43 @@ def test_kinks_are_found(trained):
     for name, verdict in (("smooth", "holds"), ("ReLU", "fails")):
         table = lg.check_assumptions(models[name].decoder, z, pairs=4, points=16).set_index("assumption")
         assert table.loc["smooth", "verdict"] == verdict
+
+
+def test_cells_keep_their_batches_wherever_anndata_goes(trained, capsys):
+    adata, cells = trained.adata, lg.from_scvi(trained)
+    before, columns = adata.X.copy(), set(adata.obs)
+    own = torch.from_numpy(trained.get_latent_representation())
+    lost = cells.codes(_counts(trained))  # as counts all cells are from one batch
+    assert (lost - own).norm() > 0.01 * own.norm()
+    pytest.importorskip("scanpy")
+    found = lg.geodesic_neighbors(adata, cells, n_neighbors=4, points="mean", copy=True, progress=True)
+    torch.testing.assert_close(torch.from_numpy(found.obsm["X_latentgeo"]), own, atol=1e-6, rtol=1e-6)
+    assert "neighbors: 100%" in capsys.readouterr().err.replace("neighbours", "neighbors")
+    nearest = lg.geodesic_neighbors(adata, cells, n_neighbors=4, copy=True)
+    torch.testing.assert_close(
+        torch.from_numpy(nearest.obsm["X_latentgeo"]), cells.points(adata).codes, atol=1e-5, rtol=1e-5
+    )
+    table = lg.geodesic_distances(nearest, cells, "type", use_rep="X_latentgeo", members=2)
+    assert np.isfinite(table).all(None)
+    with pytest.raises(ValueError, match="SCVI encodes the layer that it was set up with, got 'counts'"):
+        lg.geodesic_neighbors(adata, cells, layer="counts", n_neighbors=4)
+    view = lg.explore(cells, adata, labels=adata.obs["type"], points="mean")
+    torch.testing.assert_close(view.codes, own, atol=1e-6, rtol=1e-6)
+    assert view.pictures.names == list(adata.var_names)
+    z = view.codes[:3]
+    torch.testing.assert_close(view.pictures(z), cells.decoder.distribution(z).mean, rtol=1e-5, atol=1e-5)
+    assert np.isfinite(view.select(0, 1).length)
+    with pytest.raises(TypeError, match=r"from_scvi\(model\)"):
+        lg.explore(trained, adata)
+    # A copy that scvi has not seen, sparse and in another order: encoded alike, and not written to.
+    other = anndata.AnnData(scipy.sparse.csr_matrix(adata.X[::-1]), obs=_cells().obs[::-1])
+    torch.testing.assert_close(cells.encode(other), own.flip(0), atol=1e-6, rtol=1e-6)
+    assert not [name for name in (*other.obs, *other.uns) if "scvi" in name]
+    assert (before == adata.X).all()
+    assert set(adata.obs) == columns
+    other.obs["batch"] = "c"
+    with pytest.raises(ValueError, match="c"):
+        cells.encode(other)
 
 
 def test_models_are_compared_on_counts_and_on_cells(trained):
