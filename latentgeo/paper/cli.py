@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import latentgeo
 from latentgeo.paper.data import DATASETS, DataError, fetch_dataset
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.profiles import PROFILES
@@ -18,6 +19,7 @@ from latentgeo.paper.reproduction.notebooks import FAILED, INTERRUPTED, format_t
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latentgeo", description="Identified geometry of deep latent variable models")
+    parser.add_argument("--version", action="version", version=f"latentgeo {latentgeo.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument(
@@ -71,12 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: command-line arguments; those of the process by default.
 
     Returns:
-        Exit status: 0, 1 where a notebook failed or data could not be got, 2 for unusable arguments.
+        Exit status: 0, 1 where a notebook failed or data could not be got, 2 for unusable arguments, or files that
+        cannot be read or written.
     """
     options = vars(_parser().parse_args(arguments))
     try:
         return _COMMANDS[options.pop("command")](**options) or 0
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"latentgeo: {error}", file=sys.stderr)
         return 1 if isinstance(error, DataError) else 2
 
