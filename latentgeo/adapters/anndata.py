@@ -21,6 +21,7 @@ from torch import Tensor
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
 from latentgeo.adapters.model import LatentModel, latent_model, takes_anndata
 from latentgeo.adapters.progress import shown
+from latentgeo.extras import require
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.neighbours import measure, search, warn_of_uncertified
 from latentgeo.geometry.geodesic.solve import Options
@@ -35,15 +36,10 @@ _LAID_OUT = 4  # connected components that UMAP can place in a plane without a m
 
 
 def _scanpy() -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations among scanpy's own dependencies
-            import scanpy
-    except ImportError as error:
-        raise ImportError(
-            f"scanpy computes the weights of the graph, and cannot be imported ({error}): pip install "
-            "'latentgeo[singlecell]'"
-        ) from error
+    require("geodesic_neighbors", "singlecell", "scanpy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations among scanpy's own dependencies
+        import scanpy
     return scanpy
 
 

@@ -10,7 +10,7 @@ def clickable() -> bool:
 
     A widget in their output would be an error message to whoever opens the file, or a page made of it.
     """
-    if "IPython" not in sys.modules:
+    if sys.modules.get("IPython") is None:
         return False
     kernel = getattr(sys.modules["IPython"].get_ipython(), "kernel", None)
     if kernel is None:

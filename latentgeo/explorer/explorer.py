@@ -21,6 +21,7 @@ from latentgeo.explorer.decoded import Pictures
 from latentgeo.explorer.labels import classes
 from latentgeo.explorer.plane import latent_plane
 from latentgeo.explorer.selection import Selection
+from latentgeo.extras import require
 from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.starts import DataGraph
@@ -284,8 +285,10 @@ class Explorer:
             A figure a page wide, that pyplot does not keep: ``figure(0, 5).savefig("pair.png")`` saves it.
 
         Raises:
+            ImportError: matplotlib or seaborn is not installed.
             IndexError, ValueError: see :meth:`select`.
         """
+        require("a picture", "explorer", "matplotlib", "seaborn")
         from latentgeo.explorer.static import draw
 
         return draw(self, self.default_selection if i is None or j is None else self.select(i, j))
@@ -297,20 +300,20 @@ class Explorer:
         Raises:
             ImportError: ipywidgets or anywidget is not installed.
         """
-        if not _installed():
-            raise ImportError(f"the widget needs ipywidgets and anywidget; {REMEDY}")
+        require("the widget", "explorer", "ipywidgets", "anywidget")
         from latentgeo.explorer.widget import ExplorerWidget
 
         return ExplorerWidget(self)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
-        picture = io.BytesIO()
-        self.figure().savefig(picture, format="png", bbox_inches="tight", metadata={"Software": None})
         text = f"{self!r}\n{self.describe(self.default_selection)}"
-        bundle = {
-            "text/plain": text if _installed() else f"{text}\n{REMEDY}",
-            "image/png": base64.b64encode(picture.getvalue()).decode(),
-        }
+        bundle = {"text/plain": text if _installed() else f"{text}\n{REMEDY}"}
+        try:
+            picture = io.BytesIO()
+            self.figure().savefig(picture, format="png", bbox_inches="tight", metadata={"Software": None})
+            bundle["image/png"] = base64.b64encode(picture.getvalue()).decode()
+        except ImportError as error:
+            bundle["text/plain"] += f"\n{error}"
         if _installed() and clickable():
             view = "application/vnd.jupyter.widget-view+json"
             bundle[view] = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import latentgeo
+from latentgeo.extras import require
 from latentgeo.paper.data import DATASETS, DataError, fetch_dataset
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.profiles import PROFILES
@@ -19,7 +20,7 @@ from latentgeo.paper.reproduction.notebooks import FAILED, INTERRUPTED, format_t
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latentgeo", description="Identified geometry of deep latent variable models")
-    parser.add_argument("--version", action="version", version=f"latentgeo {latentgeo.__version__}")
+    parser.add_argument("--version", action="version", version=f"latentgeo {version('latentgeo')}")
     commands = parser.add_subparsers(dest="command", required=True)
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument(
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 def _read_parameters(path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
+    require("--parameters", "notebooks", "yaml")
     import yaml
 
     try:
@@ -100,6 +102,7 @@ def _report(output: Path) -> None:
 
 
 def _reproduce(parameters: Path | None, output: Path, **options: object) -> int:
+    require("`latentgeo reproduce`", "notebooks", "papermill", "nbconvert", "jupyterlab")
     outcomes = reproduce(parameters=_read_parameters(parameters), output=output, **options)
     print(f"\n{format_table(outcomes)}")
     if any(output.glob("*.ipynb")):

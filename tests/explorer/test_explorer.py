@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from torch import nn
 
 import latentgeo as lg
+from latentgeo import extras
 from latentgeo.adapters.progress import shown
 from latentgeo.explorer import explore
 from latentgeo.explorer import explorer as module
@@ -187,8 +188,12 @@ def test_the_bundle_has_a_picture_and_where_someone_may_click_a_widget(monkeypat
     bundle = explore(model, x)._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "image/png"}
     assert "pip install latentgeo[explorer]" in bundle["text/plain"]
-    with pytest.raises(ImportError, match=r"latentgeo\[explorer\]"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"the widget needs ipywidgets and anywidget, .* 'latentgeo\[explorer\]'"):
         _ = explore(model, x).widget
+    bundle = view._repr_mimebundle_()
+    assert "image/png" not in bundle
+    assert "a picture needs matplotlib and seaborn" in bundle["text/plain"]
 
 
 @pytest.mark.thorough
