@@ -126,21 +126,23 @@ def from_scvi(
             "model: expected one with the cells it was set up with, got none; load it with them, as in "
             "scvi.model.SCVI.load(folder, adata=adata)"
         )
+    if getattr(model, "minified_data_type", None) is not None:
+        raise ValueError("model: expected the counts of its cells, got minified ones; load it with the whole AnnData")
     held = {
         key: value.to(module.device, dtype if value.is_floating_point() else value.dtype)
         for key, value in _held(model, batch, covariates, library_size).items()
     }
     network = copy.deepcopy(module).requires_grad_(False).to(dtype).eval()
-    encoder = _Encoder(model, network, held).eval()
-    generator = _Generator(model, copy.deepcopy(network), held, library_size, ignore_zero_inflation).eval()
-    origin = encoder(model.adata[:1])
     varying = getattr(module, "gene_likelihood", None) == "normal" and module.dispersion == "gene-cell"
-    decoder = generator if varying else fisher_rao(generator)
     try:
+        encoder = _Encoder(model, network, held).eval()
+        generator = _Generator(model, copy.deepcopy(network), held, library_size, ignore_zero_inflation).eval()
+        decoder = generator if varying else fisher_rao(generator)
+        origin = encoder(model.adata[:1])
         if not torch.equal(*(_mean(generator(origin)) for _ in range(2))):
             raise TypeError("what it generates is drawn at random")
         decoder(origin)
-    except TypeError as error:
+    except (KeyError, TypeError) as error:
         raise TypeError(
             f"model: expected one whose likelihood is known here, got {type(model).__name__} ({error}); write "
             "LatentModel(encode=lambda x: …, decoder=lambda z: …)"
@@ -351,10 +353,7 @@ class _Encoder(nn.Module):
         """Of cells: normal distributions (n, d)."""
         found = [_inferred(self.module, part).get("qz") for part in self.parts(data)]
         if not isinstance(found[0], dist.Normal):
-            raise TypeError(
-                f"model: expected its encoder to give a normal posterior 'qz', got {type(found[0]).__name__}; write "
-                "LatentModel(encode=lambda x: …, decoder=lambda z: …)"
-            )
+            raise TypeError("its encoder gives no normal posterior 'qz'")
         return dist.Normal(torch.cat([q.loc for q in found]), torch.cat([q.scale for q in found]), validate_args=False)
 
     def posterior_sampler(self, data: object) -> Callable[[Tensor], Tensor]:

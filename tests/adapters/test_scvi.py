@@ -344,6 +344,18 @@ def test_likelihoods_and_codes_without_a_geometry_are_refused(options, message):
         lg.from_scvi(model)
 
 
+def test_models_that_encode_otherwise_are_refused():
+    adata = _cells()
+    external = scvi.external.MRVI
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        external.setup_anndata(adata, sample_key="donor", batch_key="batch", backend="torch")
+        model = external(adata)
+        model.train(max_epochs=1, enable_progress_bar=False, logger=False, accelerator="cpu")
+    with pytest.raises(TypeError, match=r"its encoder gives no normal posterior 'qz'.*LatentModel"):
+        lg.from_scvi(model)
+
+
 def test_models_of_which_px_is_not_the_likelihood_are_refused():
     model = _trained(of=MODELS.AUTOZI, setup={"batch_key": "batch"}, gene_likelihood="zinb")
     with pytest.raises(TypeError, match=r"got AUTOZI \(a gene .*LatentModel"):
@@ -381,7 +393,45 @@ def test_what_does_not_fit_is_refused(trained):
         lg.from_scvi(untrained)
 
 
-@pytest.mark.parametrize("options", [{"gene_likelihood": "nb"}, {"gene_likelihood": "poisson"}])
+def test_models_without_their_counts_are_refused(tmp_path):
+    model = _trained()
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"with the cells it was set up with, got none; load .*adata=adata"):
+        lg.from_scvi(scvi.model.SCVI.load(tmp_path / "model", adata=False))
+    again = scvi.model.SCVI.load(tmp_path / "model", adata=_cells())
+    z = torch.randn(3, 2)
+    assert torch.equal(lg.from_scvi(again).decoder(z), lg.from_scvi(model).decoder(z))
+    model.adata.obsm["X_latent_qzm"], model.adata.obsm["X_latent_qzv"] = model.get_latent_representation(
+        return_dist=True
+    )
+    model.minify_adata()
+    with pytest.raises(ValueError, match="minified"):
+        lg.from_scvi(model)
+
+
+def test_cells_of_a_mudata_are_taken():
+    mudata = pytest.importorskip("mudata")
+    genes = _cells()
+    both = mudata.MuData({"rna": genes, "protein": anndata.AnnData(genes.obsm["protein"], obs=genes.obs[[]])})
+    model = MODELS.TOTALVI
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = {"rna_layer": "rna", "protein_layer": "protein", "batch_key": "rna"}
+        model.setup_mudata(both, batch_key="batch", modalities=names)
+        model = model(both, n_latent=2)
+        quiet = {"enable_progress_bar": False, "logger": False, "accelerator": "cpu", "reduce_lr_on_plateau": False}
+        model.train(max_epochs=1, **quiet)
+    cells = lg.from_scvi(model)
+    own = torch.from_numpy(model.get_latent_representation())
+    torch.testing.assert_close(cells.codes(both), own, atol=1e-6, rtol=1e-6)
+    assert cells.name == "TOTALVI"
+    with pytest.raises(TypeError, match="encodes proteins beside counts"):
+        cells.encode(_counts(_trained()))
+
+
+@pytest.mark.parametrize(
+    "options", [{"gene_likelihood": "nb"}, {"gene_likelihood": "poisson"}, {"gene_likelihood": "zinb"}]
+)
 def test_the_likelihood_of_a_cell_is_scvis_at_its_own_library_size(options):
     model = _trained(setup={"batch_key": "batch"}, **SMOOTH, **options)
     cells, x = lg.from_scvi(model, batch="a"), _counts(model)[:9]
