@@ -204,7 +204,8 @@ def agreement(
             trainings, not the next training's distance.
         check: whether to check the assumptions.
         seed: of the draw of pairs and of the searches.
-        progress: whether to show a progress bar; None for where somebody watches, in a terminal or a notebook.
+        progress: whether to show a progress bar, after two seconds; None for where somebody watches, in a terminal or a
+            notebook.
 
     Returns:
         Distances, intervals, reasons not to rely on a pair, and :meth:`Agreement.summary` of them.
@@ -238,7 +239,8 @@ def agreement(
     if names_of is not None and names_of.shape != (n,):
         raise ValueError(f"labels: expected one for each of the {n} data, got shape {names_of.shape}")
     first, second = _indices(pairs, n, seed)
-    bar = tqdm(total=(4 if check else 3) * len(named), desc="agreement", unit="step", disable=not shown(progress))
+    steps = (4 if check else 3) * len(named)
+    bar = tqdm(total=steps, desc="agreement", unit="step", disable=not shown(progress), delay=2.0)
     codes = {}
     for model in named:
         codes[model.name] = model.codes(rows)

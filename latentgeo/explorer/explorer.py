@@ -118,6 +118,8 @@ class Explorer:
         cells = is_anndata(data)
         genes = list(data.var_names) if cells else None
         if cells and not takes_anndata(self.model):
+            if data.X is None:
+                raise ValueError("data: expected an AnnData with .X, which the model encodes, got one without")
             data = tensor_of(data.X, self.model)
         elif not cells and not isinstance(data, Tensor | np.ndarray):
             raise TypeError(

@@ -297,6 +297,8 @@ def test_cells_come_as_anndata_with_the_names_of_their_genes():
     assert torch.equal(view.select(3, 17).geodesic.points, explore(model, x).select(3, 17).geodesic.points)
     other = explore(model, adata, feature_names=list("abcdefg"))
     assert other.pictures.names == list("abcdefg")
+    with pytest.raises(ValueError, match=r"an AnnData with \.X"):
+        explore(model, anndata.AnnData(obs=adata.obs))
     halves = explore((model[0], lambda z: model[1](z)[:, :4]), adata, points="mean")  # which genes, it does not say
     assert halves.pictures.names == [f"feature {k}" for k in range(4)]
 
