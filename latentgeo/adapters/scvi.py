@@ -73,8 +73,9 @@ def from_scvi(
     are copies in evaluation mode: nothing of the model is changed, and training it further does not change them.
 
     Of scvi's default likelihood, the zero-inflated negative binomial, the metric is that of the complete data, in which
-    extra zeros are seen as such: :mod:`latentgeo.geometry.likelihood`. It is nowhere smaller than that of the negative
-    binomial alone times the share of counts that are no extra zeros, and equals it where no zeros are added.
+    extra zeros are seen as such: :mod:`latentgeo.geometry.likelihood`. It is nowhere smaller than that of the counts.
+    Against the negative binomial alone it weighs a gene by the share of its counts that are no extra zeros, and adds
+    how that share changes; the two are equal where no zeros are added.
 
     scvi's networks have ReLU activations, with which lengths converge as N⁻¹ rather than N⁻² in the number of segments,
     which takes more time for fewer digits, and :func:`latentgeo.check_assumptions` finds the decoder not smooth. To
@@ -99,8 +100,9 @@ def from_scvi(
 
     Raises:
         TypeError: it is not a model of scvi-tools, or its module does not generate data from codes.
-        ValueError: it is untrained, its likelihood has no isometric embedding (the message says what would), the batch
-            or a covariate is unknown, or the library size is not positive or, without cells, not given.
+        ValueError: it is untrained, or was loaded without the counts of its cells, its likelihood has no isometric
+            embedding (the message says what would), the batch or a covariate is unknown, or the library size is not
+            positive.
 
     Example:
         >>> import scvi  # doctest: +SKIP
