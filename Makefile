@@ -64,7 +64,7 @@ evidence: venv data
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet torch==2.13.0
-	build/lock/bin/python -m pip install --quiet ".[notebooks,test,benchmark,singlecell,images,explorer,e2e,docs]"
+	build/lock/bin/python -m pip install --quiet ".[paper,notebooks,test,benchmark,singlecell,images,explorer,e2e,docs]"
 	build/lock/bin/python -m pip freeze --exclude latentgeo | sed 's/^\(torch==[^+]*\)+.*/\1/' > requirements.lock
 
 clean:

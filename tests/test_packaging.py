@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -14,7 +16,7 @@ import latentgeo as lg
 from latentgeo.paper.paths import project_root
 
 ROOT = project_root()
-CONDA_EXTRAS = ("notebooks", "singlecell", "images", "explorer", "test")
+CONDA_EXTRAS = ("paper", "notebooks", "singlecell", "images", "explorer", "test")
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base", "igraph": "python-igraph"}
 
 
@@ -47,6 +49,63 @@ def test_the_conda_environment_is_from_conda_forge_with_the_package_editable(con
     assert conda["channels"] == ["conda-forge", "nodefaults"]
     (pip,) = [line["pip"] for line in conda["dependencies"] if isinstance(line, dict)]
     assert pip == ["--editable ."]
+
+
+CORE = {"torch", "numpy", "scipy", "pandas", "scikit-learn", "tqdm"}
+IMPORTED = {"pyyaml": "yaml", "pillow": "PIL", "scvi-tools": "scvi"}  # under another name
+
+ALONE = """
+import sys
+sys.modules |= dict.fromkeys({missing})  # as if they were not installed
+import torch
+import latentgeo as lg
+from latentgeo.__main__ import main
+
+def said(call, *arguments, **options):
+    try:
+        return print(call(*arguments, **options))
+    except ImportError as error:
+        print(error)
+
+f = lambda z: torch.cat([z, z.square()], 1)
+x = f(torch.randn(12, 2, generator=torch.Generator().manual_seed(0)))
+print(lg.agreement([(lambda x: x[:, :2], f), (lambda x: x[:, :2] + 0.0, f)], x, pairs=3, check=False).names)
+print(lg.GeodesicDistance(f).fit_transform([[0.0], [3.0]]).shape, lg.check_assumptions(f, x[:, :2]).shape)
+view = lg.explore((lambda x: x[:, :2], f), x)
+print(view.select(0, 1).converged, sorted(view._repr_mimebundle_()))
+said(view.figure, 0, 1)
+said(lambda: view.widget)
+said(lg.explore, (lambda x: x[:, :2], f), x, labels=[0, 1] * 6)
+said(lg.random_flow, 2)
+said(lg.geodesic_neighbors, None, None)
+said(lambda: lg.paper)
+print(main(["--version"]), main(["report"]))
+"""
+
+
+@pytest.mark.thorough
+def test_the_library_needs_little_and_names_the_extra_of_what_is_missing(project):
+    assert {r.name for r in _requirements(project)} == CORE
+    names = {r.name for r in _requirements(project, *project["optional-dependencies"])} - CORE
+    missing = sorted({IMPORTED.get(name, name) for name in names} | {"dask", "jupyter_core", "IPython"})
+    run = [sys.executable, "-W", "ignore", "-c", ALONE.format(missing=missing)]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "('model 1', 'model 2')",
+        "(2, 2) (5, 6)",
+        "True ['text/plain']",
+        "a picture needs matplotlib and seaborn, which are not installed: pip install 'latentgeo[explorer]'",
+        "the widget needs ipywidgets and anywidget, which are not installed: pip install 'latentgeo[explorer]'",
+        "a view with labels needs matplotlib and seaborn, which are not installed: pip install 'latentgeo[explorer]'",
+        "a neural flow needs zuko, which is not installed: pip install 'latentgeo[flows]'",
+        "geodesic_neighbors needs scanpy, which is not installed: pip install 'latentgeo[singlecell]'",
+        "latentgeo.paper needs safetensors and filelock and distributed and pooch and psutil, which are not installed: "
+        "pip install 'latentgeo[paper]'",
+        f"latentgeo {lg.__version__}",
+        "0 2",
+    ], done.stderr
+    assert done.stderr.startswith("latentgeo: latentgeo.paper needs safetensors")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_lock_pins_everything_within_the_ranges(project):
@@ -119,7 +178,12 @@ LAYERS = (
     {"explorer"},
     {"paper"},
 )
-BESIDE = {"explorer": {"style"}, "paper": {"style"}}
+BESIDE = {
+    "identifiability": {"extras"},
+    "adapters": {"extras"},
+    "explorer": {"style", "extras"},
+    "paper": {"style", "extras"},
+}
 
 
 def _imported(path):

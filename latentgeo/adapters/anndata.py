@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
-from latentgeo.adapters.model import LatentModel, latent_model
+from latentgeo.adapters.model import LatentModel, latent_model, takes_anndata
+from latentgeo.adapters.progress import shown
+from latentgeo.extras import require
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.neighbours import measure, search, warn_of_uncertified
 from latentgeo.geometry.geodesic.solve import Options
@@ -34,15 +36,10 @@ _LAID_OUT = 4  # connected components that UMAP can place in a plane without a m
 
 
 def _scanpy() -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations among scanpy's own dependencies
-            import scanpy
-    except ImportError as error:
-        raise ImportError(
-            f"scanpy computes the weights of the graph, and cannot be imported ({error}): pip install "
-            "'latentgeo[singlecell]'"
-        ) from error
+    require("geodesic_neighbors", "singlecell", "scanpy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations among scanpy's own dependencies
+        import scanpy
     return scanpy
 
 
@@ -76,6 +73,12 @@ def _codes(
             ) from error
         return seen, z
     seen = latent_model(model)
+    if takes_anndata(seen):
+        if layer is not None:
+            raise ValueError(
+                f"layer: expected none, as {seen.name} encodes the layer that it was set up with, got {layer!r}"
+            )
+        return seen, codes_of(adata, seen, points, dtype=dtype)
     if layer is not None and layer not in adata.layers:
         raise ValueError(f"layer: expected one of {sorted(adata.layers)} in .layers, got {layer!r}")
     rows = adata.X if layer is None else adata.layers[layer]
@@ -126,7 +129,7 @@ def geodesic_neighbors(
     ``pbmc68k_reduced``, under a small autoencoder of their 50 principal components, 9,500 geodesics were solved in
     11 seconds on one thread for d = 2, and 17,600 in 21 seconds for d = 8. Most of that time went to few cells, whom
     data space bounds badly: with ``candidates=56`` it took 2 and 3 seconds, and 98 % and 95 % of the cells were
-    certified, rather than 99 % and 98 %. ``progress=True`` shows how many cells are done.
+    certified, rather than 99 % and 98 %.
 
     Args:
         adata: cells, shape (n, genes).
@@ -139,7 +142,8 @@ def geodesic_neighbors(
             components put codes there first, ``adata.obsm["X_latent"] =
             model.encode(torch.as_tensor(adata.obsm["X_pca"])).detach().numpy()``, and name these.
         layer: key in ``.layers`` of what to encode in place of ``.X``, such as counts. Sparse data are made dense a
-            chunk of cells at a time.
+            chunk of cells at a time. Models of scvi-tools take whole cells, with the layer, batch and covariates that
+            they were set up with, and so no layer here.
         method: ``"umap"`` or ``"gauss"``, the weights of the graph, see ``scanpy.pp.neighbors``.
         key_added: as in scanpy: a prefix that keeps this graph beside another one.
         candidates: pairs tried for each cell at most, so that a graph comes in bounded time where decoders bend so
@@ -148,8 +152,8 @@ def geodesic_neighbors(
         random_state: recorded among the parameters; nothing here is random.
         copy: whether to return a copy in place of writing to ``adata``.
         **options: ``segments``, ``tol``, ``max_iter`` and ``chunk_size`` as for :func:`latentgeo.geodesic`, and
-            ``progress``, whether to show a progress bar over the cells; ``data``, see
-            :func:`latentgeo.geometry.geodesic.neighbours.nearest_neighbours`.
+            ``progress``, whether to show a progress bar over the cells, by default where somebody watches; ``data``,
+            see :func:`latentgeo.geometry.geodesic.neighbours.nearest_neighbours`.
 
     Returns:
         None, or the copy. Written are, with ``key_added`` in place of ``neighbors`` and as a prefix in ``.obsp`` if
@@ -185,6 +189,7 @@ def geodesic_neighbors(
     if not 2 <= n_neighbors <= n:
         raise ValueError(f"n_neighbors: expected between 2 and the number of cells {n}, got {n_neighbors!r}")
     adata = adata.copy() if copy else adata
+    options = options | {"progress": shown(options.get("progress"))}
     seen, z = _codes(adata, model, points, use_rep, layer, dtype)
     found = search(seen.decoder, z, n_neighbors - 1, candidates, options)
     warn_of_uncertified(found, stacklevel=3)
@@ -272,7 +277,7 @@ def geodesic_distances(
         key_added: where in ``.uns`` the result goes; ``"latentgeo_" + groupby`` by default.
         dtype: as for :func:`geodesic_neighbors`.
         random_state: seed of the draws.
-        **options: as for :func:`latentgeo.geodesic`.
+        **options: as for :func:`latentgeo.geodesic`; ``progress`` as for :func:`geodesic_neighbors`.
 
     Returns:
         Symmetric table of distances in data units. On the diagonal stand mean distances between different members of a
@@ -300,6 +305,7 @@ def geodesic_distances(
     names, numbers = groups.cat.categories, groups.cat.codes.to_numpy()
     if len(names) < 2:
         raise ValueError(f"groupby: expected cells of at least two groups in .obs[{groupby!r}], got {list(names)}")
+    options = options | {"progress": shown(options.get("progress"))}
     seen, z = _codes(adata, model, points, use_rep, layer, dtype)
     of_group = [np.flatnonzero(numbers == number) for number in range(len(names))]
     random = np.random.default_rng(random_state)

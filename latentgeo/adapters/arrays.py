@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from latentgeo.adapters.model import LatentModel, latent_model, parameter_of
+from latentgeo.adapters.model import LatentModel, is_anndata, latent_model, parameter_of
 from latentgeo.geometry.arrays import to_tensor
 
 _CHUNK = 2048  # rows that are made dense and encoded at a time
@@ -71,7 +71,8 @@ def codes_of(
     r"""Latent points (n, d) that stand for data rows (n, D), chunk by chunk.
 
     Args:
-        rows: NumPy array, SciPy sparse matrix or what can be sliced like one, shape (n, D).
+        rows: NumPy array, SciPy sparse matrix or what can be sliced like one, shape (n, D); or an AnnData, whole, for
+            encoders that take it.
         model: its encoder is given (B, D), or (B, \*event).
         points: which ones, see :meth:`LatentModel.points`; those that are not found, or tied, are warned of. Rows that
             are latent points already are taken as they are.
@@ -88,7 +89,8 @@ def codes_of(
     points = "mean" if model.encode is _identity else points
     parts = []
     for first in range(0, n, _CHUNK):
-        x = tensor_of(rows[first : first + _CHUNK], model, dtype)
+        part = rows[first : first + _CHUNK]
+        x = part if is_anndata(part) else tensor_of(part, model, dtype)
         parts.append(model.points(x if event_shape is None else x.reshape(len(x), *event_shape), points, others))
     codes, converged, _, tied = (torch.cat(of) for of in zip(*parts, strict=True))
     if tied.any() or not converged.all():

@@ -95,7 +95,8 @@ class LatentModel:
 
     Attributes:
         encode: data (B, \*event) -> latent points z, shape (B, d), the same ones at every call; of a variational
-            autoencoder the posterior means.
+            autoencoder the posterior means. With an attribute ``takes_anndata`` that is true it is given AnnData whole,
+            else a tensor of what they hold.
         decoder: latent points (B, d) -> data (B, \*event), row by row.
         name: what tables and figures call it.
         posterior_sampler: data (n, \*event) -> a function from standard normal draws ε, shape (n, d), to draws from the
@@ -284,6 +285,16 @@ class LatentModel:
                 f"{self.name}: could not encode data of shape {tuple(data.shape)} and type {data.dtype}: {error}. "
                 f"Expected (n, *event) with the event, and of the type, that this model was trained on{remedy}"
             ) from error
+
+
+def takes_anndata(model: LatentModel) -> bool:
+    """Whether its encoder wants cells as AnnData, which say more than counts: an attribute of the encoder says so."""
+    return bool(getattr(model.encode, "takes_anndata", False))
+
+
+def is_anndata(data: object) -> bool:
+    """Whether data are cells as AnnData or MuData."""
+    return all(hasattr(data, of) for of in ("obs", "obsm", "uns", "var_names"))
 
 
 def parameter_of(model: LatentModel) -> Tensor | None:

@@ -1,209 +1,346 @@
-r"""A trained SCVI model of single cells, with the Fisher-Rao geometry of its likelihood.
+r"""A trained model of scvi-tools, with the Fisher-Rao geometry of its likelihood.
 
-SCVI describes the count of gene g in a cell of library size :math:`\ell`, from batch s, by
+SCVI, and models built like it, describe the count of gene g in a cell of library size :math:`\ell`, from batch s, by
 
 .. math:: x_g \sim \mathrm{NB}\big(\mu_g, r_g\big), \quad \mu = \ell\, \rho(z, s), \quad
     \mathrm{Var}\, x_g = \mu_g + \mu_g^2 / r_g,
 
-or by a Poisson distribution of mean :math:`\mu_g`. With library size and batch held fixed that is a likelihood for
-each z, and the Fisher-Rao metric is Euclidean after :math:`2 \sqrt{r} \operatorname{asinh} \sqrt{\mu / r}` (Poisson:
-:math:`2 \sqrt{\mu}`), :func:`latentgeo.fisher_rao`. How deeply a cell was sequenced, and in which batch, is then no
-part of a distance.
+by a Poisson or a normal distribution of mean :math:`\mu_g`, or, by default, as zero with a probability
+:math:`\pi_g(z, s)` and else so; PEAKVI describes whether a region is open, with probability :math:`\ell\, f_g\,
+\rho_g(z, s)`. With all but z held fixed that is a likelihood for each z, which the model's own ``module.generative``
+gives, and its Fisher-Rao metric is that of an ordinary decoder, :func:`latentgeo.fisher_rao`. How deeply a cell was
+sequenced, and in which batch, is then no part of a distance.
 
 Sources: Lopez et al., "Deep generative modeling for single-cell transcriptomics", Nature Methods 2018 (the model);
-Arvanitidis et al., "Pulling back information geometry", AISTATS 2022 (the geometry).
+Gayoso et al., "A Python library for probabilistic analysis of single-cell omics data", Nature Biotechnology 2022 (the
+library); Arvanitidis et al., "Pulling back information geometry", AISTATS 2022 (the geometry).
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import numbers
-from collections.abc import Callable, Hashable
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor, nn
+from torch import distributions as dist
+from torch.overrides import TorchFunctionMode
 
-from latentgeo.adapters.model import LatentModel
-from latentgeo.geometry.likelihood import FisherRaoDecoder, fisher_rao
+from latentgeo.adapters.model import LatentModel, is_anndata
+from latentgeo.geometry.likelihood import fisher_rao, unvalidated
 from latentgeo.identifiability.points import Misfit
 
 if TYPE_CHECKING:
-    from scvi.model import SCVI
+    from anndata import AnnData
+    from scvi.data import AnnDataManager
+    from scvi.model.base import BaseModelClass
 
-_BATCH = 2048  # cells encoded at a time
-_NEEDED = ("z_encoder", "decoder", "n_batch")
-_SUPPORTED = {  # options of a model: what they may be, the first being the one to train with, and why nothing else
-    "gene_likelihood": (("nb", "poisson", "zinb"), "as other likelihoods have no isometric embedding"),
-    "latent_distribution": (("normal",), "as other codes lie on a simplex and fill no d dimensions"),
-    "dispersion": (("gene", "gene-batch"), "as others vary at a fixed batch too, which leaves no isometric embedding"),
-    "batch_representation": (("one-hot",), "as one batch is compared at"),
-}
+_CELLS = 2048  # that are encoded at a time
+# What scvi-tools calls fields of cells that are categories, and those that are not counts:
+_CATEGORICAL = ("batch", "labels", "extra_categorical_covs", "panel", "sample", "ind_x")
+_CONTINUOUS = ("extra_continuous_covs", "size_factor")
+_CODES = ("z", "qz_m")  # codes that it generates from
+_LIBRARY = {"library": math.log, "library_gene": float}  # library sizes, and how they are given to it
+_DEPTH = "depth"  # what we call the factor of a cell's depth beside these
 
 
 def from_scvi(
-    model: SCVI,
+    model: BaseModelClass,
     *,
     library_size: float | None = None,
     batch: Hashable | None = None,
+    covariates: Mapping[str, object] | None = None,
     ignore_zero_inflation: bool = False,
     dtype: torch.dtype = torch.float32,
-    name: str = "SCVI",
+    name: str | None = None,
 ) -> LatentModel:
-    r"""See a trained ``scvi.model.SCVI`` from its latent space.
+    r"""See a trained model of scvi-tools from its latent space.
 
-    The encoder gives posterior means, the same as ``model.get_latent_representation()``. It takes a tensor of counts
-    (n, genes), whose cells then count as from the given batch, or an AnnData set up like the model's, whose cells keep
-    their own. The decoder's lengths are in standard deviations of the counts, over all genes. Both are copies in
-    evaluation mode: nothing of the model is changed, and training it further does not change them.
+    It takes SCVI, SCANVI, LinearSCVI and PEAKVI, TOTALVI by its genes alone (not its proteins, whose background is
+    drawn at random), and others whose ``module.generative`` gives a negative binomial, zero-inflated or not, a Poisson
+    or a normal distribution as ``px``.
 
-    scvi's networks have ReLU activations. Lengths then converge as N⁻¹ rather than N⁻² in the number of segments, and
-    :func:`latentgeo.check_assumptions` finds the decoder not smooth. Train a smooth one:
+    The encoder gives posterior means, the same as ``model.get_latent_representation()``. It takes an AnnData set up
+    like the model's, whose cells keep their own batches and covariates, or a tensor of counts (n, genes), whose cells
+    count as from the given ones. The decoder's lengths are in standard deviations of the counts, over all genes. Both
+    are copies in evaluation mode: nothing of the model is changed, and training it further does not change them.
 
-    ``SCVI(adata, gene_likelihood="nb", extra_decoder_kwargs={"activation_fn": torch.nn.Softplus})``
+    Of scvi's default likelihood, the zero-inflated negative binomial, the metric is that of the complete data, in which
+    extra zeros are seen as such: :mod:`latentgeo.geometry.likelihood`. It is nowhere smaller than that of the counts.
+    Against the negative binomial alone it weighs a gene by the share of its counts that are no extra zeros, and adds
+    how that share changes; the two are equal where no zeros are added.
+
+    scvi's networks have ReLU activations, with which lengths converge as N⁻¹ rather than N⁻² in the number of segments,
+    which takes more time for fewer digits, and :func:`latentgeo.check_assumptions` finds the decoder not smooth. To
+    train a smooth one: ``SCVI(adata, extra_decoder_kwargs={"activation_fn": torch.nn.Softplus})``.
 
     Args:
-        model: trained, with ``gene_likelihood`` ``"nb"`` or ``"poisson"``, ``dispersion`` ``"gene"`` or
-            ``"gene-batch"``, latent distribution ``"normal"``, and no covariates but the batch.
-        library_size: ℓ, at which cells are compared; with a size factor in place of library size, that factor. By
-            default the median of the cells that the model was set up with.
+        model: trained, with latent distribution ``"normal"``, and a dispersion that does not depend on the cell.
+        library_size: ℓ, at which cells are compared; with a size factor in place of library size, that factor; for
+            PEAKVI the factor of a cell's depth, in (0, 1]. By default the median of the cells that the model was set up
+            with.
         batch: name of the batch s at which cells are compared; by default that of most cells.
-        ignore_zero_inflation: whether to take the negative binomial part of a ``"zinb"`` likelihood for the whole. Its
-            distances are identified like others, but blind to differences in the share of extra zeros: they are not
-            Fisher-Rao distances of the model, which have no closed form.
+        covariates: values of further covariates at which cells are compared, by their names in ``.obs``, labels among
+            them; by default a continuous one's median, and a categorical one's most frequent value.
+        ignore_zero_inflation: whether to take the negative binomial part of a zero-inflated likelihood for the whole.
+            Its distances are identified like others, but blind to differences in the share of extra zeros.
         dtype: of the copies, ``torch.float32`` as trained, or ``torch.float64`` for more digits.
-        name: what tables and figures call it.
+        name: what tables and figures call it; the class's name by default.
 
     Returns:
-        The model for :func:`latentgeo.agreement` and, by its ``decoder`` and ``encode``, everything else.
+        The model for :func:`latentgeo.agreement` and, by its ``decoder`` and ``encode``, everything else. Its
+        ``decoder.distribution(z)`` are the likelihoods.
 
     Raises:
-        TypeError: it is not an SCVI model.
-        ValueError: it is untrained, its likelihood has no isometric embedding (the message says what would), the batch
-            is unknown, or the library size is not positive or, without cells, not given.
+        TypeError: it is not a model of scvi-tools, or its module does not generate data from codes.
+        ValueError: it is untrained, or was loaded without the counts of its cells, its likelihood has no isometric
+            embedding (the message says what would), the batch or a covariate is unknown, or the library size is not
+            positive.
 
     Example:
-        >>> import anndata, scvi  # doctest: +SKIP
-        >>> scvi.model.SCVI.setup_anndata(adata, layer="counts")  # doctest: +SKIP
-        >>> model = scvi.model.SCVI(adata, gene_likelihood="nb")  # doctest: +SKIP
+        >>> import scvi  # doctest: +SKIP
+        >>> scvi.model.SCVI.setup_anndata(adata, layer="counts", batch_key="batch")  # doctest: +SKIP
+        >>> model = scvi.model.SCVI(adata)  # doctest: +SKIP
         >>> model.train()  # doctest: +SKIP
         >>> cells = from_scvi(model)  # doctest: +SKIP
         >>> z = cells.encode(adata)  # doctest: +SKIP
         >>> lg.distance(cells.decoder, z[:5], z[5:10])  # doctest: +SKIP
     """
     module = getattr(model, "module", None)
-    if not isinstance(module, nn.Module) or not all(hasattr(module, needed) for needed in (*_NEEDED, *_SUPPORTED)):
-        raise TypeError(f"model: expected a scvi.model.SCVI, got {type(model).__name__}")
-    _check_supported(model, ignore_zero_inflation)
+    needed = ("inference", "generative", "_get_inference_input", "_get_generative_input")
+    if not isinstance(module, nn.Module) or not all(callable(getattr(module, of, None)) for of in needed):
+        raise TypeError(
+            "model: expected a model of scvi-tools whose module generates data from codes, such as scvi.model.SCVI, "
+            f"got {type(model).__name__}"
+        )
+    _check_supported(module)
     if not model.is_trained:
         raise ValueError("model: expected a trained model; call model.train() first")
-    index, size = _batch_index(model, batch), _library_size(model, library_size)
-    encoder = _Encoder(model, module, index).to(dtype).eval()
-    log_mean = _LogMean(module, index, size).to(dtype).eval()
-    if module.gene_likelihood == "poisson":
-        decoder = fisher_rao(log_mean, "poisson", log=True).eval()
-        return LatentModel(encoder, decoder, name, encoder.posterior_sampler, _likelihood(encoder, log_mean, decoder))
-    log_r = module.px_r.detach()
-    r = (log_r[:, index] if module.dispersion == "gene-batch" else log_r).to(dtype).exp()
-    decoder = fisher_rao(log_mean, "negative_binomial", dispersion=r, log=True).eval()
-    return LatentModel(encoder, decoder, name, encoder.posterior_sampler, _likelihood(encoder, log_mean, decoder))
-
-
-def _likelihood(encoder: _Encoder, log_mean: _LogMean, decoder: FisherRaoDecoder) -> Callable[[object], Misfit]:
-    """Log p(x | z) of cells, at their own library sizes; those of an AnnData in their own batches."""
-
-    def of(data: object) -> Misfit:
-        x, batch = encoder.cells(data)
-        log_library = log_mean.log_library if log_mean.softplus else x.sum(1, keepdim=True).log()
-
-        def log_likelihood(z: Tensor, rows: Tensor) -> Tensor:
-            own = log_library if log_mean.softplus else log_library[rows]
-            means = log_mean(z, batch[rows]) - log_mean.log_library + own
-            return decoder.distribution_of(means).log_prob(x[rows]).sum(1)
-
-        return log_likelihood
-
-    return of
-
-
-def _check_supported(model: SCVI, ignore_zero_inflation: bool) -> None:
-    """Refuse models whose likelihood at a fixed batch has no known isometric embedding, or that need more than it."""
-    module, stats = model.module, model.summary_stats
-    for option, (known, reason) in _SUPPORTED.items():
-        found = getattr(module, option)
-        if found not in known and (option, module.gene_likelihood) != ("dispersion", "poisson"):
-            raise ValueError(
-                f"model: expected {option} {' or '.join(map(repr, known))}, got {found!r}; train with "
-                f"{option}={known[0]!r}, {reason}"
-            )
-    if module.gene_likelihood == "zinb" and not ignore_zero_inflation:
+    if model.adata_manager is None:
         raise ValueError(
-            "model: the zero-inflated negative binomial (scvi's default) has no isometric embedding; train with "
-            "SCVI(adata, gene_likelihood='nb', extra_decoder_kwargs={'activation_fn': torch.nn.Softplus}), whose "
-            "decoder is smooth too, or pass ignore_zero_inflation=True to measure its negative binomial part alone"
+            "model: expected one with the cells it was set up with, got none; load it with them, as in "
+            "scvi.model.SCVI.load(folder, adata=adata)"
         )
-    if any(stats.get(key, 0) for key in ("n_extra_continuous_covs", "n_extra_categorical_covs")):
+    if getattr(model, "minified_data_type", None) is not None:
+        raise ValueError("model: expected the counts of its cells, got minified ones; load it with the whole AnnData")
+    held = {
+        key: value.to(module.device, dtype if value.is_floating_point() else value.dtype)
+        for key, value in _held(model, batch, covariates, library_size).items()
+    }
+    network = copy.deepcopy(module).requires_grad_(False).to(dtype).eval()
+    varying = getattr(module, "gene_likelihood", None) == "normal" and module.dispersion == "gene-cell"
+    try:
+        encoder = _Encoder(model, network, held).eval()
+        generator = _Generator(model, copy.deepcopy(network), held, library_size, ignore_zero_inflation).eval()
+        decoder = generator if varying else fisher_rao(generator)
+        origin = encoder(model.adata[:1])
+        if not torch.equal(*(_mean(generator(origin)) for _ in range(2))):
+            raise TypeError("what it generates is drawn at random")
+        decoder(origin)
+    except (KeyError, TypeError) as error:
+        raise TypeError(
+            f"model: expected one whose likelihood is known here, got {type(model).__name__} ({error}); write "
+            "LatentModel(encode=lambda x: …, decoder=lambda z: …)"
+        ) from error
+
+    def likelihood(data: object) -> Misfit:
+        return generator.log_likelihood(encoder.parts(data))
+
+    return LatentModel(encoder, decoder.eval(), name or type(model).__name__, encoder.posterior_sampler, likelihood)
+
+
+def _check_supported(module: nn.Module) -> None:
+    """Refuse models whose codes or whose likelihood at fixed conditions have no known geometry."""
+    codes, dispersion = getattr(module, "latent_distribution", "normal"), getattr(module, "dispersion", "gene")
+    if codes != "normal":
         raise ValueError(
-            "model: expected no covariates but the batch, got continuous or categorical ones, at unknown values of "
-            "which distances would be measured; train without them, or merge categories into the batch"
+            f"model: expected latent_distribution 'normal', got {codes!r}; train with latent_distribution='normal', as "
+            "other codes lie on a simplex and fill no d dimensions"
+        )
+    if dispersion == "gene-cell" and module.gene_likelihood in ("nb", "zinb"):
+        raise ValueError(
+            "model: expected a dispersion that does not depend on the cell, got 'gene-cell'; train with "
+            "dispersion='gene', as the negative binomial's Fisher information has no closed form in its dispersion"
         )
 
 
-def _registered(model: SCVI, key: str) -> np.ndarray | None:
-    """A field of the cells that the model was set up with, or None without cells or field."""
-    manager = getattr(model, "adata_manager", None)
-    if manager is None or key not in manager.data_registry:
-        return None
-    return manager.get_from_registry(key)
+def _state(model: BaseModelClass, key: str) -> Mapping[str, object]:
+    """What scvi-tools has noted of a field of the cells."""
+    return model.registry_["field_registries"].get(key, {}).get("state_registry", {})
 
 
-def _batch_index(model: SCVI, batch: Hashable | None) -> int:
-    known = list(model.registry_["field_registries"]["batch"]["state_registry"]["categorical_mapping"])
-    if batch is not None:
-        if batch not in known:
-            raise ValueError(f"batch: expected one of {', '.join(map(repr, known))}, got {batch!r}")
-        return known.index(batch)
-    cells = _registered(model, "batch")
-    return 0 if cells is None else int(np.bincount(np.asarray(cells).ravel().astype(int)).argmax())
+def _place(name: str, value: object, known: Iterable[object]) -> int:
+    known = list(known)
+    if value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}")
+    return known.index(value)
 
 
-def _library_size(model: SCVI, given: float | None) -> float:
-    if given is None:
-        factor = model.module.use_size_factor_key
-        values = _registered(model, "size_factor" if factor else "X")
+def _held(
+    model: BaseModelClass,
+    batch: Hashable | None,
+    covariates: Mapping[str, object] | None,
+    library_size: float | None,
+) -> dict[str, Tensor]:
+    """Fields of one cell, (1, k) each: those asked for, else the most frequent categories, medians and mean counts."""
+    fields = {key: _field(model.adata_manager, key) for key in model.adata_manager.data_registry}
+    held = {}
+    for key, values in fields.items():
         if values is None:
-            raise ValueError("library_size: expected a number, as the model carries no cells to take a median of")
-        given = float(np.median(np.asarray(values if factor else values.sum(1))))
-    if not isinstance(given, numbers.Real) or not (given > 0 and math.isfinite(given)):
-        raise ValueError(f"library_size: expected a positive finite number, got {given!r}")
-    return float(given)
+            continue
+        if key in _CATEGORICAL:
+            most = [np.bincount(column).argmax() for column in np.asarray(values).astype(int).T]
+            held[key] = torch.tensor(np.array(most)[None])
+        else:
+            middle = np.median(values, 0) if key in _CONTINUOUS else np.asarray(values.mean(0))
+            held[key] = torch.tensor(np.asarray(middle, dtype=np.float64).reshape(1, -1))
+    if batch is not None:
+        held["batch"][:] = _place("batch", batch, _state(model, "batch")["categorical_mapping"])
+    _choose(model, held, dict(covariates or {}))
+    size = _checked_size(library_size, float(np.median(np.asarray(fields["X"].sum(1)))))
+    if getattr(model.module, "use_size_factor_key", False):
+        if library_size is not None:
+            held["size_factor"][:] = size
+    elif not hasattr(model.module, "d_encoder"):
+        held["X"] *= size / held["X"].sum()
+    return held
+
+
+def _choose(model: BaseModelClass, held: dict[str, Tensor], covariates: dict[str, object]) -> None:
+    """Set the covariates that are named."""
+    categorical = _state(model, "extra_categorical_covs").get("mappings", {})
+    continuous = list(_state(model, "extra_continuous_covs").get("columns", []))
+    labels = _state(model, "labels")
+    for name, value in covariates.items():
+        if name in categorical:
+            place = list(categorical).index(name)
+            held["extra_categorical_covs"][0, place] = _place(f"covariates[{name!r}]", value, categorical[name])
+        elif name in continuous:
+            if not isinstance(value, numbers.Real) or not math.isfinite(value):
+                raise ValueError(f"covariates[{name!r}]: expected a finite number, got {value!r}")
+            held["extra_continuous_covs"][0, continuous.index(name)] = float(value)
+        elif name == labels.get("original_key"):
+            held["labels"][:] = _place(f"covariates[{name!r}]", value, labels["categorical_mapping"])
+        else:
+            known = [*categorical, *continuous, labels.get("original_key")]
+            raise ValueError(f"covariates: expected names among {known}, those of the model's, got {name!r}")
+
+
+def _checked_size(given: float | None, default: float, most: float = math.inf) -> float:
+    size = default if given is None else given
+    if isinstance(size, bool) or not isinstance(size, numbers.Real) or not (0 < size <= most and math.isfinite(size)):
+        of = "finite number" if most == math.inf else f"number of at most {most:g}"
+        raise ValueError(f"library_size: expected a positive {of}, got {size!r}")
+    return float(size)
+
+
+def _field(manager: AnnDataManager, key: str) -> np.ndarray | scipy.sparse.spmatrix | None:
+    """A field of the cells, shape (n, k); None for what is none."""
+    values = manager.get_from_registry(key)
+    if isinstance(values, str):
+        return None
+    return values if scipy.sparse.issparse(values) else np.asarray(values).reshape(len(values), -1)
+
+
+class _AsTrained(TorchFunctionMode):
+    """What scvi-tools computes, in our type and without chance: where it draws from a normal, the mean."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: tuple = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        if func is Tensor.normal_:
+            return args[0].zero_()
+        if func is Tensor.float:
+            return args[0].to(self.dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def _inferred(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, object]:
+    """What the encoders of a module say of cells."""
+    with _AsTrained(tensors["X"].dtype), unvalidated():
+        return module.inference(**module._get_inference_input(tensors))
+
+
+def _mean(p: object) -> Tensor:
+    if not isinstance(p, dist.Distribution):
+        raise TypeError(f"its module does not generate a distribution 'px' but {type(p).__name__}")
+    return p.mean
+
+
+def _manager_of(model: BaseModelClass, data: AnnData) -> AnnDataManager:
+    """The fields of the model's cells, or of others, which are copied, as scvi-tools writes into what it is given."""
+    if data is model.adata:
+        model.adata_manager.validate()
+        return model.adata_manager
+    state = np.random.get_state()
+    try:  # it looks whether counts are integers in cells that it draws
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Category .* fewer than 3 cells")  # which matters to training alone
+            return model.adata_manager.transfer_fields(data.copy())
+    finally:
+        np.random.set_state(state)
+
+
+def _parts_of(manager: AnnDataManager, like: Tensor) -> Iterator[dict[str, Tensor]]:
+    """Fields of some cells at a time, (n, k) each, made dense."""
+    fields = {key: _field(manager, key) for key in manager.data_registry}
+    fields = {key: values for key, values in fields.items() if values is not None}
+    for first in range(0, fields["X"].shape[0], _CELLS):
+        part = {key: values[first : first + _CELLS] for key, values in fields.items()}
+        dense = {key: values.toarray() if scipy.sparse.issparse(values) else values for key, values in part.items()}
+        yield {
+            key: torch.as_tensor(np.array(values)).to(like.device, torch.long if key in _CATEGORICAL else like.dtype)
+            for key, values in dense.items()
+        }
 
 
 class _Encoder(nn.Module):
-    """Posterior means of counts, or of an AnnData's cells."""
+    """Posterior means of an AnnData's cells, or of counts."""
 
     _apart = ("_model",)  # which evaluates itself
+    takes_anndata = True
 
-    def __init__(self, model: SCVI, module: nn.Module, index: int) -> None:
+    def __init__(self, model: BaseModelClass, module: nn.Module, held: dict[str, Tensor]) -> None:
         super().__init__()
         # Not as attributes of the module, which would make the model's parameters this one's.
-        self._model = (model,)
-        self.network = copy.deepcopy(module.z_encoder)
-        self.log_variational = module.log_variational
-        self.register_buffer("batch", torch.eye(module.n_batch)[index, None], persistent=False)
+        self._model, self.module = (model,), module
+        self._fields = list(held)
+        for key, value in held.items():
+            self.register_buffer(f"held_{key}", value.clone(), persistent=False)
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        """Counts (n, genes), or an AnnData of n cells -> codes (n, d)."""
-        if not isinstance(x, Tensor):
-            with torch.random.fork_rng():  # scvi draws a sample before it returns the mean
-                codes = self._model[0].get_latent_representation(x)
-            return torch.as_tensor(codes).to(self.batch)
-        genes = self.network.encoder.fc_layers[0][0].in_features
-        genes -= self.batch.shape[1] if self.network.encoder.n_cov else 0
+    def forward(self, data: object) -> Tensor:
+        """An AnnData of n cells, or counts (n, genes) -> codes (n, d)."""
+        return self.posterior(data).loc
+
+    def parts(self, data: object) -> Iterator[dict[str, Tensor]]:
+        """Fields of some cells at a time as scvi-tools names them, (n, k) each."""
+        if isinstance(data, Tensor):
+            found = self._of_counts(data)
+            for first in range(0, max(len(data), 1), _CELLS):
+                yield {key: value[first : first + _CELLS] for key, value in found.items()}
+        elif is_anndata(data):
+            yield from _parts_of(_manager_of(self._model[0], data), self.held_X)
+        else:
+            raise TypeError(
+                f"expected an AnnData set up like the model's, or a tensor of counts, got {type(data).__name__}"
+            )
+
+    def _of_counts(self, x: Tensor) -> dict[str, Tensor]:
+        genes = self.held_X.shape[1]
+        if "proteins" in self._fields:
+            raise TypeError("expected an AnnData or MuData, got a tensor: this model encodes proteins beside counts")
         if x.ndim != 2 or x.shape[1] != genes:
             raise ValueError(f"expected counts of shape (n, {genes}), or an AnnData, got shape {tuple(x.shape)}")
         if (x < 0).any():
@@ -211,49 +348,110 @@ class _Encoder(nn.Module):
                 f"expected counts, got a value of {x.min():.3g}; are these log-normalised or scaled values? "
                 "Where an AnnData keeps counts in a layer, name it, as in layer='counts'"
             )
-        return torch.cat([self._mean(part.to(self.batch)) for part in x.split(_BATCH)])
-
-    def _mean(self, x: Tensor) -> Tensor:
-        return self.network.mean_encoder(self._hidden(x, self.batch.expand(len(x), -1)))
-
-    def _hidden(self, x: Tensor, batch: Tensor) -> Tensor:
-        return self.network.encoder(x.log1p() if self.log_variational else x, batch)
-
-    def cells(self, data: object) -> tuple[Tensor, Tensor]:
-        """Counts (n, genes) and batches (n, batches), of counts or of an AnnData's cells."""
-        if isinstance(data, Tensor):
-            x = data.to(self.batch)
-            return x, self.batch.expand(len(x), -1)
-        model = self._model[0]
-        manager = model.get_anndata_manager(model._validate_anndata(data), required=True)
-        counts, batch = (manager.get_from_registry(key) for key in ("X", "batch"))
-        x = torch.as_tensor(counts.toarray() if scipy.sparse.issparse(counts) else np.asarray(counts)).to(self.batch)
-        index = torch.as_tensor(np.asarray(batch).ravel().astype(int), device=x.device)
-        return x, nn.functional.one_hot(index, self.batch.shape[1]).to(self.batch)
+        held = {key: getattr(self, f"held_{key}") for key in self._fields}
+        return {key: value.expand(len(x), -1) for key, value in held.items()} | {"X": x.to(held["X"])}
 
     @torch.no_grad()
+    def posterior(self, data: object) -> dist.Normal:
+        """Of cells: normal distributions (n, d)."""
+        found = [_inferred(self.module, part).get("qz") for part in self.parts(data)]
+        if not isinstance(found[0], dist.Normal):
+            raise TypeError("its encoder gives no normal posterior 'qz'")
+        return dist.Normal(torch.cat([q.loc for q in found]), torch.cat([q.scale for q in found]), validate_args=False)
+
     def posterior_sampler(self, data: object) -> Callable[[Tensor], Tensor]:
         """What turns standard normal draws (n, d) into draws from the posteriors of cells."""
-        x, batch = self.cells(data)
-        hidden = self._hidden(x, batch)
-        variance = self.network.var_activation(self.network.var_encoder(hidden)) + self.network.var_eps
-        mean = self.network.mean_encoder(hidden)
-        return lambda noise: mean + variance.sqrt() * noise
+        posterior = self.posterior(data)
+        return lambda noise: posterior.loc + posterior.scale * noise
 
 
-class _LogMean(nn.Module):
-    """Logarithm of the mean counts of a cell with given library size and batch: (B, d) -> (B, genes)."""
+class _Nothing(nn.Module):
+    """In place of logits of extra zeros that a likelihood does not use, which would take half of a decoder's time."""
 
-    def __init__(self, module: nn.Module, index: int, library_size: float) -> None:
+    def forward(self, x: Tensor, *_: Tensor) -> Tensor:
+        """(B, d) -> (B, 1)."""
+        return x.new_zeros(len(x), 1)
+
+
+class _Generator(nn.Module):
+    """Distributions of a cell's counts at held conditions: (B, d) -> distributions (B, genes)."""
+
+    def __init__(
+        self,
+        model: BaseModelClass,
+        module: nn.Module,
+        held: dict[str, Tensor],
+        library_size: float | None,
+        ignore_zero_inflation: bool,
+    ) -> None:
         super().__init__()
-        self.hidden = copy.deepcopy(module.decoder.px_decoder)
-        self.linear = copy.deepcopy(module.decoder.px_scale_decoder[0])
-        self.softplus = isinstance(module.decoder.px_scale_decoder[1], nn.Softplus)  # of models with size factors
-        self.register_buffer("batch", torch.eye(module.n_batch)[index, None], persistent=False)
-        self.register_buffer("log_library", torch.tensor(library_size).log(), persistent=False)
+        self.module, self._ignores = module, ignore_zero_inflation
+        if ignore_zero_inflation or getattr(self.module, "gene_likelihood", "zinb") != "zinb":
+            for name in ("px_dropout_decoder", "px_dropout_decoder_gene"):
+                if hasattr(getattr(self.module, "decoder", None), name):
+                    setattr(self.module.decoder, name, _Nothing())
+        inputs = self._inputs(held)
+        if not getattr(self.module, "use_observed_lib_size", True):
+            for name, given in _LIBRARY.items():
+                if name in inputs:
+                    inputs[name] = torch.full_like(inputs[name], given(held["X"].sum().item()))
+        if _DEPTH in inputs:
+            depths = [self._inputs(part)[_DEPTH] for part in _parts_of(model.adata_manager, held["X"])]
+            size = _checked_size(library_size, torch.cat(depths).median().item(), most=1.0)
+            inputs[_DEPTH] = torch.full_like(inputs[_DEPTH], size)
+        self._names = list(inputs)
+        for name, value in inputs.items():
+            self.register_buffer(f"held_{name}", value, persistent=False)
 
-    def forward(self, z: Tensor, batch: Tensor | None = None) -> Tensor:
-        """Log-means; the logarithm of the softmax is stable where its values vanish."""
-        logits = self.linear(self.hidden(z, self.batch.expand(len(z), -1) if batch is None else batch))
-        scale = nn.functional.softplus(logits).log() if self.softplus else logits.log_softmax(-1)
-        return scale + self.log_library
+    @torch.no_grad()
+    def _inputs(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is generated from beside codes, of cells (n, k) each; for PEAKVI also each cell's depth."""
+        found = _inferred(self.module, tensors)
+        inputs = self.module._get_generative_input(tensors, found)
+        inputs = {name: value for name, value in inputs.items() if value is not None and name not in _CODES}
+        return inputs | ({_DEPTH: found["d"]} if isinstance(found.get("d"), Tensor) else {})
+
+    def forward(self, z: Tensor, inputs: dict[str, Tensor] | None = None) -> dist.Distribution:
+        """Likelihoods of codes (B, d) at the held conditions, or at those of B cells."""
+        if inputs is None:
+            held = {name: getattr(self, f"held_{name}") for name in self._names}
+            inputs = {name: value.expand(len(z), *value.shape[1:]) for name, value in held.items()}
+        given = {name: value for name, value in inputs.items() if name != _DEPTH}
+        with _AsTrained(z.dtype), unvalidated():
+            codes = {name: z for name in _CODES if name in inspect.signature(self.module.generative).parameters}
+            found = self.module.generative(**codes, **given)
+            if "bernoulli_params" in found:
+                raise TypeError("a gene of AUTOZI is zero-inflated or not by chance, which 'px' does not say")
+            return self._distribution(found.get("px", found.get("px_")), inputs.get(_DEPTH, 1.0))
+
+    def _distribution(self, px: object, depth: Tensor | float) -> object:
+        """The likelihood as a distribution."""
+        if isinstance(px, Mapping):  # TOTALVI's parameters of genes
+            from scvi.distributions import ZeroInflatedNegativeBinomial
+
+            px = ZeroInflatedNegativeBinomial(mu=px["rate"], theta=px["r"], zi_logits=px["dropout"])
+            if self.module.gene_likelihood != "zinb":
+                return _without_zeros(px)
+        if isinstance(px, Tensor) and hasattr(self.module, "region_factors"):  # PEAKVI's probabilities
+            factors = self.module.region_factors
+            return dist.Bernoulli(probs=px * depth * (1.0 if factors is None else factors.sigmoid()))
+        return _without_zeros(px) if self._ignores and hasattr(px, "zi_logits") else px
+
+    def log_likelihood(self, parts: Iterable[dict[str, Tensor]]) -> Misfit:
+        """Log p(x | z) of cells, each at its own library size and conditions."""
+        found = [(part["X"], self._inputs(part)) for part in parts]
+        x, inputs = torch.cat([counts for counts, _ in found]), [own for _, own in found]
+        own = {name: torch.cat([part[name] for part in inputs]) for name in inputs[0]}
+
+        def log_likelihood(z: Tensor, rows: Tensor) -> Tensor:
+            p, counts = self(z, {name: value[rows] for name, value in own.items()}), x[rows]
+            counts = (counts > 0).to(z) if isinstance(p, dist.Bernoulli) else counts
+            return p.log_prob(counts).sum(1)
+
+        return log_likelihood
+
+
+def _without_zeros(p: dist.Distribution) -> dist.Distribution:
+    from scvi.distributions import NegativeBinomial
+
+    return NegativeBinomial(mu=p.mu, theta=p.theta)

@@ -17,8 +17,10 @@ import scipy.stats
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from latentgeo.adapters.model import LatentModel, latent_model
+from latentgeo.adapters.progress import shown
 from latentgeo.agreement.pairs import draw_pairs, farthest_from_codes, measure_pairs
 from latentgeo.agreement.reliability import compare_reliability
 from latentgeo.geometry.arrays import is_array, to_tensor
@@ -163,6 +165,7 @@ def agreement(
     level: float = 0.95,
     check: bool = True,
     seed: int = 0,
+    progress: bool | None = None,
 ) -> Agreement:
     r"""Measure how far independently trained models agree on distances between the same data.
 
@@ -202,6 +205,8 @@ def agreement(
             trainings, not the next training's distance.
         check: whether to check the assumptions.
         seed: of the draw of pairs and of the searches.
+        progress: whether to show a progress bar, after two seconds; None for where somebody watches, in a terminal or a
+            notebook.
 
     Returns:
         Distances, intervals, reasons not to rely on a pair, and :meth:`Agreement.summary` of them.
@@ -235,7 +240,12 @@ def agreement(
     if names_of is not None and names_of.shape != (n,):
         raise ValueError(f"labels: expected one for each of the {n} data, got shape {names_of.shape}")
     first, second = _indices(pairs, n, seed)
-    codes = {model.name: model.codes(rows) for model in named}
+    steps = (4 if check else 3) * len(named)
+    bar = tqdm(total=steps, desc="agreement", unit="step", disable=not shown(progress), delay=2.0)
+    codes = {}
+    for model in named:
+        codes[model.name] = model.codes(rows)
+        bar.update()
     _warn_of_copies(codes)
     tables, gaps, checked = [], [], []
     ends = np.union1d(first, second)
@@ -244,6 +254,7 @@ def agreement(
         f = as_decoder(model.decoder, z)
         at_ends = model.points(rows[ends], points, others=z)
         z[ends] = at_ends.codes
+        bar.update()
         options = {"segments": segments, "tol": tol, "max_iter": max_iter, "data": z}
         table, found = measure_pairs(f, z[first], z[second], **options)
         table.insert(0, "model", model.name)
@@ -255,8 +266,11 @@ def agreement(
         table = table.assign(unique=unique.all(0), tied=tied.any(0))
         tables.append(table)
         gaps.append(farthest_from_codes(f, z, ends, found.points, seed))
+        bar.update()
         if check:
             checked.append(_checked(model.name, f, codes[model.name], seed))
+            bar.update()
+    bar.close()
     distances = pd.concat(tables, ignore_index=True)
     assumptions = pd.concat(checked, ignore_index=True) if check else pd.DataFrame(columns=_COLUMNS)
     both = {"first": first, "second": second}
@@ -329,11 +343,16 @@ def _indices(pairs: object, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         every = np.stack(np.triu_indices(n, 1), 1) if n <= 2000 else np.stack(draw_pairs(n, min(pairs, n), seed), 1)
         chosen = np.random.default_rng(seed).permutation(len(every))[:pairs]
         return every[chosen, 0], every[chosen, 1]
-    both = [np.asarray(part) for part in pairs] if isinstance(pairs, tuple) else list(np.asarray(pairs).T)
+    if isinstance(pairs, tuple):
+        both = [np.asarray(part) for part in pairs]
+    else:
+        table = np.asarray(pairs)
+        both = list(table.T) if table.ndim == 2 else [table]
     if len(both) != 2 or both[0].shape != both[1].shape or both[0].ndim != 1 or both[0].size == 0:
+        got = repr(pairs) if isinstance(pairs, str) else [part.shape for part in both]
         raise ValueError(
             "pairs: expected a number, a tuple (first, second) of index sequences of the same length, or an array of "
-            f"shape (P, 2), got {[part.shape for part in both]}"
+            f"shape (P, 2), got {got}; all pairs of the {n} data are pairs={n * (n - 1) // 2}"
         )
     if any(part.dtype.kind not in "iu" for part in both):
         raise TypeError(f"pairs: expected integer indices, got {both[0].dtype} and {both[1].dtype}")

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from latentgeo.adapters.model import as_images
 from latentgeo.geometry.decoder import Decoder, Ensemble
+from latentgeo.geometry.likelihood import FisherRaoDecoder
 from latentgeo.geometry.reach import Untouched, check_modes
 
 KINDS = ("auto", "images", "features")
@@ -38,12 +39,14 @@ class Pictures:
     """A decoder whose output is ready to be drawn.
 
     Args:
-        decoder: the model's decoder; of an ensemble the mean of its members is drawn.
-        data: the data, shape (n, *event): its shape is that of flat decoded images, its range the range of greys.
+        decoder: the model's decoder; of an ensemble the mean of its members is drawn, and of a likelihood its mean.
+        data: the data, shape (n, *event): its shape is that of flat decoded images, its range the range of greys; None
+            where they are no images.
         like: a few latent points, shape (B, d).
         show: latent points (B, d) -> what is drawn (B, *event), instead of the decoder.
         kind: ``"images"``, ``"features"``, or ``"auto"`` to decide by the shape.
         feature_names: names of the F features.
+        default_names: of the features of data, if none are given: taken where they are as many as are decoded.
 
     Raises:
         TypeError, ValueError: what is decoded does not fit the kind, or the names do not fit the features.
@@ -52,21 +55,24 @@ class Pictures:
     def __init__(
         self,
         decoder: Decoder,
-        data: Tensor,
+        data: Tensor | None,
         like: Tensor,
         show: Decoder | None = None,
         kind: str = "auto",
         feature_names: Sequence[str] | None = None,
+        default_names: Sequence[str] | None = None,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
         if show is not None and not callable(show):
             raise TypeError(f"show: expected a callable (B, d) -> (B, *event), got {type(show).__name__}")
-        self._decoder = decoder if show is None else show
+        likelihood = decoder.distribution if isinstance(decoder, FisherRaoDecoder) else decoder
+        self._decoder = likelihood if show is None else show
         modules = check_modes("show", self._decoder)
         self._members = len(decoder) if show is None and isinstance(decoder, Ensemble) else 0
         with torch.no_grad(), Untouched("show", modules):
             x = self._mean(like)
+        data = x if data is None else data
         values, flat = as_images(data), x[0].numel()
         if channels_last(x) is None and flat == data[0].numel() and channels_last(data) is not None:
             x = x.reshape(len(x), *data.shape[1:])
@@ -87,6 +93,8 @@ class Pictures:
             raise ValueError("feature_names: expected none for images; pass kind='features' to draw features")
         if feature_names is not None and len(feature_names) != flat:
             raise ValueError(f"feature_names: expected {flat} names, one a feature, got {len(feature_names)}")
+        if feature_names is None and default_names is not None and len(default_names) == flat:
+            feature_names = default_names
         self.kind, self._event = kind, event
         self.names = [f"feature {k}" for k in range(flat)] if feature_names is None else [str(n) for n in feature_names]
         low, high = values.min().item(), values.max().item()

@@ -6,7 +6,6 @@ import base64
 import functools
 import importlib.util
 import io
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentgeo.adapters.model import POINTS, latent_model
+from latentgeo.adapters.arrays import tensor_of
+from latentgeo.adapters.model import POINTS, is_anndata, latent_model, takes_anndata
+from latentgeo.adapters.progress import clickable
 from latentgeo.agreement.pairs import measure_pairs
 from latentgeo.explorer.decoded import Pictures
 from latentgeo.explorer.labels import classes
 from latentgeo.explorer.plane import latent_plane
 from latentgeo.explorer.selection import Selection
+from latentgeo.extras import require
 from latentgeo.geometry.arrays import is_array, to_tensor
 from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
@@ -27,6 +29,7 @@ from latentgeo.geometry.geodesic.starts import DataGraph
 from latentgeo.geometry.metric import volume_element
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from matplotlib.figure import Figure
 
     from latentgeo.explorer.widget import ExplorerWidget
@@ -56,7 +59,8 @@ class Explorer:
     Args:
         model: what :func:`latentgeo.latent_model` takes: a VAE, a :class:`latentgeo.LatentModel`, a pair
             ``(encode, decoder)``, or an object with the methods ``encode`` and ``decode``.
-        data: what the encoder takes, shape (n, *event); at most 3,000 rows of it, evenly spaced, are drawn.
+        data: what the encoder takes, shape (n, *event), or cells as AnnData: whole where the encoder takes them so, as
+            that of :func:`latentgeo.from_scvi`, else their ``.X``. At most 3,000 rows, evenly spaced, are drawn.
         labels: class of each row, integers or names, at most 30 different ones.
         class_names: names of the classes 0, 1, …, for integer labels.
         axes: the two latent coordinates that are shown, or ``"pca"`` for the first two principal axes of the codes; by
@@ -67,10 +71,9 @@ class Explorer:
             codes that are drawn, not at them.
         kind: how decoded points are drawn: ``"images"`` (film strips), ``"features"`` (lines of the six that change
             most along the curves), or ``"auto"`` to decide by their shape.
-        feature_names: names of the features, as many as the decoder gives.
+        feature_names: names of the features, as many as the decoder gives; of AnnData those of its genes by default.
         show: latent points (B, d) -> what is drawn instead of the decoder's output, for instance images from a flat
-            vector, or expression where the decoder gives what distances are measured in. Of an ensemble the mean of its
-            decoders is drawn by default.
+            vector. By default of an ensemble the mean of its decoders is drawn, and of likelihoods their means.
         segments: N of the curves, even and at least 4.
         tol: tolerance of the geodesics, see :func:`latentgeo.geodesic`.
 
@@ -100,7 +103,7 @@ class Explorer:
     def __init__(
         self,
         model: object,
-        data: Tensor | np.ndarray,
+        data: Tensor | np.ndarray | AnnData,
         *,
         labels: Sequence[object] | np.ndarray | Tensor | None = None,
         class_names: Sequence[str] | None = None,
@@ -112,24 +115,32 @@ class Explorer:
         segments: int = 16,
         tol: float = 1e-4,
     ) -> None:
-        if not isinstance(data, Tensor) and not is_array(data):
-            raise TypeError(
-                "data: expected a tensor, an array or a table of rows that the model encodes, got "
-                f"{type(data).__name__}; convert with np.asarray(...); of an AnnData pass .X, or the layer of counts"
-            )
-        data = to_tensor("data", data)
-        if data.ndim < 2 or len(data) < 2:
+        self.model = latent_model(model)
+        cells = is_anndata(data)
+        genes = list(data.var_names) if cells else None
+        if cells and not takes_anndata(self.model):
+            if data.X is None:
+                raise ValueError("data: expected an AnnData with .X, which the model encodes, got one without")
+            data = tensor_of(data.X, self.model)
+        elif not cells:
+            if not isinstance(data, Tensor) and not is_array(data):
+                raise TypeError(
+                    "data: expected a tensor, an array, a table or an AnnData of rows that the model encodes, got "
+                    f"{type(data).__name__}; convert with np.asarray(...)"
+                )
+            data = to_tensor("data", data)
+        if len(data.shape) < 2 or len(data) < 2:
             raise ValueError(f"data: expected at least two rows (n, *event), got shape {tuple(data.shape)}")
         if segments < 4 or segments % 2:
             raise ValueError(f"segments: expected an even number of at least 4, got {segments!r}")
-        self.model = latent_model(model)
         self.codes = self.model.codes(data)
         self.classes = classes(labels, len(data), class_names)
         self.plane = latent_plane(self.codes, axes)
         self._decoder = as_decoder(self.model.decoder, self.codes)
         with torch.no_grad():  # refuses what the geometry cannot take, before anything is shown
             self._decoder(self.codes[:2])
-        self.pictures = Pictures(self.model.decoder, data, self.codes[:2], show, kind, feature_names)
+        known = data if isinstance(data, Tensor) else None
+        self.pictures = Pictures(self.model.decoder, known, self.codes[:2], show, kind, feature_names, genes)
         self.shown = np.unique(np.linspace(0, len(data) - 1, min(_SHOWN, len(data))).round().astype(int))
         self.segments, self.tol = segments, tol
         self._data, self._points = data, points
@@ -278,8 +289,10 @@ class Explorer:
             A figure a page wide, that pyplot does not keep: ``figure(0, 5).savefig("pair.png")`` saves it.
 
         Raises:
+            ImportError: matplotlib or seaborn is not installed.
             IndexError, ValueError: see :meth:`select`.
         """
+        require("a picture", "explorer", "matplotlib", "seaborn")
         from latentgeo.explorer.static import draw
 
         return draw(self, self.default_selection if i is None or j is None else self.select(i, j))
@@ -291,21 +304,21 @@ class Explorer:
         Raises:
             ImportError: ipywidgets or anywidget is not installed.
         """
-        if not _installed():
-            raise ImportError(f"the widget needs ipywidgets and anywidget; {REMEDY}")
+        require("the widget", "explorer", "ipywidgets", "anywidget")
         from latentgeo.explorer.widget import ExplorerWidget
 
         return ExplorerWidget(self)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
-        picture = io.BytesIO()
-        self.figure().savefig(picture, format="png", bbox_inches="tight", metadata={"Software": None})
         text = f"{self!r}\n{self.describe(self.default_selection)}"
-        bundle = {
-            "text/plain": text if _installed() else f"{text}\n{REMEDY}",
-            "image/png": base64.b64encode(picture.getvalue()).decode(),
-        }
-        if _installed() and _clickable():
+        bundle = {"text/plain": text if _installed() else f"{text}\n{REMEDY}"}
+        try:
+            picture = io.BytesIO()
+            self.figure().savefig(picture, format="png", bbox_inches="tight", metadata={"Software": None})
+            bundle["image/png"] = base64.b64encode(picture.getvalue()).decode()
+        except ImportError as error:
+            bundle["text/plain"] += f"\n{error}"
+        if _installed() and clickable():
             view = "application/vnd.jupyter.widget-view+json"
             bundle[view] = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
         return bundle
@@ -313,20 +326,6 @@ class Explorer:
 
 def _installed() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("ipywidgets", "anywidget"))
-
-
-def _clickable() -> bool:
-    """Whether somebody may click: a front-end asked that takes input, which batch runs of notebooks say they do not.
-
-    A widget in their output would be an error message to whoever opens the file, or a page made of it.
-    """
-    if "IPython" not in sys.modules:
-        return False
-    kernel = getattr(sys.modules["IPython"].get_ipython(), "kernel", None)
-    if kernel is None:
-        return False
-    asked = kernel.get_parent("shell") if hasattr(kernel, "get_parent") else {}
-    return bool(asked.get("content", {}).get("allow_stdin", True))
 
 
 explore = Explorer  # what is done with it

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from latentgeo.extras import require
+
 MARKERS = ("o", "s", "^")  # circles, squares, triangles: a new one when the colours are used up
 PLAIN = "#3b6ea5"
 
@@ -56,6 +58,7 @@ def classes(
         class_names: names of the classes 0, 1, …, for integer labels.
 
     Raises:
+        ImportError: seaborn, whose colours they have, is not installed.
         ValueError: there is not one label a point, labels are not classes, or there are more than 30 classes, which
             cannot be distinguished.
 
@@ -76,6 +79,7 @@ def classes(
             f"class_names: expected a name for each of the labels {', '.join(map(str, values[:12]))}, as integers from "
             f"0, got {len(class_names)} names"
         )
+    require("a view with labels", "explorer", "matplotlib", "seaborn")
     from latentgeo.style import COLOURS
 
     palette = COLOURS.as_hex()

@@ -21,10 +21,12 @@ transformation of Poisson, binomial and negative-binomial data", 1948 (the same 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -96,9 +98,10 @@ def _check_means(likelihood: str, x: Tensor) -> None:
 class FisherRaoDecoder(nn.Module):
     """φ ∘ f as a decoder, made by :func:`fisher_rao`; f's module is a submodule, checked and moved like any other."""
 
-    def __init__(self, decoder: DecoderLike, likelihood: str, parameters: dict[str, Tensor | bool]) -> None:
+    def __init__(self, decoder: DecoderLike, likelihood: str | None, parameters: dict[str, Tensor | bool]) -> None:
         super().__init__()
         self._decoder, self._owner, self.likelihood = decoder, owner_of(decoder), likelihood
+        self._checked = False
         self._options = {name: value for name, value in parameters.items() if isinstance(value, bool)}
         self._numbers = [name for name in parameters if name not in self._options]
         for name in self._numbers:
@@ -106,6 +109,8 @@ class FisherRaoDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode and map: (B, d) -> (B, *event)."""
+        if self.likelihood is None:
+            return self._embedded(z)
         x = self._decoder(z)
         check_tensor(x)
         # Not within a solver's steps: a trial point outside the domain is one to step back from, not an error. Nor
@@ -114,8 +119,31 @@ class FisherRaoDecoder(nn.Module):
             _check_means(self.likelihood, x)
         return _EMBEDDINGS[self.likelihood][0](x, **self._values(x), **self._options)
 
+    def _embedded(self, z: Tensor) -> Tensor:
+        """The distributions that the decoder returns as points of a flat space: (B, d) -> (B, M)."""
+        p = self.distribution(z)
+        if not isinstance(p, dist.Distribution):
+            raise TypeError(
+                f"decoder: expected it to return a torch.distributions.Distribution, got {type(p).__name__}; name the "
+                "likelihood that this is the mean of"
+            )
+        p = _unwrapped(p, len(z))
+        if not self._checked and not transforming():
+            _check_dispersion(self._decoder, p, z[:1])
+            if isinstance(p, dist.Normal) and _depends_on_points(self._decoder, z[:1], lambda p: p.scale):
+                raise ValueError(
+                    "decoder: expected normal distributions whose scale does not depend on z, as others have no "
+                    "isometric embedding; pass the decoder itself, without fisher_rao"
+                )
+            self._checked = True
+        family = _family(p)
+        return family.embedding(_rows(family.parameters(p)))
+
     def distribution(self, z: Tensor) -> dist.Distribution:
         """The likelihood itself: (B, d) -> distributions of data (B, *event)."""
+        if self.likelihood is None:
+            with unvalidated():
+                return self._decoder(z)
         return self.distribution_of(self._decoder(z))
 
     def distribution_of(self, x: Tensor) -> dist.Distribution:
@@ -140,7 +168,7 @@ class FisherRaoDecoder(nn.Module):
         return {name: getattr(self, name).to(x) for name in self._numbers}
 
 
-def fisher_rao(decoder: DecoderLike, likelihood: str, **parameters: float | bool | Tensor) -> DecoderLike:
+def fisher_rao(decoder: DecoderLike, likelihood: str | None = None, **parameters: float | bool | Tensor) -> DecoderLike:
     r"""Decoder whose pull-back metric is the Fisher-Rao metric of the likelihood.
 
     With f the mean of the likelihood, the isometric embedding of one coordinate (of all classes at once for the
@@ -158,19 +186,27 @@ def fisher_rao(decoder: DecoderLike, likelihood: str, **parameters: float | bool
                       ``logits=False``
     ================= ========================== ========================================== ===================
 
+    A decoder that returns distributions needs no likelihood: their own is taken. Of the zero-inflated negative binomial
+    it is that of the complete data (see this module), whose sphere gives each coordinate three numbers,
+
+    .. math:: \varphi(\pi, \mu) = 2\, (\cos\alpha \cos\lambda,\; \cos\alpha \sin\lambda,\; \sin\alpha), \qquad
+        \sin^2 \alpha = \pi, \quad \lambda = \sqrt r \operatorname{asinh} \sqrt{\mu / r}.
+
     Args:
         decoder: f, a callable (B, d) -> (B, *event) that returns the mean (for the categorical: probabilities of the
             classes along the last axis), or logits or log-means where ``logits`` or ``log`` says so. These are stable
             where probabilities saturate and means vanish; with means themselves φ has no derivative at 0, nor at
-            probability 1. An :class:`~latentgeo.geometry.decoder.Ensemble` is mapped member by member.
-        likelihood: one of the names above.
+            probability 1. An :class:`~latentgeo.geometry.decoder.Ensemble` is mapped member by member. Without a
+            likelihood it returns distributions, as for :class:`StatisticalDecoder`; a scale or dispersion must not
+            depend on z.
+        likelihood: one of the names above; None for that of the distributions which the decoder returns.
         **parameters: ``sigma``, a known standard deviation σ, and ``dispersion``, r of the variance μ + μ²/r, numbers
             or tensors that broadcast to the event; ``trials``, n of a multinomial; ``logits`` or ``log``, whether f
             returns these.
 
     Returns:
-        The decoder φ ∘ f, (B, d) -> (B, *event). Its lengths are in standard deviations of the data: to first order,
-        how many σ two likelihoods are apart.
+        The decoder φ ∘ f, (B, d) -> (B, *event), or (B, M) of distributions. Its lengths are in standard deviations of
+        the data: to first order, how many σ two likelihoods are apart.
 
     Raises:
         ValueError: the likelihood is unknown, a parameter is missing or not positive, or, once it decodes, the means
@@ -186,7 +222,7 @@ def fisher_rao(decoder: DecoderLike, likelihood: str, **parameters: float | bool
         >>> f(torch.tensor([[1.0], [3.0]])).squeeze()
         tensor([2., 6.])
     """
-    if likelihood not in _EMBEDDINGS:
+    if likelihood is not None and likelihood not in _EMBEDDINGS:
         raise ValueError(f"likelihood: expected one of {', '.join(_EMBEDDINGS)}, got {likelihood!r}")
     if not callable(decoder):
         raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
@@ -196,9 +232,11 @@ def fisher_rao(decoder: DecoderLike, likelihood: str, **parameters: float | bool
     return FisherRaoDecoder(decoder, likelihood, checked)
 
 
-def _checked_parameters(likelihood: str, given: dict[str, object]) -> dict[str, Tensor | bool]:
-    defaults = _EMBEDDINGS[likelihood][1]
+def _checked_parameters(likelihood: str | None, given: dict[str, object]) -> dict[str, Tensor | bool]:
+    defaults = {} if likelihood is None else _EMBEDDINGS[likelihood][1]
     unknown = sorted(set(given) - set(defaults))
+    if unknown and likelihood is None:
+        raise TypeError(f"likelihood: expected one of {', '.join(_EMBEDDINGS)} beside {', '.join(unknown)}, got none")
     if unknown:
         raise TypeError(f"{likelihood}: expected parameters among {', '.join(defaults)}, got {', '.join(unknown)}")
     checked = defaults | given
@@ -228,12 +266,15 @@ class Family:
         divergence: θ and θ', shape (*batch, M) each -> KL(p‖p') + KL(p'‖p) of single coordinates, (*batch, M').
         squared_distance: θ and θ' -> squared Fisher-Rao distance of single coordinates in the space of *all*
             parameters, (*batch, M'): no curve on the decoder's image is shorter.
+        embedding: θ, shape (B, M) -> an isometric image in a flat space, (B, M'); of normal distributions with one
+            scale for all z.
     """
 
     parameters: Callable[[dist.Distribution], Tensor]
     information: Callable[[Tensor], Tensor]
     divergence: Callable[[Tensor, Tensor], Tensor]
     squared_distance: Callable[[Tensor, Tensor], Tensor]
+    embedding: Callable[[Tensor], Tensor]
 
 
 def _apart(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -280,60 +321,185 @@ def _bernoulli_divergence(a: Tensor, b: Tensor) -> Tensor:
     return high.sigmoid() * (-low).sigmoid() * -torch.expm1(low - high) * (high - low)
 
 
-def _embedded(phi: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Squared distance of coordinates that a map φ makes Euclidean."""
-    return lambda a, b: (phi(b) - phi(a)).square()
+def _family_of(
+    phi: Callable[[Tensor], Tensor],
+    parameters: Callable[[dist.Distribution], Tensor],
+    information: Callable[[Tensor], Tensor],
+    divergence: Callable[[Tensor, Tensor], Tensor],
+) -> Family:
+    """A family whose coordinates a map φ makes Euclidean."""
+    return Family(parameters, information, divergence, lambda a, b: (phi(b) - phi(a)).square(), phi)
 
 
-def _negative_binomial_family(r: Tensor) -> Family:
-    r"""With logits η the mean is r e^η, the natural parameter log σ(η)."""
+def _nb_divergence(r: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Divergence of negative binomials by their logits η."""
 
     def divergence(a: Tensor, b: Tensor) -> Tensor:
         high, low = _apart(a, b)
         natural = nn.functional.logsigmoid(high) - nn.functional.logsigmoid(low)
         return r * torch.exp(high) * -torch.expm1(low - high) * natural
 
-    phi = _embedded(lambda theta: 2.0 * r.sqrt() * torch.exp(0.5 * theta).asinh())
-    return Family(lambda p: p.logits, lambda theta: r * theta.sigmoid(), divergence, phi)
+    return divergence
+
+
+def _longitude(r: Tensor, eta: Tensor) -> Tensor:
+    """Half of φ of a negative binomial by its logits."""
+    return r.sqrt() * torch.exp(0.5 * eta).asinh()
+
+
+def _log(x: Tensor) -> Tensor:
+    """Logarithm of means, whose derivative is zero where they underflow."""
+    return x.clamp_min(torch.finfo(x.dtype).tiny).log()
+
+
+def _nb_logits(p: dist.Distribution) -> Tensor:
+    """Logits η of a negative binomial with mean r e^η, given by these or by mean and dispersion."""
+    return p.logits if isinstance(p, dist.NegativeBinomial) else _log(p.mu) - p.theta.log()
+
+
+def _dispersion(p: dist.Distribution) -> Tensor:
+    return p.total_count if isinstance(p, dist.NegativeBinomial) else p.theta
+
+
+def _negative_binomial_family(r: Tensor) -> Family:
+    r"""With logits η the mean is r e^η, the natural parameter log σ(η)."""
+
+    def phi(theta: Tensor) -> Tensor:
+        return 2.0 * _longitude(r, theta)
+
+    return _family_of(phi, _nb_logits, lambda theta: r * theta.sigmoid(), _nb_divergence(r))
+
+
+def _zero_inflated_family(r: Tensor) -> Family:
+    r"""Of complete data, by logits l of extra zeros and logits η of the negative binomial: a sphere of radius 2."""
+    log_sigmoid = nn.functional.logsigmoid
+    symmetric = _nb_divergence(r)
+
+    def information(theta: Tensor) -> Tensor:
+        zero, eta = theta.chunk(2, -1)
+        return torch.cat([zero.sigmoid() * (-zero).sigmoid(), (-zero).sigmoid() * r * eta.sigmoid()], -1)
+
+    def divergence(a: Tensor, b: Tensor) -> Tensor:
+        (zero_a, eta_a), (zero_b, eta_b) = a.chunk(2, -1), b.chunk(2, -1)
+        share_a, share_b = (-zero_a).sigmoid(), (-zero_b).sigmoid()
+        # With KL = KL(a|b) and LK = KL(b|a) of the counts, s KL + s' LK = (s + s')/2 (KL + LK) + (s - s')/2 (KL - LK),
+        # of which the first term does not cancel and the second is small.
+        natural = log_sigmoid(eta_b) - log_sigmoid(eta_a)
+        partition = log_sigmoid(-eta_a) - log_sigmoid(-eta_b)
+        skew = r * (2.0 * partition - (torch.exp(eta_a) + torch.exp(eta_b)) * natural)
+        counts = 0.5 * (share_a + share_b) * symmetric(eta_a, eta_b) + 0.5 * (share_a - share_b) * skew
+        return torch.cat([_bernoulli_divergence(zero_a, zero_b), counts], -1)
+
+    def latitude(zero: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.exp(0.5 * log_sigmoid(-zero)), torch.exp(0.5 * log_sigmoid(zero))  # cosine and sine
+
+    def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+        """Along a great circle, or over the pole where the longitudes are half a turn apart or more."""
+        (zero_a, eta_a), (zero_b, eta_b) = a.chunk(2, -1), b.chunk(2, -1)
+        (cos_a, sin_a), (cos_b, sin_b) = latitude(zero_a), latitude(zero_b)
+        turn = (_longitude(r, eta_b) - _longitude(r, eta_a)).abs().clamp_max(math.pi)
+        half = torch.atan2(sin_b * cos_a - cos_b * sin_a, cos_b * cos_a + sin_b * sin_a) / 2.0
+        haversine = half.sin().square() + cos_a * cos_b * (turn / 2.0).sin().square()
+        return 16.0 * haversine.clamp(0.0, 1.0).sqrt().asin().square()
+
+    def embedding(theta: Tensor) -> Tensor:
+        zero, eta = theta.chunk(2, -1)
+        (cos, sin), longitude = latitude(zero), _longitude(r, eta)
+        return 2.0 * torch.cat([cos * longitude.cos(), cos * longitude.sin(), sin], -1)
+
+    def parameters(p: dist.Distribution) -> Tensor:
+        return torch.cat([_rows(p.zi_logits), _rows(_nb_logits(p))], 1)
+
+    return Family(parameters, information, divergence, squared_distance, embedding)
 
 
 def _categorical_family(n: float) -> Family:
-    phi = _embedded(lambda theta: 2.0 * n**0.5 * torch.exp(0.5 * theta))  # a chord of the sphere of radius 2√n
-    return Family(lambda p: p.logits, lambda t: n * t.exp(), lambda a, b: n * _log_mean_divergence(a, b), phi)
+    def phi(theta: Tensor) -> Tensor:
+        return 2.0 * n**0.5 * torch.exp(0.5 * theta)  # on the sphere of radius 2√n, whose chords are measured
+
+    return _family_of(phi, lambda p: p.logits, lambda t: n * t.exp(), lambda a, b: n * _log_mean_divergence(a, b))
+
+
+def _has_mean_and_dispersion(p: dist.Distribution) -> bool:
+    """Whether it is a negative binomial of mean ``mu`` and dispersion ``theta``, as scvi-tools has them."""
+    return all(isinstance(getattr(p, of, None), Tensor) for of in ("mu", "theta"))
+
+
+def _is_negative_binomial(p: dist.Distribution) -> bool:
+    return isinstance(p, dist.NegativeBinomial) or _has_mean_and_dispersion(p)
 
 
 def _family(p: dist.Distribution) -> Family:
     """The family of a distribution of B rows."""
     match p:
         case dist.Normal():
-            return Family(_normal_parameters, _normal_information, _normal_divergence, _normal_squared_distance)
+            return Family(
+                _normal_parameters,
+                _normal_information,
+                _normal_divergence,
+                _normal_squared_distance,
+                lambda theta: theta.chunk(2, -1)[0] * torch.exp(-theta.chunk(2, -1)[1]),
+            )
         case dist.Poisson():
-            phi = _embedded(lambda theta: _poisson(theta, log=True))
-            return Family(lambda p: p.rate.log(), torch.exp, _log_mean_divergence, phi)
+            phi = functools.partial(_poisson, log=True)
+            return _family_of(phi, lambda p: _log(p.rate), torch.exp, _log_mean_divergence)
         case dist.Bernoulli():
-            phi = _embedded(lambda theta: _bernoulli(theta, logits=True))
-            return Family(lambda p: p.logits, lambda t: t.sigmoid() * (-t).sigmoid(), _bernoulli_divergence, phi)
-        case dist.NegativeBinomial():
-            return _negative_binomial_family(_rows(p.total_count.detach()[:1]))
+            phi = functools.partial(_bernoulli, logits=True)
+            return _family_of(phi, lambda p: p.logits, lambda t: t.sigmoid() * (-t).sigmoid(), _bernoulli_divergence)
         case dist.Categorical() | dist.OneHotCategorical():
             return _categorical_family(1.0)
         case dist.Multinomial():
             return _categorical_family(float(p.total_count))
+        case _ if _is_negative_binomial(p):
+            r = _rows(_dispersion(p).detach()[:1])
+            return _zero_inflated_family(r) if hasattr(p, "zi_logits") else _negative_binomial_family(r)
     raise TypeError(
-        "decoder: expected it to return Normal, Poisson, Bernoulli, NegativeBinomial, Categorical, OneHotCategorical "
-        f"or Multinomial, got {type(p).__name__}, whose Fisher metric is not known here"
+        "decoder: expected it to return Normal, Poisson, Bernoulli, NegativeBinomial, Categorical, OneHotCategorical, "
+        "Multinomial, or scvi-tools' NegativeBinomial or ZeroInflatedNegativeBinomial, got "
+        f"{type(p).__name__}, whose Fisher metric is not known here"
     )
 
 
 def _unwrapped(p: dist.Distribution, rows: int) -> dist.Distribution:
     while isinstance(p, dist.Independent):
         p = p.base_dist
-    if p.batch_shape[:1] != (rows,):
+    shape = p.mu.shape if _has_mean_and_dispersion(p) else p.batch_shape  # scvi-tools' have no batch shape
+    if shape[:1] != (rows,):
         raise ValueError(
             f"decoder: expected distributions of batch shape (B, *event) with B = {rows} rows, got "
-            f"{tuple(p.batch_shape)}; return one row for each latent point"
+            f"{tuple(shape)}; return one row for each latent point"
         )
     return p
+
+
+@contextlib.contextmanager
+def unvalidated() -> Iterator[None]:
+    """Distributions made here have parameters that need not be valid: a trial point far out is no error but NaN."""
+    validates = dist.Distribution._validate_args
+    dist.Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        dist.Distribution.set_default_validate_args(validates)
+
+
+def _depends_on_points(source: DecoderLike, z: Tensor, of: Callable[[dist.Distribution], Tensor]) -> bool:
+    """Whether something of the distributions that a decoder returns changes with the latent points."""
+    with torch.inference_mode(False), torch.enable_grad():
+        rows = z.detach().clone().requires_grad_()
+        part = of(_unwrapped(source(rows), len(rows)))
+        if not part.requires_grad:
+            return False
+        (slope,) = torch.autograd.grad(part.sum(), rows, allow_unused=True)
+    return slope is not None and bool(slope.any())
+
+
+def _check_dispersion(source: DecoderLike, p: dist.Distribution, z: Tensor) -> None:
+    if _is_negative_binomial(p) and _depends_on_points(source, z, _dispersion):
+        raise ValueError(
+            "decoder: expected a negative binomial whose total_count does not depend on z, for its Fisher "
+            "information has no closed form in total_count; use one dispersion for each coordinate"
+        )
 
 
 class StatisticalDecoder(Decoder):
@@ -346,12 +512,15 @@ class StatisticalDecoder(Decoder):
     and with the rate λ, logits l, probabilities p of n trials, and the logits η of torch's negative binomial (mean
     :math:`r e^\eta`): :math:`\lambda J_{\log\lambda}^\top J_{\log\lambda}`, :math:`p (1 - p) J_l^\top J_l`,
     :math:`n p J_{\log p}^\top J_{\log p}` and :math:`r\,\mathrm{sigmoid}(\eta)\, J_\eta^\top J_\eta`, summed
-    over the coordinates or classes.
+    over the coordinates or classes. With logits l of extra zeros beside these η it is the metric of the complete data
+    (see this module), :math:`\pi (1 - \pi) J_l^\top J_l + (1 - \pi)\, r\,\mathrm{sigmoid}(\eta)\,
+    J_\eta^\top J_\eta`.
 
     Args:
         source: a callable from (B, d) to a distribution of batch shape (B, *event), ``Independent`` or not: Normal,
             Poisson, Bernoulli, NegativeBinomial (its total_count constant in z), Categorical, OneHotCategorical or
-            Multinomial.
+            Multinomial; or scvi-tools' NegativeBinomial or ZeroInflatedNegativeBinomial, known by mean ``mu``,
+            dispersion ``theta`` (constant in z) and ``zi_logits``.
         dtype: as for :class:`~latentgeo.geometry.decoder.Decoder`.
         z: a few latent points, shape (B, d), to see the family.
 
@@ -364,16 +533,8 @@ class StatisticalDecoder(Decoder):
 
     def __init__(self, source: DecoderLike, dtype: torch.dtype | None, z: Tensor) -> None:
         super().__init__(source, dtype)
-        with torch.enable_grad():
-            rows = z.detach().clone().requires_grad_()
-            p = _unwrapped(source(rows), len(rows))
-            if isinstance(p, dist.NegativeBinomial) and p.total_count.requires_grad:
-                (slope,) = torch.autograd.grad(p.total_count.sum(), rows, allow_unused=True)
-                if slope is not None and slope.any():
-                    raise ValueError(
-                        "decoder: expected a negative binomial whose total_count does not depend on z, for its Fisher "
-                        "information has no closed form in total_count; use one dispersion for each coordinate"
-                    )
+        p = _unwrapped(source(z), len(z))
+        _check_dispersion(source, p, z)
         self.family = _family(p)
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -383,12 +544,8 @@ class StatisticalDecoder(Decoder):
 
     def distribution(self, z: Tensor) -> dist.Distribution:
         """What the source returns. A trial point far out, whose parameters are not valid, is not an error but NaN."""
-        validates = dist.Distribution._validate_args
-        dist.Distribution.set_default_validate_args(False)
-        try:
+        with unvalidated():
             return self.output(z)
-        finally:
-            dist.Distribution.set_default_validate_args(validates)
 
     def _flat(self, x: object, z: Tensor) -> Tensor:
         return super()._flat(_rows(self.family.parameters(_unwrapped(x, len(z)))), z)
@@ -439,5 +596,5 @@ class StatisticalDecoder(Decoder):
         """There is none in a flat space that would give the surface its metric."""
         raise TypeError(
             "decoder: expected one that returns data, got one that returns distributions, whose exponential map and "
-            "curvature are not known here; where the likelihood has an isometric embedding pass fisher_rao(mean, …)"
+            "curvature are not known here; where the likelihood has an isometric embedding pass fisher_rao(decoder)"
         )

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, TransformedDistribution, constraints
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform, _InverseTransform
 
+from latentgeo.extras import require
 from latentgeo.geometry.decoder import Decoder, Ensemble
 
 
@@ -502,10 +503,9 @@ class _SmoothAffine(Transform):
 
 
 def _zuko_flows():
-    try:
-        from zuko import flows  # here, since it is needed by few
-    except ImportError as error:
-        raise ImportError("neural flows need the package zuko: pip install zuko") from error
+    require("a neural flow", "flows", "zuko")
+    from zuko import flows  # here, since it is needed by few
+
     return flows
 
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
+import scipy.optimize
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributions as dist
 
 from latentgeo.geometry.arrays import takes_arrays
@@ -29,9 +31,15 @@ Misfit = Callable[[Tensor, Tensor], Tensor]  # latent points (A, d), and the num
 _ENTRIES = 2**25  # numbers of Jacobians held at a time
 _STEPS = 50  # of the minimiser before the metric is looked at again
 _ROUNDS = 10
+_KINKED = 1e-3  # accuracy asked for on kinks, relative to the distance in data space that accuracy is relative to
+_RADII = (3.0, 1.0, 0.3)  # of the balls that gradients are sampled in, in units of that accuracy
+_SAMPLED = 20  # steps on kinks, for each radius
+_SUM = 1e3  # weight of the condition that shares sum to one, in units of the largest entry
+_STALLED = 1e-2  # of the misfit that the accuracy on kinks allows; what gains less in a round is stalled
 _OTHERS = 256  # data at most among whose codes a second start is looked for
 _TIED = 0.02  # of a squared distance by which another one is about as small
 _SAME = 30.0  # times the accuracy asked for, at which two images are the same
+_SAME_KINKS = 10.0  # the same on kinks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +51,8 @@ class Projection:
         residual: what the image leaves unexplained, shape (n,): the distance :math:`\|x - f(z)\|` in data units (root
             mean square over the decoders of an ensemble), or the negative log-likelihood in nats.
         converged: whether the image is found, to about the root of the dtype's rounding, relative to the residual at
-            the start; shape (n,).
+            the start, or to a thousandth of that where the least misfit lies on kinks of the decoder (ReLU); shape
+            (n,).
         unique: whether a second start led to the same image, False if there was none; shape (n,).
         tied: whether it led to another image that is about as near, to 2 % of the squared distance, or about as likely,
             to one nat; shape (n,).
@@ -68,8 +77,9 @@ def project(decoder: DecoderLike, x: Tensor, start: Tensor, others: Tensor | Non
     along directions that the decoder ignores altogether, and may move far along those that it nearly ignores.
 
     It is found by L-BFGS in coordinates in which the metric at the start is the identity, and again from where that
-    ended while it has not converged. A second search starts from the code of another datum; the better of both is
-    returned.
+    ended while it has not converged. A decoder with kinks often has its least misfit on one, where no gradient
+    vanishes; there, the search goes on along the shortest vector in the hull of gradients sampled round about. A second
+    search starts from the code of another datum; the better of both is returned.
 
     Args:
         decoder: a callable (B, d) -> (B, \*event), whose K members count alike if it is an
@@ -99,6 +109,9 @@ def project(decoder: DecoderLike, x: Tensor, start: Tensor, others: Tensor | Non
         [[1.0, 1.2247], [True, False]]
         >>> found.residual.square().round(decimals=4).tolist()
         [0.0, 1.75]
+
+    References:
+        Burke, Lewis and Overton, "A robust gradient sampling algorithm for nonsmooth, nonconvex optimization", 2005.
     """
     check_points("start", start, ndim=2)
     f, start = as_decoder(decoder, start), start.detach()
@@ -209,12 +222,13 @@ def _search(
         slack: by how much more than the least misfit another one is about as good.
         floor: what rounding may change misfits of data by, of the misfits (A,) and the numbers (A,) of the data.
     """
-    codes, value, converged = _minimised(f, misfit, start, offset, floor)
+    codes, value, converged, kinked = _minimised(f, misfit, start, offset, floor, scale)
     with torch.no_grad():
         order = f.chords(f(codes), f(others)).nan_to_num(torch.inf).argsort(1)
     second = others[order[:, min(max(1, len(others) // 4), len(others) - 1)]]
-    again, other_value, other_converged = _minimised(f, misfit, second, offset, floor)
+    again, other_value, other_converged, other_kinked = _minimised(f, misfit, second, offset, floor, scale)
     accuracy = _SAME * torch.finfo(start.dtype).eps ** 0.5 * scale
+    accuracy = torch.where(kinked | other_kinked, torch.maximum(accuracy, _SAME_KINKS * _KINKED * scale), accuracy)
     with torch.no_grad():
         same = (f.chord(f(codes), f(again)) <= accuracy) & (len(others) > 1)
         better = other_converged & (other_value < value - torch.where(converged, accuracy.square(), 0.0))
@@ -225,13 +239,14 @@ def _search(
 
 
 def _minimised(
-    f: Decoder, misfit: Misfit, start: Tensor, offset: Tensor, floor: Misfit
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, misfit there, and whether they converged, by L-BFGS in coordinates whitened again every few steps."""
+    f: Decoder, misfit: Misfit, start: Tensor, offset: Tensor, floor: Misfit, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Codes, misfit there, and whether they converged, and on kinks, by L-BFGS whitened again every few steps."""
     codes = start.clone()
     todo = torch.arange(len(start), device=start.device)
     with torch.no_grad():
         value, converged = misfit(codes, todo), torch.zeros_like(offset, dtype=torch.bool)
+    kinked = torch.zeros_like(converged)
     for _ in range(_ROUNDS):
         factor = MetricFactor(mean_metric(f, codes[todo, None]), codes.dtype)
 
@@ -252,11 +267,79 @@ def _minimised(
             floor=floor(value[todo], todo).nan_to_num(0.0, 0.0, 0.0),
         )
         codes[todo] = codes[todo] + factor.step(found.x[:, None], torch.arange(len(todo), device=todo.device))[:, 0]
+        gain = value[todo] - (found.value - offset[todo])
         value[todo], converged[todo] = found.value - offset[todo], found.converged
-        todo = todo[~found.converged & torch.isfinite(found.value)]
+        unfinished = ~found.converged & torch.isfinite(found.value)
+        stalled = unfinished & (gain <= _STALLED * 0.5 * (_KINKED * scale[todo]).square())
+        kinked[todo[stalled]] = True
+        _search_kinks(f, misfit, codes, value, converged, todo[stalled], scale)
+        todo = todo[unfinished & ~stalled]
         if len(todo) == 0:
             break
-    return codes, value, converged
+    return codes, value, converged, kinked
+
+
+def _search_kinks(
+    f: Decoder, misfit: Misfit, codes: Tensor, value: Tensor, converged: Tensor, todo: Tensor, scale: Tensor
+) -> None:
+    """Go on from codes where L-BFGS has stalled, by gradient sampling; write codes, misfits and who has converged.
+
+    In coordinates in which the metric is the identity the misfit bends like half a square, so that the shortest vector
+    in the hull of gradients near by is about as long as the way that is left.
+    """
+    if len(todo) == 0:
+        return
+    d, count = codes.shape[1], torch.arange(len(todo), device=todo.device)
+    factor = MetricFactor(mean_metric(f, codes[todo, None]), codes.dtype)
+    draws = torch.Generator().manual_seed(0)
+    y, accuracy = torch.zeros_like(codes[todo]), _KINKED * scale[todo]
+
+    def at(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Misfits (A, M) and gradients (A, M, d) at points (A, M, d) of rows (A,)."""
+        each = rows.repeat_interleave(y.shape[1])
+        z = (codes[todo[each]] + factor.step(y.reshape(-1, 1, d), each)[:, 0]).requires_grad_()
+        with torch.enable_grad():
+            of = misfit(z, todo[each])
+            (gradient,) = torch.autograd.grad(of.sum(), z)
+        return of.detach().reshape(y.shape[:2]), factor.gradient(gradient[:, None], each)[:, 0].reshape(y.shape)
+
+    steps = 0.5 ** torch.arange(9, dtype=codes.dtype, device=codes.device)
+    for radius in _RADII:
+        active, reached = count, torch.zeros_like(count, dtype=torch.bool)
+        for _ in range(_SAMPLED):
+            ball = nn.functional.normalize(torch.randn(d + 1, d, generator=draws).to(codes), dim=1)
+            ball[0] = 0.0
+            _, gradient = at(y[active, None] + radius * accuracy[active, None, None] * ball, active)
+            downhill = -_shortest(gradient)
+            length = downhill.norm(dim=1)
+            left = length > accuracy[active]
+            reached[active[~left]] = True
+            active, downhill, length = active[left], downhill[left], length[left]
+            if len(active) == 0:
+                break
+            trial = y[active, None] + steps[:, None] * downhill[:, None]
+            of, _ = at(trial, active)
+            enough = of <= value[todo[active], None] - 1e-4 * steps * length.square()[:, None]
+            best = of.masked_fill(~enough, torch.inf).argmin(1)
+            chosen = torch.arange(len(active), device=todo.device)
+            moved = enough.any(1)
+            y[active[moved]] = trial[chosen, best][moved]
+            value[todo[active[moved]]] = of[chosen, best][moved]
+            active = active if radius == _RADII[-1] else active[moved]  # other draws may show the way
+    codes[todo] = codes[todo] + factor.step(y[:, None], count)[:, 0]
+    converged[todo] = reached
+
+
+def _shortest(gradients: Tensor) -> Tensor:
+    """Shortest vector in the convex hull of gradients, (A, M, d) -> (A, d); of those that are not finite, none."""
+    found = torch.zeros_like(gradients[:, 0])
+    for row, points in enumerate(gradients.double().cpu().numpy()):
+        size = np.abs(points).max()
+        if np.isfinite(size) and size > 0:
+            sums = np.vstack([points.T / size, np.full(len(points), _SUM)])
+            weights, _ = scipy.optimize.nnls(sums, np.append(np.zeros(points.shape[1]), _SUM))
+            found[row] = torch.from_numpy(weights / weights.sum() @ points).to(found)
+    return found
 
 
 def _as_image(f: Decoder, x: Tensor, start: Tensor) -> Tensor:

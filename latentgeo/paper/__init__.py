@@ -1,5 +1,9 @@
 """The paper's laboratory: its data, models, experiments, figures, and the runner of the notebooks."""
 
+from latentgeo.extras import require
+
+require("latentgeo.paper", "paper", "safetensors", "filelock", "distributed", "pooch", "psutil")
+
 from latentgeo.paper.data import DataError, Dataset, MissingDataError, load_dataset
 from latentgeo.paper.ensembles import IndependentDraws
 from latentgeo.paper.models.injective import InjectiveDecoder

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from latentgeo.extras import require
 from latentgeo.geometry.curve import chord_length, resample, richardson, straight_line
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.maps import acceleration
@@ -481,12 +482,11 @@ def stochman_splines(
         Detlefsen et al., "StochMan", 2021.
     """
     _check_ends(start, end)
-    try:
-        from stochman.curves import CubicSpline
-        from stochman.geodesic import geodesic_minimizing_energy
-        from stochman.manifold import EmbeddedManifold
-    except ImportError as error:
-        raise ImportError("stochman_splines needs the package stochman: pip install 'latentgeo[benchmark]'") from error
+    require("stochman_splines", "benchmark", "stochman")
+    from stochman.curves import CubicSpline
+    from stochman.geodesic import geodesic_minimizing_energy
+    from stochman.manifold import EmbeddedManifold
+
     f = as_decoder(decoder, start)
     steps = 0
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
+from latentgeo.extras import require
 from latentgeo.paper.data import DATASETS, DataError, fetch_dataset
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.profiles import PROFILES
@@ -18,6 +20,7 @@ from latentgeo.paper.reproduction.notebooks import FAILED, INTERRUPTED, format_t
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latentgeo", description="Identified geometry of deep latent variable models")
+    parser.add_argument("--version", action="version", version=f"latentgeo {version('latentgeo')}")
     commands = parser.add_subparsers(dest="command", required=True)
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument(
@@ -51,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 def _read_parameters(path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
+    require("--parameters", "notebooks", "yaml")
     import yaml
 
     try:
@@ -71,12 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: command-line arguments; those of the process by default.
 
     Returns:
-        Exit status: 0, 1 where a notebook failed or data could not be got, 2 for unusable arguments.
+        Exit status: 0, 1 where a notebook failed or data could not be got, 2 for unusable arguments, or files that
+        cannot be read or written.
     """
     options = vars(_parser().parse_args(arguments))
     try:
         return _COMMANDS[options.pop("command")](**options) or 0
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"latentgeo: {error}", file=sys.stderr)
         return 1 if isinstance(error, DataError) else 2
 
@@ -97,6 +102,7 @@ def _report(output: Path) -> None:
 
 
 def _reproduce(parameters: Path | None, output: Path, **options: object) -> int:
+    require("`latentgeo reproduce`", "notebooks", "papermill", "nbconvert", "jupyterlab")
     outcomes = reproduce(parameters=_read_parameters(parameters), output=output, **options)
     print(f"\n{format_table(outcomes)}")
     if any(output.glob("*.ipynb")):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import logging
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -96,6 +100,28 @@ def _call(job: Job, before: Sequence[object]) -> object | Failure:
         return Failure(job.name, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
+def _check_main_guard() -> None:
+    """Refuse a script that would start itself again and again.
+
+    Raises:
+        RuntimeError: the line of it that is being run stands under no condition on ``__name__``, and after none.
+    """
+    frame = sys._getframe()
+    while frame is not None and (frame.f_globals.get("__name__"), frame.f_code.co_name) != ("__main__", "<module>"):
+        frame = frame.f_back
+    try:
+        tree = ast.parse(Path(frame.f_code.co_filename).read_bytes())
+    except (AttributeError, OSError, SyntaxError, ValueError):  # a notebook or a shell, which no process imports
+        return
+    guards = [node for node in tree.body if isinstance(node, ast.If) and "'__name__'" in ast.dump(node.test)]
+    if not any(guard.lineno <= frame.f_lineno for guard in guards):
+        raise RuntimeError(
+            f"{Path(frame.f_code.co_filename).name}: expected the call that starts processes under `if __name__ == "
+            '"__main__":`, as each of them imports this script, got it at the top; put it there, or pass '
+            "workers=0 to start none"
+        )
+
+
 def run_jobs(
     jobs: Sequence[Job],
     *,
@@ -122,6 +148,8 @@ def run_jobs(
 
     Raises:
         ValueError: two jobs have the same name, or one waits for a job that does not come before it.
+        RuntimeError: processes would be started, each of which runs the script that calls this: one without a main
+            guard.
         JobsFailedError: jobs failed; those that wait for them count as failed too.
 
     Example:
@@ -163,13 +191,17 @@ def _outcomes(jobs: Sequence[Job], workers: int | None) -> Iterator[tuple[str | 
     import dask
     from distributed import Client, LocalCluster, wait
 
+    nanny = logging.getLogger("distributed.nanny")
     with ExitStack() as stack:
         if workers is None:
             client = stack.enter_context(Client(address))
         else:
+            _check_main_guard()
+            stack.callback(nanny.setLevel, nanny.level)
             stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}))
             options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
             client = stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
+            stack.callback(nanny.setLevel, logging.ERROR)  # or it warns of workers that take their time to end
         futures = {}
         for job in jobs:
             futures[job.name] = client.submit(_call, job, [futures[name] for name in job.after], pure=False)

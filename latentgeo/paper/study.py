@@ -141,6 +141,7 @@ class Sweep:
 
         Raises:
             MissingDataError: the data set is not on this machine.
+            RuntimeError: the script that calls this has no main guard.
             JobsFailedError: a model failed; the others are finished and stored.
         """
         ends = pd.DataFrame(dict(zip(("start", "end"), map(np.asarray, pairs), strict=True)))

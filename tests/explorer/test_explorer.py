@@ -17,6 +17,8 @@ from matplotlib.text import Text
 from torch import nn
 
 import latentgeo as lg
+from latentgeo import extras
+from latentgeo.adapters.progress import shown
 from latentgeo.explorer import explore
 from latentgeo.explorer import explorer as module
 from latentgeo.geometry.geodesic import certificate
@@ -180,14 +182,18 @@ def test_the_bundle_has_a_picture_and_where_someone_may_click_a_widget(monkeypat
     assert base64.b64decode(still["image/png"]).startswith(b"\x89PNG")
     assert "converged" in still["text/plain"]
     assert "widget" not in view.__dict__
-    monkeypatch.setattr(module, "_clickable", lambda: True)
+    monkeypatch.setattr(module, "clickable", lambda: True)
     assert view._repr_mimebundle_()[VIEW]["model_id"] == view.widget.model_id
     monkeypatch.setattr(module, "_installed", lambda: False)
     bundle = explore(model, x)._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "image/png"}
     assert "pip install latentgeo[explorer]" in bundle["text/plain"]
-    with pytest.raises(ImportError, match=r"latentgeo\[explorer\]"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"the widget needs ipywidgets and anywidget, .* 'latentgeo\[explorer\]'"):
         _ = explore(model, x).widget
+    bundle = view._repr_mimebundle_()
+    assert "image/png" not in bundle
+    assert "a picture needs matplotlib and seaborn" in bundle["text/plain"]
 
 
 @pytest.mark.thorough
@@ -274,10 +280,34 @@ def test_data_come_in_the_models_type_or_say_what_they_are():
     model, x = _images()
     found = explore(model, x.double().numpy(), segments=8, tol=1e-3).select(3, 17)
     assert torch.equal(found.geodesic.points, explore(model, x, segments=8, tol=1e-3).select(3, 17).geodesic.points)
-    with pytest.raises(TypeError, match="expected a tensor, an array or a table"):
+    with pytest.raises(TypeError, match="expected a tensor, an array, a table or an AnnData"):
         explore(model, SimpleNamespace(X=x))
     with pytest.raises(ValueError, match="could not decode latent points"):
         explore((model.encode, nn.Linear(5, 36)), x)
+
+
+def test_cells_come_as_anndata_with_the_names_of_their_genes():
+    anndata = pytest.importorskip("anndata")
+    model, x = _features()
+    genes = [f"gene {k}" for k in range(7)]
+    adata = anndata.AnnData(x.numpy(), var={"gene": genes})
+    adata.var_names = genes
+    view = explore(model, adata)
+    assert view.pictures.names == genes
+    assert torch.equal(view.select(3, 17).geodesic.points, explore(model, x).select(3, 17).geodesic.points)
+    other = explore(model, adata, feature_names=list("abcdefg"))
+    assert other.pictures.names == list("abcdefg")
+    with pytest.raises(ValueError, match=r"an AnnData with \.X"):
+        explore(model, anndata.AnnData(obs=adata.obs))
+    halves = explore((model[0], lambda z: model[1](z)[:, :4]), adata, points="mean")  # which genes, it does not say
+    assert halves.pictures.names == [f"feature {k}" for k in range(4)]
+
+
+def test_of_a_likelihood_the_mean_is_drawn():
+    (encode, decoder), x = _features()
+    view = explore((encode, lg.fisher_rao(lambda z: decoder(z), "poisson", log=True)), x.exp().round(), points="mean")
+    z = view.codes[:4]
+    torch.testing.assert_close(view.pictures(z).double(), decoder(z).exp().detach(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((36,), 1), ((6, 6), 1), ((3, 6, 6), 3), ((6, 6, 3), 3)])
@@ -298,14 +328,15 @@ def test_the_browsers_part_is_in_the_package():
     assert "http" not in script.replace("http://www.w3.org/2000/svg", "")  # nothing comes from elsewhere
 
 
-@pytest.mark.parametrize(("asked", "clickable"), [({"allow_stdin": True}, True), ({"allow_stdin": False}, False)])
-def test_whoever_takes_no_input_gets_no_widget(monkeypatch, asked, clickable):
+@pytest.mark.parametrize(("asked", "expected"), [({"allow_stdin": True}, True), ({"allow_stdin": False}, False)])
+def test_whoever_takes_no_input_gets_no_widget(monkeypatch, asked, expected):
     kernel = SimpleNamespace(get_parent=lambda channel: {"content": asked})
     shell = SimpleNamespace(kernel=kernel)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    assert module._clickable() is clickable
+    assert module.clickable() is shown(None) is expected
+    assert shown(not expected) is not expected  # as asked for
     shell.kernel = None  # a terminal
-    assert not module._clickable()
+    assert not module.clickable()
 
 
 @pytest.mark.slow  # starts a kernel

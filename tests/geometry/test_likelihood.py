@@ -10,6 +10,7 @@ from torch.func import hessian, jacfwd, vmap
 
 import latentgeo as lg
 from latentgeo.geometry.curve import chord_energy
+from latentgeo.geometry.decoder import as_decoder
 from latentgeo.geometry.likelihood import fisher_rao
 from tests.conftest import mlp
 
@@ -208,6 +209,7 @@ def test_means_outside_their_domain(ends):
         (lambda: fisher_rao(net, "gaussian"), ValueError, "torch.distributions.Normal"),
         (lambda: fisher_rao(net, "negative_binomial"), ValueError, "μ²/r"),
         (lambda: fisher_rao(net, "poisson", sigma=1.0), TypeError, "among log, got sigma"),
+        (lambda: fisher_rao(net, sigma=1.0), TypeError, "beside sigma"),
         (lambda: fisher_rao(net, "gaussian", sigma=0.0), ValueError, "positive"),
         (lambda: fisher_rao(net, "gaussian", sigma="1"), TypeError, "number"),
         (lambda: fisher_rao(net, "poisson", log=1), TypeError, "True or False"),
@@ -294,6 +296,118 @@ def test_a_negative_binomials_divergence_is_the_sum_over_counts(ends):
     expected = ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()
     energy = chord_energy(distribution, torch.stack([ends[0][0], ends[1][0]]))
     torch.testing.assert_close(energy, expected, rtol=1e-9, atol=0)
+
+
+class _Counts(dist.Distribution):
+    """Negative binomials by mean and dispersion, zero-inflated where logits of extra zeros are given, as scvi's."""
+
+    def __init__(self, mu, theta, zi_logits=None):
+        super().__init__(validate_args=False)
+        self.mu, self.theta = torch.broadcast_tensors(mu, theta)
+        if zi_logits is not None:
+            self.zi_logits = zi_logits
+
+
+zeros = mlp(1)
+
+
+def _inflated(z):
+    return _Counts(positive_mean(z), DISPERSION, zi_logits=2.0 * zeros(z))
+
+
+def _complete_log_probabilities(z):
+    """Of an extra zero, and of the counts 0 … 1499 that are none: shape (1 + 1500, B, 7)."""
+    counts = CASES["negative binomial, log"][3](z)
+    x = torch.arange(1500.0, dtype=torch.float64)[:, None, None].expand(1500, len(z), 7)
+    logits = 2.0 * zeros(z)
+    log_p = nn.functional.logsigmoid(-logits) + counts.log_prob(x)
+    return torch.cat([nn.functional.logsigmoid(logits)[None], log_p])
+
+
+def test_zero_inflated_counts_have_the_information_of_complete_data_and_no_less_than_that_of_counts(ends):
+    for z in ends[0][:3]:
+
+        def complete(u):
+            return without_validation(_complete_log_probabilities)(u[None])[:, 0]
+
+        def counts(u):
+            log_p = complete(u)
+            return torch.cat([torch.logaddexp(log_p[:1], log_p[1:2]), log_p[2:]])
+
+        expected, least = (
+            torch.einsum("xg,xgi,xgj->ij", log_p(z).exp(), *(2 * [jacfwd(log_p)(z)])) for log_p in (complete, counts)
+        )
+        for decoder in (_inflated, fisher_rao(_inflated)):
+            torch.testing.assert_close(lg.pullback_metric(decoder, z), expected, rtol=1e-8, atol=1e-8)
+        gap = torch.linalg.eigvalsh(expected - least)
+        assert gap.min() > 1e-3 * gap.max()
+    plain = lg.pullback_metric(lambda z: _Counts(positive_mean(z), DISPERSION), ends[0])
+    torch.testing.assert_close(plain, lg.pullback_metric(CASES["negative binomial"][3], ends[0]))
+    without = lg.pullback_metric(lambda z: _Counts(positive_mean(z), DISPERSION, net(z) - 80.0), ends[0])
+    torch.testing.assert_close(without, plain)
+
+
+def test_zero_inflated_counts_have_the_divergence_of_complete_data_and_geodesics_of_their_spheres(ends):
+    a, b = ends
+    log_p, log_q = (_complete_log_probabilities(z[:1]) for z in ends)
+    energy = chord_energy(_inflated, torch.stack([a[0], b[0]]))
+    torch.testing.assert_close(energy, ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(), rtol=1e-9, atol=0)
+    found = lg.geodesic(_inflated, a, b, segments=32, tol=1e-10, max_iter=1000)
+    flat = lg.geodesic(fisher_rao(_inflated), a, b, segments=32, tol=1e-10)
+    torch.testing.assert_close(found.length, flat.length, rtol=1e-5, atol=0)
+    assert found.converged.all()
+    alone = lg.distance(fisher_rao(positive_mean, "negative_binomial", dispersion=DISPERSION), a, b)
+    assert (alone / found.length - 1).abs().max() > 0.1  # the negative binomial by itself says something else
+
+
+def test_zero_inflated_counts_lie_on_spheres(random):
+    """All of one coordinate's parameters as a surface: chords give great circles, and farther ones pass the pole."""
+    r = torch.tensor([3.0], dtype=torch.float64)
+    z = torch.randn(2, 40, 2, generator=random, dtype=torch.float64)
+
+    def surface(z):
+        return _Counts(2.0 * z[:, 1:].exp(), r, z[:, :1])
+
+    a, b = z
+    x, y = (fisher_rao(surface)(of) for of in (a, b))
+    assert torch.allclose(x.norm(dim=1), torch.tensor(2.0).double())
+    f = as_decoder(surface, a)
+    apart = f.chord(f(a), f(b))
+    torch.testing.assert_close(apart, 4.0 * torch.asin((x - y).norm(dim=1) / 4.0), rtol=1e-10, atol=0)
+    length = lg.distance(surface, a, b, segments=32, tol=1e-10)
+    torch.testing.assert_close(length, apart, rtol=1e-6, atol=0)
+    far = torch.tensor([[0.3, -8.0], [-0.5, 8.0]]).double()  # more than half a turn apart
+    latitude = far[:, 0].sigmoid().sqrt().asin()
+    torch.testing.assert_close(f.chord(f(far[:1]), f(far[1:])).item(), 2.0 * (math.pi - latitude.sum()).item())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "categorical"])
+def test_decoders_of_distributions_have_the_embedding_of_their_likelihood(case, ends):
+    likelihood, parameters, decoder, distribution = CASES[case]
+    found, expected = fisher_rao(distribution), fisher_rao(decoder, likelihood, **parameters)
+    torch.testing.assert_close(found(ends[0]), expected(ends[0]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.distribution(ends[0]).mean, distribution(ends[0]).mean)
+    there = lg.exp_map(found, ends[0], lg.log_map(found, *ends, segments=32, tol=1e-9))
+    torch.testing.assert_close(there, ends[1], rtol=1e-3, atol=1e-3)
+
+
+def test_means_that_vanish_are_no_nan():
+    z = torch.tensor([[-2000.0, 1.0]])
+    for decoder in (lambda z: dist.Poisson(z.exp()), lambda z: _Counts(z.exp(), torch.ones(2))):
+        assert torch.isfinite(lg.metric.jacobian(fisher_rao(decoder), z)).all()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "error", "message"),
+    [
+        (lambda z: dist.Normal(z, z.exp()), ValueError, "without fisher_rao"),
+        (lambda z: _Counts(z.exp(), z.exp()), ValueError, "total_count does not depend on z"),
+        (lambda z: z, TypeError, "name the likelihood"),
+    ],
+)
+def test_decoders_without_an_embedding_are_refused(decoder, error, message):
+    with pytest.raises(error, match=message):
+        lg.pullback_metric(fisher_rao(decoder), torch.zeros(2, 3))
 
 
 def test_other_families_are_refused(ends):

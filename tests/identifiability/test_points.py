@@ -4,6 +4,7 @@ import copy
 import math
 
 import pytest
+import scipy.optimize
 import torch
 from torch import distributions as dist
 from torch import nn
@@ -49,6 +50,29 @@ def test_data_on_the_image_are_found_exactly():
     assert found.residual.max() < 1e-6
     again = project(f, f(z), z)  # from the solution itself
     torch.testing.assert_close(again.codes, z, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_points_on_kinks_are_found(dtype):
+    """The least misfit of a decoder with ReLU often lies on a kink, where no gradient vanishes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [nn.Linear(3, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 12)]
+    f = nn.Sequential(*layers).double().requires_grad_(False)
+    z = normal(30, 3)
+    x = noisy(f, z, 0.5)
+    found = project(copy.deepcopy(f).to(dtype), x.to(dtype), z.to(dtype))
+    assert found.converged.float().mean() > 0.9
+    f.double()
+    for k in torch.nonzero(found.converged).flatten()[:8]:
+
+        def away(u, x=x[k]):
+            return (f(torch.as_tensor(u)[None]) - x).norm().item()
+
+        nearby = [found.codes[k].double() + 0.01 * i * normal(3, seed=i) for i in range(3)]
+        options = {"xatol": 1e-9, "fatol": 1e-12, "maxiter": 2000}
+        least = min(scipy.optimize.minimize(away, z, method="Nelder-Mead", options=options).fun for z in nearby)
+        assert found.residual[k] < (1 + 1e-5) * least
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
+import atexit
+import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 
@@ -36,6 +40,42 @@ def test_a_cluster_beside_another_says_nothing():
     with LocalCluster(n_workers=1, processes=False), warnings.catch_warnings():  # takes the default port
         warnings.simplefilter("error")
         assert len(run_jobs(_jobs(1, 2), workers=2, progress=False)) == 2
+
+
+def _slow_to_end(_):
+    atexit.register(time.sleep, 7.0)
+
+
+def test_workers_that_take_their_time_to_end_are_nobodys_business(caplog):
+    run_jobs([Job(f"job {x}", _slow_to_end, (x,)) for x in range(2)], workers=2, progress=False)
+    assert "still alive" not in caplog.text
+    assert logging.getLogger("distributed.nanny").level != logging.ERROR  # what happens while jobs run is said
+
+
+_SCRIPT = """
+from latentgeo.paper.jobs import Job, run_jobs
+{line}
+    print(run_jobs([Job("one", abs, (-1,)), Job("two", abs, (-2,))], workers={workers}, progress=False))
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "workers", "message"),
+    [
+        ("if True:", 2, "script.py: expected the call that starts processes under `if __name__ =="),
+        ("if True:", 0, ""),
+        ("if __name__ == '__main__':", 2, ""),
+        ("def main():", 2, "script.py: expected the call"),
+    ],
+)
+def test_a_script_without_a_main_guard_is_told_in_a_sentence(tmp_path, line, workers, message):
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT.format(line=line, workers=workers) + ("main()\n" if "main()" in line else ""))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert ("{'one': 1, 'two': 2}" in done.stdout) == (not message)
+    if message:
+        assert message in done.stderr.splitlines()[-1]
+        assert len(done.stderr.splitlines()) < 20
 
 
 @pytest.mark.parametrize("workers", [0, 2])

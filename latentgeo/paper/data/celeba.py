@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
+from latentgeo.extras import require
 from latentgeo.paper.data.base import DataError, Dataset, MissingDataError, find, folders, read
 from latentgeo.paper.paths import checksum, data_dir, file_checksum, write_atomically
 
@@ -71,6 +72,7 @@ def _pixels(path: Path, content: bytes) -> np.ndarray:
     """The pixels of one image, shape (3, 64, 64)."""
     import io
 
+    require("CelebA", "notebooks", "PIL")
     from PIL import Image
 
     try:

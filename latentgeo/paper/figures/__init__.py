@@ -1,5 +1,9 @@
 """Figures of the notebooks, a column or a page wide; those that need data of their own kind are in their modules."""
 
+from latentgeo.extras import require
+
+require("latentgeo.paper.figures", "notebooks", "matplotlib", "seaborn")
+
 from latentgeo.paper.figures.agreement import agreement
 from latentgeo.paper.figures.ensembles import ensembles
 from latentgeo.paper.figures.identifiability import identifiability

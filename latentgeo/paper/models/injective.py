@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import AffineTransform
 
+from latentgeo.extras import require
 from latentgeo.paper.models.networks import ACTIVATIONS
 
 
@@ -111,11 +112,10 @@ class InjectiveDecoder(nn.Module):
 
 def _coupling_steps(D: int, steps: int, hidden: Sequence[int], activation: type[nn.Module]) -> nn.Module:
     """T as a lazy transform of zuko, which, called, gives the transform; odd and even pixels take turns."""
-    try:
-        from zuko.flows.coupling import GeneralCouplingTransform  # here, since it is needed by few
-        from zuko.lazy import LazyComposedTransform
-    except ImportError as error:
-        raise ImportError("injective decoders need the package zuko: pip install 'latentgeo[flows]'") from error
+    require("an injective decoder", "flows", "zuko")
+    from zuko.flows.coupling import GeneralCouplingTransform  # here, since it is needed by few
+    from zuko.lazy import LazyComposedTransform
+
     return LazyComposedTransform(
         *[
             GeneralCouplingTransform(

@@ -132,13 +132,24 @@ def with_evidence(readme: str, table: pd.DataFrame) -> str:
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in after or END in after:
-        raise ValueError(f"expected the lines {BEGIN!r} and {END!r} once each in README.md")
+        raise ValueError(
+            f"expected a clone of latentgeo, whose README.md has the lines {BEGIN!r} and {END!r} once each; run this "
+            "there"
+        )
     return f"{before}{BEGIN}\n{format_evidence(table)}\n{END}{after}"
 
 
 def update_readme() -> Path:
-    """Write the README's table of evidence anew from ``data/results``, and return the path of the README."""
+    """Write the README's table of evidence anew from ``data/results``, and return the path of the README.
+
+    Raises:
+        ValueError: this is not a clone of the project.
+    """
     path = project_root() / "README.md"
+    if not path.is_file():
+        raise ValueError(
+            f"expected a clone of latentgeo with its README.md, got the folder {path.parent}; run this there"
+        )
     text = path.read_text(encoding="utf-8")
     path.write_text(with_evidence(text, read_evidence(project_root() / "data" / "results")), encoding="utf-8")
     return path

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import threading
 import time
 import traceback
@@ -67,10 +68,13 @@ def find_notebooks(only: Sequence[str] = (), first: str = "") -> list[Path]:
 
 
 def check_parameters(notebooks: Sequence[Path], parameters: Mapping[str, object]) -> None:
-    """Refuse parameters that a notebook does not have: papermill itself would only warn.
+    """Refuse parameters that a notebook does not have, and values that it cannot use: papermill itself would only warn.
+
+    A parameter's annotation says of what type it is; a whole number counts something. Where its comment has words in
+    quotes it is one of these, or ``None``.
 
     Raises:
-        ValueError: a notebook lacks a parameter; the message lists those it has.
+        ValueError: a notebook lacks a parameter, or has another kind of value there; the message says which.
     """
     import papermill
 
@@ -79,6 +83,26 @@ def check_parameters(notebooks: Sequence[Path], parameters: Mapping[str, object]
         unknown = sorted(set(parameters) - set(known))
         if unknown:
             raise ValueError(f"{path.stem} has no parameter {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+        for name, value in parameters.items():
+            if name == "profile":  # which has its own argument
+                continue
+            wanted = _wanted(value, known[name]["inferred_type_name"], re.findall(r'"(\w+)"', known[name]["help"]))
+            if wanted:
+                raise ValueError(f"{path.stem}: expected {wanted} as {name}, got {value!r}")
+
+
+def _wanted(value: object, annotation: str, words: Sequence[str]) -> str:
+    """What a parameter should be that is not; nothing where it may be."""
+    if words and (value is not None or annotation == "str") and value not in words:
+        return " or ".join(map(repr, words))
+    if annotation == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        return "a whole number of at least 1"
+    if annotation == "str" and not isinstance(value, str):
+        return "a word"
+    if annotation.startswith(("list", "tuple")) and not isinstance(value, list):
+        return "a list"
+    # Else it is None, or one of several: a number, or one for each model.
+    return "a number or a list" if annotation == "None" and isinstance(value, str | bool) and not words else ""
 
 
 def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> Outcome:

@@ -5,6 +5,7 @@ import re
 import nbformat
 import pytest
 
+import latentgeo as lg
 from latentgeo.paper import cli, environment
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.reproduction import evidence
@@ -153,6 +154,10 @@ def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(noteb
     assert "00_ok has no parameter m; it has: n, profile" in capsys.readouterr().err
     assert cli.main(["reproduce", "--only", "07"]) == 2
     assert "there are: 00_ok" in capsys.readouterr().err
+    for value in ("many", "-1", "0", "2.5", "true", "[1]"):
+        file.write_text(f"n: {value}\n")
+        assert cli.main(["reproduce", "--parameters", str(file)]) == 2
+        assert "00_ok: expected a whole number of at least 1 as n, got" in capsys.readouterr().err
     for content, message in (
         ("- 1", "map names to values"),
         ("profile: paper", "--profile"),
@@ -162,6 +167,48 @@ def test_unknown_notebooks_and_parameters_are_refused_before_anything_runs(noteb
         assert cli.main(["reproduce", "--parameters", str(file)]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "words", "wanted"),
+    [
+        ("cnn", "None", ["mlp", "conv"], "'mlp' or 'conv'"),
+        ("conv", "None", ["mlp", "conv"], ""),
+        (None, "None", ["mlp", "conv"], ""),
+        (3, "str", [], "a word"),
+        (3, "list", [], "a list"),
+        ([0, 30], "list", [], ""),
+        ([0, 7, 6], "tuple[int, int, int]", [], ""),
+        ("ten", "None", [], "a number or a list"),
+        ([5, 5, 3], "None", [], ""),
+    ],
+)
+def test_values_of_parameters_are_looked_at_too(value, annotation, words, wanted):
+    assert module._wanted(value, annotation, words) == wanted
+
+
+def test_outside_a_clone_a_sentence_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evidence, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    for command in (["report"], ["reproduce"]):
+        assert cli.main(command) == 2
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert "clone" in said or "checkout" in said
+    (tmp_path / "README.md").write_text("Another project's.")
+    assert cli.main(["report"]) == 2
+    assert "expected a clone of latentgeo, whose README.md has the lines" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "Another project's."
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "README.md").mkdir()  # what cannot be read
+    assert cli.main(["report"]) == 2
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"latentgeo {lg.__version__}\n"
 
 
 def test_committed_folders_are_refused_before_anything_runs(notebooks, tmp_path, monkeypatch, capsys):
