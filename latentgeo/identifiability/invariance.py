@@ -282,7 +282,7 @@ _IDENTIFIED: dict[str, Callable[[_Pair], Measured]] = {
     "geodesic distance": lambda m: (
         _relative(*(g.length for g in m.geodesics)),
         # Both join the same nodes, in data space, and miss the same; only what carries points there may differ.
-        m.unfinished.max() + 1e-2 * sum(g.error for g in m.geodesics).max() + 1e2 * m.eps,
+        m.unfinished.max() + 0.1 * sum(g.error for g in m.geodesics).max() + 1e2 * m.eps,
     ),
     "geodesic path": _geodesic_path,
     "angle": lambda m: (

@@ -23,7 +23,7 @@ from latentgeo.geometry.geodesic.lbfgs import Minimum
 from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner, products, regularised
 
 _ROUNDS = 40  # steps of a point on its way at most
-_MISSED = 0.1  # share of a step that may be missed along the surface
+_MISSED = 0.3  # share of a step that may be missed along the surface
 _FARTHEST = 1.5  # times the way that was meant, that a decoded point may have gone
 _NEAR = 0.3  # of a segment, within which a point is near another
 _CLOSE = 1e-4  # of a segment, that a point on a spline may be missed by
@@ -37,7 +37,7 @@ _SLOWEST = 0.9  # rate of decrease that a curve is at most credited with
 
 def carried(
     f: Decoder, z: Tensor, x: Tensor, target: Tensor, J: Tensor | None = None, close: Tensor | None = None
-) -> Tensor:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Latent points (B, d) carried along while decoded ones go straight from x to the target, as far as they can.
 
     A step is taken at once where that hits its aim, and else by the classical Runge-Kutta scheme, shortened until it
@@ -50,22 +50,25 @@ def carried(
         target: where decoded points should go, shape (B, D).
         J: Jacobians where they are, shape (B, D, d), if they are known.
         close: distance along the surface that the end of the way may be missed by, shape (B,).
+
+    Returns:
+        Where they end, decoded too, and the Jacobians there.
     """
-    z, x = z.clone(), x.clone()
+    z, x, J = z.clone(), x.clone(), f.jacobian(z) if J is None else J.clone()
+    decoded = x.clone()
     done, step = torch.zeros_like(z[:, 0]), torch.ones_like(z[:, 0])
     way = f.step(x, target)
     curved = torch.zeros_like(done, dtype=torch.bool)
     left = torch.nonzero(torch.isfinite(way) & (way > 0)).squeeze(1)
     # The decoded point and the Jacobian at z, and what is still missed there of the way done.
-    at_x, off = x[left], torch.zeros_like(x[left])
-    J = f.jacobian(z[left]) if J is None else J[left]
+    at_x, at_J, off = x[left], J[left], torch.zeros_like(x[left])
     for _ in range(_ROUNDS):
         if len(left) == 0:
             break
         h, at = step[left, None], z[left]
         ahead = f.tangent(x[left], torch.lerp(x[left], target[left], h))
-        first = _along(J, ahead + off)
-        there, meant = at + first, (J @ first[:, :, None]).squeeze(-1).norm(dim=1)
+        first = _along(at_J, ahead + off)
+        there, meant = at + first, (at_J @ first[:, :, None]).squeeze(-1).norm(dim=1)
         bent = curved[left]
         if bent.any():
             k = torch.nonzero(bent).squeeze(1)
@@ -89,7 +92,7 @@ def carried(
             over &= ~again
         z[left] = torch.where(hit[:, None], there, at)
         done[left] = torch.where(hit, reached, done[left])
-        J, at_x = torch.where(hit[:, None, None], new_J, J), torch.where(hit[:, None], value, at_x)
+        at_J, at_x = torch.where(hit[:, None, None], new_J, at_J), torch.where(hit[:, None], value, at_x)
         off = torch.where(hit[:, None], new_off, off)
         # The first miss calls for the better scheme, every other for a shorter step.
         shorter = torch.where(hit, 1.5 * step[left], torch.where(bent, 0.4 * step[left], step[left]))
@@ -97,8 +100,10 @@ def carried(
             shorter = shorter.masked_fill(again, 1.0)
         curved[left] |= ~hit
         step[left] = shorter.minimum(1.0 - done[left])
-        left, at_x, J, off = left[~over], at_x[~over], J[~over], off[~over]
-    return z
+        decoded[left[over]], J[left[over]] = at_x[over], at_J[over]
+        left, at_x, at_J, off = left[~over], at_x[~over], at_J[~over], off[~over]
+    decoded[left], J[left] = at_x, at_J
+    return z, decoded, J
 
 
 def _floor(J: Tensor) -> float:
@@ -115,9 +120,9 @@ def along_chord(f: Decoder, start: Tensor, end: Tensor, ends: Tensor, N: int) ->
     """First curves (P, N + 1, d): from either end half the way, towards the other in data space."""
     from_both = torch.cat([start, end])
     here, there = torch.cat([ends[:, 0], ends[:, 1]]), torch.cat([ends[:, 1], ends[:, 0]])
-    z, nodes = from_both, [from_both]
+    z, x, J, nodes = from_both, here, None, [from_both]
     for i in range(1, N // 2 + 1):
-        z = carried(f, z, f(z), torch.lerp(here, there, i / N))
+        z, x, J = carried(f, z, x, torch.lerp(here, there, i / N), J)
         nodes.append(z)
     first, second = torch.stack(nodes, 1).split(len(start))
     return torch.cat([first, second.flip(1)[:, 1:]], 1)
@@ -148,16 +153,16 @@ def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> tuple[Tensor, T
         torch.where(near[:, None], one, other.flatten(0, 1)) for one, other in ((guess, a), (decoded, x[:, before]))
     )
     J = torch.where(near[:, None, None], J_guess, J.unflatten(0, x.shape[:2])[:, before].flatten(0, 1))
-    z = carried(f, guess, decoded, aims, J, _CLOSE * segment)
+    z, decoded, _ = carried(f, guess, decoded, aims, J, _CLOSE * segment)
     fine = curve.new_empty(len(x), parts * N + 1, curve.shape[2])
     fine[:, inner], fine[:, ::parts] = z.unflatten(0, (len(x), -1)), curve
     # A point that did not get there from its guess may from its neighbour.
-    lost = f.step(f(z), aims) > _LOST * segment
+    lost = f.step(decoded, aims) > _LOST * segment
     if lost.any():
         rows, at = lost.unflatten(0, (len(x), -1)).nonzero().unbind(1)
         from_ = fine[rows, inner[at] - 1]
-        found = carried(f, from_, f(from_), aims[lost], None, _CLOSE * segment[lost])
-        still = f.step(f(found), aims[lost]) > _LOST * segment[lost]
+        found, reached, _ = carried(f, from_, f(from_), aims[lost], None, _CLOSE * segment[lost])
+        still = f.step(reached, aims[lost]) > _LOST * segment[lost]
         fine[rows, inner[at]] = found.masked_fill(still[:, None], torch.nan)
     # Of two codes of one image each may be the end of a piece: then the latent curve jumps where its image does not.
     points, ahead = f.pushed(fine[:, :-1].flatten(0, 1), fine.diff(dim=1).flatten(0, 1))
@@ -167,7 +172,7 @@ def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> tuple[Tensor, T
     far = (ahead.unflatten(0, (len(x), -1)).norm(dim=2) > _TORN * small).nonzero()
     if len(far):
         rows, at = far.unbind(1)
-        z = carried(f, fine[rows, at], points[rows, at], points[rows, at + 1])
+        z = carried(f, fine[rows, at], points[rows, at], points[rows, at + 1])[0]
         apart, gap = ((fine[rows, at + 1] - from_).norm(dim=1) for from_ in (z, fine[rows, at]))
         points[rows[~(apart < 0.5 * gap)]] = torch.nan
     return fine, points
@@ -203,8 +208,8 @@ def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: 
         torch.ones_like(value),
         torch.zeros_like(value),
     )
+    J = f.jacobian(curve[left, 1:-1].flatten(0, 1)).unflatten(0, (len(left), -1))  # [A, N - 1, D, d]
     while len(left):
-        J = f.jacobian(curve[left, 1:-1].flatten(0, 1)).unflatten(0, (len(left), -1))  # [A, N - 1, D, d]
         whitened = CurvePreconditioner(*products(J), J.shape[1] + 1, _floor(J))
         rows = torch.arange(len(left), device=left.device)
         y = whitened.gradient((J.mT @ f.tangent_gradient(x[left, 1:-1], slope[left])[..., None]).squeeze(-1), rows)
@@ -223,19 +228,20 @@ def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: 
             k, s = left[trying], step[left[trying], None, None]
             aim = image[trying] + s * f.from_tangent(image[trying], Jv[trying])
             parts = (values.flatten(0, 1) for values in (z[trying], image[trying], aim, J[trying]))
-            new = carried(f, *parts)
-            new = new.unflatten(0, (len(k), -1))
-            decoded = torch.cat([ends[k, :1], f(new.flatten(0, 1)).unflatten(0, (len(k), -1)), ends[k, 1:]], 1)
+            new, there, slopes_there = (part.unflatten(0, (len(k), -1)) for part in carried(f, *parts))
+            decoded = torch.cat([ends[k, :1], there, ends[k, 1:]], 1)
             energy, gradient = energy_and_gradient(f, decoded)
             allowed = value[k] * (1.0 - _DECREASE * step[k] * promised[trying] + 4.0 * torch.finfo(value.dtype).eps)
             better = energy <= allowed
             a = k[better]
             curve[a, 1:-1], x[a], value[a], slope[a] = new[better], decoded[better], energy[better], gradient[better]
+            J[trying[better]] = slopes_there[better]
             step[a] = (2.0 * step[a]).clamp_max(1.0)
             report.iterations[a] += 1
             step[k[~better]] *= 0.4
             trying = trying[~better]
         stuck = torch.zeros_like(report.converged)
         stuck[left[trying]] = True
-        left = left[~stuck[left]]
+        go = ~stuck[left]
+        left, J = left[go], J[go]
     return curve, report

@@ -32,7 +32,8 @@ from latentgeo.geometry.geodesic.result import Geodesic, improved
 
 Metrics = tuple[Tensor, Tensor]  # along curves, as CurvePreconditioner takes them
 _MEMORY = 10  # secant pairs of the solver
-_PATIENCE = 15  # steps of the first attempt at a pair for every decimal digit that is asked for
+_PATIENCE = 15  # steps for every decimal digit that is asked for, after which L-BFGS gives up
+_FEW_STEPS = 8  # the same at the finest level in few dimensions, where Gauss-Newton steps cost little
 _STARTING_TOL = 3e-3  # relative excess of curves that only serve to start the next level
 _ROUGH = 1e-4  # relative error of a measurement that asks for a finer one
 _LOOKS = 8  # chords that a straight line is looked at by
@@ -189,9 +190,10 @@ def _first_attempt(
         metric = MetricFactor((J[rows].mT @ J[rows]).mean(1), curve.dtype)
         at = torch.arange(len(rows), device=rows.device)
         goal = max(tol, _STARTING_TOL)
+        patience = _patience(goal, max_iter, _PATIENCE)
         for N in levels(segments)[:-1]:
             flat = FlatPreconditioner(metric.of(at), N)
-            curve, found = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, _patience(goal, max_iter))
+            curve, found = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, patience)
             report.iterations[rows] += found.iterations
             at, rows, curve = (part[found.converged] for part in (at, rows, curve))
     if len(rows):
@@ -223,15 +225,16 @@ def _finest(
     N = curve.shape[1] - 1
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
     whitened = CurvePreconditioner(*metrics, N, _SOFT)
-    curve, found = _minimise_energy(f, curve, ends, whitened, tol, _patience(tol, max_iter))
+    each = _FEW_STEPS if curve.shape[2] <= _FEW else _PATIENCE
+    curve, found = _minimise_energy(f, curve, ends, whitened, tol, _patience(tol, max_iter, each))
     # In these coordinates Newton's decrement is half the gradient's square: it knows directions that no step has gone.
     decrement = 0.5 * found.gradient.square().sum(1) / found.value.clamp_min(torch.finfo(curve.dtype).tiny)
     return curve, dataclasses.replace(found, gain=found.gain.maximum(decrement)), metrics
 
 
-def _patience(tol: float, max_iter: int) -> int:
-    """Steps after which other methods are tried."""
-    return min(max_iter, math.ceil(_PATIENCE * max(1.0, -math.log10(tol))))
+def _patience(tol: float, max_iter: int, each: int) -> int:
+    """Steps after which other methods are tried, so many for every decimal digit that is asked for."""
+    return min(max_iter, math.ceil(each * max(1.0, -math.log10(tol))))
 
 
 def _wild(f: Decoder, curve: Tensor, ends: Tensor) -> Tensor:

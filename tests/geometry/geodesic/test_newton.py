@@ -33,10 +33,12 @@ def test_points_are_carried_to_the_same_image_in_any_coordinates():
     h = as_decoder(lg.reparametrise(f, A), A(_normal(1, 2)))
     z, aim = _normal(200, 2), _normal(200, 2, seed=1) * 0.3
     target = f(z + aim)
-    arrived = carried(h, A(z), f(z), target)
+    arrived, decoded, J = carried(h, A(z), f(z), target)
     missed = (h(arrived) - target).norm(dim=1) / (target - f(z)).norm(dim=1)
     assert missed.quantile(0.9) < 0.2
     assert missed.max() < 1.0
+    torch.testing.assert_close(decoded, h(arrived))
+    torch.testing.assert_close(J, h.jacobian(arrived))
 
 
 def test_a_first_curve_along_the_chord_is_the_same_in_other_coordinates():
