@@ -179,9 +179,11 @@ LAYERS = (
     {"paper"},
 )
 BESIDE = {
+    "geometry": {"progress"},
     "identifiability": {"extras"},
     "adapters": {"extras"},
-    "explorer": {"style", "extras"},
+    "agreement": {"progress"},
+    "explorer": {"style", "extras", "progress"},
     "paper": {"style", "extras"},
 }
 

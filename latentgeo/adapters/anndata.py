@@ -20,7 +20,6 @@ from torch import Tensor
 
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
 from latentgeo.adapters.model import LatentModel, latent_model, takes_anndata
-from latentgeo.adapters.progress import shown
 from latentgeo.extras import require
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.neighbours import measure, search, warn_of_uncertified
@@ -189,7 +188,7 @@ def geodesic_neighbors(
     if not 2 <= n_neighbors <= n:
         raise ValueError(f"n_neighbors: expected between 2 and the number of cells {n}, got {n_neighbors!r}")
     adata = adata.copy() if copy else adata
-    options = options | {"progress": shown(options.get("progress"))}
+    options = {"progress": None} | options
     seen, z = _codes(adata, model, points, use_rep, layer, dtype)
     found = search(seen.decoder, z, n_neighbors - 1, candidates, options)
     warn_of_uncertified(found, stacklevel=3)
@@ -305,7 +304,7 @@ def geodesic_distances(
     names, numbers = groups.cat.categories, groups.cat.codes.to_numpy()
     if len(names) < 2:
         raise ValueError(f"groupby: expected cells of at least two groups in .obs[{groupby!r}], got {list(names)}")
-    options = options | {"progress": shown(options.get("progress"))}
+    options = {"progress": None} | options
     seen, z = _codes(adata, model, points, use_rep, layer, dtype)
     of_group = [np.flatnonzero(numbers == number) for number in range(len(names))]
     random = np.random.default_rng(random_state)

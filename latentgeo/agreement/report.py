@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from latentgeo.adapters.model import LatentModel, latent_model
-from latentgeo.adapters.progress import shown
 from latentgeo.agreement.pairs import draw_pairs, farthest_from_codes, measure_pairs
 from latentgeo.agreement.reliability import compare_reliability
 from latentgeo.geometry.arrays import is_array, to_tensor
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.identifiability.assumptions import check_assumptions
+from latentgeo.progress import bar_options
 
 # Kinks cost digits, which the errors of the lengths show; the other assumptions cost the claim.
 TOLERATED = ("smooth",)
@@ -205,7 +205,7 @@ def agreement(
             trainings, not the next training's distance.
         check: whether to check the assumptions.
         seed: of the draw of pairs and of the searches.
-        progress: whether to show a progress bar, after two seconds; None for where somebody watches, in a terminal or a
+        progress: whether to show a progress bar; None for after two seconds where somebody watches, in a terminal or a
             notebook.
 
     Returns:
@@ -241,7 +241,7 @@ def agreement(
         raise ValueError(f"labels: expected one for each of the {n} data, got shape {names_of.shape}")
     first, second = _indices(pairs, n, seed)
     steps = (4 if check else 3) * len(named)
-    bar = tqdm(total=steps, desc="agreement", unit="step", disable=not shown(progress), delay=2.0)
+    bar = tqdm(total=steps, desc="agreement", unit="step", **bar_options(progress))
     codes = {}
     for model in named:
         codes[model.name] = model.codes(rows)

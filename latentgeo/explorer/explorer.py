@@ -15,7 +15,6 @@ from torch import Tensor
 
 from latentgeo.adapters.arrays import tensor_of
 from latentgeo.adapters.model import POINTS, is_anndata, latent_model, takes_anndata
-from latentgeo.adapters.progress import clickable
 from latentgeo.agreement.pairs import measure_pairs
 from latentgeo.explorer.decoded import Pictures
 from latentgeo.explorer.labels import classes
@@ -27,6 +26,7 @@ from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.starts import DataGraph
 from latentgeo.geometry.metric import volume_element
+from latentgeo.progress import clickable
 
 if TYPE_CHECKING:
     from anndata import AnnData

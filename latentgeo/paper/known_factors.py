@@ -189,7 +189,8 @@ _MORE = {
     "arm, d = 2": Setting("arm", 0.18, 2),
 }
 SETTINGS = {"quick": _QUICK, "evidence": _QUICK | _MORE, "paper": _QUICK | _MORE}
-_SEEDS = {"quick": (3, 30), "evidence": (6, 60), "paper": (30, 100)}  # models and pairs
+# Seeds of the models and number of pairs; what is tested was settled on the models of quick, so evidence has others.
+_SEEDS = {"quick": (range(3), 30), "evidence": (range(3, 9), 60), "paper": (range(3, 33), 100)}
 
 
 @functools.lru_cache(maxsize=32)
@@ -262,7 +263,7 @@ class KnownFactors(Sweep):
 
     Attributes:
         profile: ``"quick"``, ``"evidence"`` or ``"paper"``.
-        seeds: the number of models S of each setting, or their seeds; by default 3, 6 or 30.
+        seeds: the number of models S of each setting, or their seeds; by default 3, or 6 or 30 others.
         pairs: the number of test pairs P of each setting; by default 30, 60 or 100.
         settings: names of those that are run; by default all of the profile's.
         store: folder of the run store.

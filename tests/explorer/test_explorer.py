@@ -18,10 +18,10 @@ from torch import nn
 
 import latentgeo as lg
 from latentgeo import extras
-from latentgeo.adapters.progress import shown
 from latentgeo.explorer import explore
 from latentgeo.explorer import explorer as module
 from latentgeo.geometry.geodesic import certificate
+from latentgeo.progress import shown
 from tests.surfaces import hill, ring
 
 VIEW = "application/vnd.jupyter.widget-view+json"

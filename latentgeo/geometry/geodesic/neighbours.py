@@ -24,6 +24,7 @@ from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.geodesic.solve import Options, door, solve
 from latentgeo.geometry.geodesic.starts import data_graph
+from latentgeo.progress import bar_options
 
 _DECODED = 2048  # points decoded at a time
 _BLOCK = 64 * 2**20  # bytes that chords of one block of points may take
@@ -219,7 +220,7 @@ def nearest_neighbours(
         >>> found.index.tolist(), found.certified.all().item()
         ([[1, 2], [2, 0], [1, 3], [2, 1]], True)
     """
-    found = search(decoder, z, neighbours, candidates, options)
+    found = search(decoder, z, neighbours, candidates, {"progress": None} | options)
     warn_of_uncertified(found, stacklevel=4)
     return found
 
@@ -240,7 +241,7 @@ def search(decoder: DecoderLike, z: Tensor, neighbours: int, candidates: int | N
         options = options | {"data": data_graph(f, options["data"], z)}
     chords, solved = _Chords(f, z), _Solved(n, k)
     progress, options = options.get("progress", False), options | {"progress": False}
-    with tqdm(total=n, desc="neighbours", unit="point", disable=not progress) as bar:
+    with tqdm(total=n, desc="neighbours", unit="point", **bar_options(progress)) as bar:
         uncertain = _search(f, z, chords, solved, limit, options, bar)
     index, length, error = solved.nearest()
     short = np.flatnonzero(index[:, -1] < 0)

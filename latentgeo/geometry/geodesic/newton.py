@@ -208,7 +208,7 @@ def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: 
         torch.ones_like(value),
         torch.zeros_like(value),
     )
-    J = f.jacobian(curve[left, 1:-1].flatten(0, 1)).unflatten(0, (len(left), -1))  # [A, N - 1, D, d]
+    J = f.jacobian(curve[left, 1:-1].flatten(0, 1)).unflatten(0, (len(left), curve.shape[1] - 2))  # [A, N - 1, D, d]
     while len(left):
         whitened = CurvePreconditioner(*products(J), J.shape[1] + 1, _floor(J))
         rows = torch.arange(len(left), device=left.device)
@@ -228,7 +228,7 @@ def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: 
             k, s = left[trying], step[left[trying], None, None]
             aim = image[trying] + s * f.from_tangent(image[trying], Jv[trying])
             parts = (values.flatten(0, 1) for values in (z[trying], image[trying], aim, J[trying]))
-            new, there, slopes_there = (part.unflatten(0, (len(k), -1)) for part in carried(f, *parts))
+            new, there, slopes_there = (part.unflatten(0, (len(k), curve.shape[1] - 2)) for part in carried(f, *parts))
             decoded = torch.cat([ends[k, :1], there, ends[k, 1:]], 1)
             energy, gradient = energy_and_gradient(f, decoded)
             allowed = value[k] * (1.0 - _DECREASE * step[k] * promised[trying] + 4.0 * torch.finfo(value.dtype).eps)

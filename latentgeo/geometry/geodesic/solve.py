@@ -29,6 +29,7 @@ from latentgeo.geometry.geodesic.certificate import warn_of_failures
 from latentgeo.geometry.geodesic.refinement import bytes_per_pair, refine
 from latentgeo.geometry.geodesic.result import Geodesic, improved, scaled
 from latentgeo.geometry.geodesic.starts import DataGraph, data_graph
+from latentgeo.progress import bar_options
 
 _BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
 _DETOUR = 1e-3  # relative excess over the way by a third point that is put up with
@@ -46,7 +47,8 @@ class Options(TypedDict, total=False):
         max_iter: steps of the solver at most, at each level of refinement; 200 by default.
         chunk_size: pairs solved at a time; chosen from the decoder's memory need by default. Where the points of one
             pair are too many for the decoder at once, pass it as :class:`latentgeo.Chunked`.
-        progress: whether to show a progress bar; not by default.
+        progress: whether to show a progress bar; None, the default, for after two seconds where somebody watches, in a
+            terminal or a notebook.
         data: latent codes of data, shape (n, d); None by default. Each pair is then also solved from a path through
             their images, see :mod:`latentgeo.geometry.geodesic.starts`, and keeps the shorter curve.
     """
@@ -55,7 +57,7 @@ class Options(TypedDict, total=False):
     tol: float
     max_iter: int
     chunk_size: int | None
-    progress: bool
+    progress: bool | None
     data: Tensor | DataGraph | None
 
 
@@ -124,7 +126,7 @@ def geodesic(
         end: latent points b, shape (P, d).
         initial: initial curves (P, M + 1, d) with the given ends, None for straight lines, or a sequence of these to
             choose the best from.
-        **options: ``segments=16``, ``tol=1e-4``, ``max_iter=200``, ``chunk_size=None``, ``progress=False`` and
+        **options: ``segments=16``, ``tol=1e-4``, ``max_iter=200``, ``chunk_size=None``, ``progress=None`` and
             ``data=None``, see :class:`~latentgeo.geometry.geodesic.solve.Options`.
 
     Returns:
@@ -155,7 +157,7 @@ def geodesic(
         >>> round(geodesic(normal, a, b).length.item(), 3)
         1.414
     """
-    found = solve(door(decoder, start, end), start, end, options, initial=initial)
+    found = solve(door(decoder, start, end), start, end, {"progress": None} | options, initial=initial)
     warn_of_failures(found, "their converged is False", stacklevel=4)
     return found
 
@@ -204,7 +206,7 @@ def solve(
         size = chunk_size or max(1, _BUDGET // bytes_per_pair(f, start, segments))
         chunks = [slice(first, first + size) for first in range(0, len(start), size)]
         parts: list[Geodesic] = []
-        for part in tqdm(chunks, desc="geodesics", unit="chunk", disable=not progress):
+        for part in tqdm(chunks, desc="geodesics", unit="chunk", **bar_options(progress)):
             best: Geodesic | None = None
             for curves in candidates:
                 if curves is None:

@@ -22,3 +22,8 @@ def clickable() -> bool:
 def shown(progress: bool | None) -> bool:
     """Whether to show a progress bar: as asked for, or, by None, in a terminal and in a notebook that someone runs."""
     return bool(progress) if progress is not None else clickable() or bool(getattr(sys.stderr, "isatty", bool)())
+
+
+def bar_options(progress: bool | None) -> dict[str, object]:
+    """Options of ``tqdm`` for a bar that is shown at once where it is asked for, by None after two seconds."""
+    return {"disable": not shown(progress), "delay": 0.0 if progress else 2.0}
