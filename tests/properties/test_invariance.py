@@ -107,7 +107,7 @@ def test_geodesic_distances_agree_within_their_certificates(data, case):
     # Compositions may twist space so that a curve is not found in it; it is flagged then, and claims nothing.
     found = there.converged
     assert found.sum() >= 2
-    claimed = here.error + there.error
+    claimed = here.error + there.error + 1e-12  # rounding of the change of coordinates
     assert ((there.length / here.length - 1).abs() <= claimed)[found].all()
     excess = here.excess + there.excess + 1e-12
     apart = (m.f(here.points.flatten(0, 1)) - m.g(there.points.flatten(0, 1))).flatten(1).norm(dim=1)
