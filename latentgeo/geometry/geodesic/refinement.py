@@ -37,10 +37,13 @@ _FEW_STEPS = 8  # the same at the finest level in few dimensions, where Gauss-Ne
 _STARTING_TOL = 3e-3  # relative excess of curves that only serve to start the next level
 _ROUGH = 1e-4  # relative error of a measurement that asks for a finer one
 _LOOKS = 8  # chords that a straight line is looked at by
+_EXACT = 1e-8  # tolerance below which cost does not count
+_KINKED = 1.5  # order of convergence of chords, below which a decoder counts as kinked
 _SMOOTH = 1.95  # order of convergence of chords, below which a curve is rough
 _UNSURE = 10.0  # times the tolerance, that a length may be off by before it is measured another way
 _DIAGONAL = 2.0  # times, that estimates may fall shorter where only the diagonal of a metric is known
 _SOFT = 1e-6  # of a metric's eigenvalues, relative to their mean, below which directions do not count
+_FINER = 0.1  # of the tolerance, that curves in many dimensions are solved to: their valleys bend as no Hessian tells
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
 _WILD = 4.0  # times the chord, that the straight line's image may be long to be a first curve
 
@@ -225,11 +228,13 @@ def _finest(
     N = curve.shape[1] - 1
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
     whitened = CurvePreconditioner(*metrics, N, _SOFT)
-    each = _FEW_STEPS if curve.shape[2] <= _FEW else _PATIENCE
-    curve, found = _minimise_energy(f, curve, ends, whitened, tol, _patience(tol, max_iter, each))
+    few = curve.shape[2] <= _FEW
+    goal, each = (tol, _FEW_STEPS) if few else (_FINER * tol, _PATIENCE)
+    curve, found = _minimise_energy(f, curve, ends, whitened, goal, _patience(goal, max_iter, each))
     # In these coordinates Newton's decrement is half the gradient's square: it knows directions that no step has gone.
     decrement = 0.5 * found.gradient.square().sum(1) / found.value.clamp_min(torch.finfo(curve.dtype).tiny)
-    return curve, dataclasses.replace(found, gain=found.gain.maximum(decrement)), metrics
+    gain = found.gain.maximum(decrement)
+    return curve, dataclasses.replace(found, gain=gain, converged=found.converged | (gain <= tol)), metrics
 
 
 def _patience(tol: float, max_iter: int, each: int) -> int:
@@ -272,17 +277,17 @@ def _improved(
 
     # Splines in latent coordinates are poor where these turn quickly: more is missed than was asked for, or their
     # chords converge slowly, and the energy of the nodes, which knows no coordinates, is another. In many dimensions
-    # carrying points along is dear.
-    if curve.shape[2] <= _FEW:
-        solved = possible & (found.excess <= tol)
-        unsure = solved & (found.error > _UNSURE * tol)
-        rough = torch.nonzero(solved & ~unsure & (found.order < _SMOOTH)).squeeze(1)
-        if len(rough):
-            energy = curve_energy(f, _decoded(f, found.points[rough, 1:-1], ends[rough]))
-            unsure[rough] = (energy.sqrt() - found.length[rough]).abs() > found.error[rough] * found.length[rough]
-        rows = torch.nonzero(unsure).squeeze(1)
-        if len(rows):
-            found = improved(found, rows, measured_anew(rows))
+    # carrying points along is dear, and with kinks it is of no use there.
+    few = curve.shape[2] <= _FEW
+    solved = possible & (found.excess <= tol)
+    unsure = solved & (found.error > _UNSURE * tol) & (few | ((tol < _EXACT) & (found.order > _KINKED)))
+    rough = torch.nonzero(solved & ~unsure & (found.order < _SMOOTH)).squeeze(1)
+    if few and len(rough):
+        energy = curve_energy(f, _decoded(f, found.points[rough, 1:-1], ends[rough]))
+        unsure[rough] = (energy.sqrt() - found.length[rough]).abs() > found.error[rough] * found.length[rough]
+    rows = torch.nonzero(unsure).squeeze(1)
+    if len(rows):
+        found = improved(found, rows, measured_anew(rows))
     for method, chosen in ((newton, possible), (first_attempt, possible & wild), (last_attempt, possible)):
         rows = torch.nonzero(chosen & ~found.converged).squeeze(1)
         if len(rows):
