@@ -27,7 +27,7 @@ from torch.utils import checkpoint as checkpointing
 
 WAYS = ("forward", "composed", "reverse")
 Function = Callable[[Tensor], Tensor]  # (B, d) -> (B, D)
-_LOCK = threading.RLock()
+_LOCK = threading.RLock()  # PyTorch keeps levels of forward mode, and the switches below, for all threads at once
 
 
 def _cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
@@ -112,11 +112,12 @@ def along(f: Function, way: str, z: Tensor, directions: Tensor) -> tuple[Tensor,
     if way == "reverse":
         return _reverse_along(f, z, directions)
     z = z.detach().contiguous()  # an expanded tensor cannot be pushed forward
-    if len(directions) == 1:
-        x, Jv = jvp(f, (z,), (directions[0].contiguous(),))
-        return x.detach(), Jv.detach().unsqueeze(0)
-    # The primal pass is shared by all directions.
-    x, Jv = vmap(lambda v: jvp(f, (z,), (v,)), out_dims=(None, 0))(directions.contiguous())
+    with _LOCK:
+        if len(directions) == 1:
+            x, Jv = jvp(f, (z,), (directions[0].contiguous(),))
+            return x.detach(), Jv.detach().unsqueeze(0)
+        # The primal pass is shared by all directions.
+        x, Jv = vmap(lambda v: jvp(f, (z,), (v,)), out_dims=(None, 0))(directions.contiguous())
     return x.detach(), Jv.detach()
 
 
@@ -130,7 +131,8 @@ def _reverse_along(f: Function, z: Tensor, directions: Tensor) -> tuple[Tensor, 
 def tangent(f: Function, way: str, z: Tensor, v: Tensor) -> Tensor:
     """J v with its graph, to be differentiated by z and v: (B, d) each -> (B, D)."""
     if way != "reverse":
-        return jvp(f, (z,), (v,))[1]
+        with _LOCK:
+            return jvp(f, (z,), (v,))[1]
     _, w, pulled = _pulled(f, z)
     return _pushed(pulled, w, v, create_graph=True)
 
@@ -158,7 +160,7 @@ def second_along(f: Function, way: str, z: Tensor, u: Tensor, v: Tensor) -> tupl
     """Values, J u and D²f(u, v): points (B, d) and directions (m, B, d) each -> (B, D), and (m, B, D) each."""
     # With gradients switched off PyTorch differentiates some activations (SiLU, Mish) by a kernel of their own,
     # which has no derivative.
-    with torch.enable_grad():
+    with torch.enable_grad(), _LOCK:
         if way == "reverse":
             return _reverse_second(f, z, u, v)
 

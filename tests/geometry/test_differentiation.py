@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -328,3 +329,11 @@ def test_other_ways_take_at_most_twice_the_time(name, twin):
         lambda h: lg.gaussian_curvature(h, a),
     ):
         assert seconds(f, measure) < 2.0 * seconds(g, measure)
+
+
+def test_several_threads_at_once_get_the_same_metric():
+    f, z = mlp(3, D=40), torch.randn(50, 3, dtype=torch.float64)
+    alone = lg.pullback_metric(f, z)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: lg.pullback_metric(f, z), range(100)):
+            assert torch.equal(found, alone)
