@@ -121,6 +121,21 @@ class Decoder:
         scaled.unit = 2.0 ** round(math.log2(size))
         return scaled
 
+    def condensed(self) -> Decoder:
+        r"""A decoder with the same chords and derivatives' products, of fewer numbers: itself if none is known.
+
+        Where a chain of layers ends in a linear one with more outputs than inputs, :math:`f = W h + b`, and
+        :math:`W = QR` with orthonormal Q, only h and the triangular R are needed:
+
+        .. math:: \|f(z) - f(z')\| = \|R\, (h(z) - h(z'))\|.
+        """
+        source = _condensed(self.source) if self.flat else None
+        if source is None:
+            return self
+        smaller = copy.copy(self)
+        smaller.source, smaller.width = source, None
+        return smaller
+
     def isometric(self, z: Tensor) -> Tensor:
         """A map (B, d) -> (B, D) whose Jacobian J at z squares to the metric, G = JᵀJ: f itself."""
         return self(z)
@@ -236,6 +251,32 @@ class Decoder:
 
         (one, _), (two, output) = saved(1), saved(2)
         return max(two - one, 0), output
+
+
+def _plain(module: object, *kinds: type[nn.Module]) -> bool:
+    """Whether a module does what one of these kinds does, and nothing besides."""
+    if not isinstance(module, nn.Module) or type(module).__call__ is not nn.Module.__call__:
+        return False
+    changed = "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks
+    return not changed and type(module).forward in [kind.forward for kind in kinds]
+
+
+def _condensed(source: object) -> nn.Module | None:
+    """See :meth:`Decoder.condensed`."""
+    if _plain(source, Ensemble):
+        parts = [_condensed(source[k]) for k in range(len(source))]
+        return None if None in parts else Ensemble(parts)
+    if not _plain(source, nn.Sequential):
+        return None
+    layers = list(source)
+    while layers and _plain(layers[-1], nn.Unflatten, nn.Flatten, nn.Identity):
+        layers.pop()
+    if not layers or not _plain(layers[-1], nn.Linear) or layers[-1].out_features <= layers[-1].in_features:
+        return None
+    W = layers[-1].weight.detach()
+    layers[-1] = nn.Linear(W.shape[1], W.shape[1], bias=False, device=W.device, dtype=W.dtype)
+    layers[-1].weight = nn.Parameter(torch.linalg.qr(W.double(), mode="r").R.to(W.dtype), requires_grad=False)
+    return nn.Sequential(*layers)
 
 
 def output_of(source: DecoderLike, z: Tensor) -> object:

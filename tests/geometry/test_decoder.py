@@ -423,3 +423,54 @@ def test_a_decoder_that_keeps_a_tensor_from_its_first_call_works_in_inference_mo
     with torch.inference_mode():
         found = lg.distance(decoder, a, b)
     torch.testing.assert_close(found, lg.distance(decoder, a, b))
+
+
+def _chain(*last, wide=30):
+    return nn.Sequential(nn.Sequential(nn.Linear(2, 8), nn.Tanh()), nn.Linear(8, wide), *last).double().eval()
+
+
+@pytest.mark.parametrize("f", [_chain(), _chain(nn.Unflatten(1, (5, 6))), lg.Ensemble([_chain(), _chain()])])
+def test_a_wide_last_layer_is_condensed_to_as_many_numbers_as_go_in(f):
+    z = torch.randn(20, 2, dtype=torch.float64)
+    whole = as_decoder(f, z)
+    small = whole.condensed()
+    x, y = whole(z), small(z)
+    assert y.shape[1] * 30 == x.shape[1] * 8
+    assert torch.allclose(torch.cdist(y, y), torch.cdist(x, x), rtol=1e-12)
+    J, K = whole.jacobian(z), small.jacobian(z)
+    assert torch.allclose(J.mT @ J, K.mT @ K, rtol=1e-12)
+
+
+def _hooked():
+    f = _chain()
+    f[-1].register_forward_hook(lambda module, given, x: x.square())
+    return f
+
+
+def _patched():
+    f = _chain()
+    f[-1].forward = lambda h: h.square()
+    return f
+
+
+class _Squared(nn.Sequential):
+    def forward(self, z):
+        return super().forward(z).square()
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        _hooked(),
+        _patched(),
+        _Squared(*_chain()),
+        _chain(nn.Sigmoid()),
+        _chain(wide=8),
+        nn.utils.parametrizations.weight_norm(_chain()[-1]),
+        lg.Ensemble([_chain(), lambda z: z.repeat(1, 15)]),
+        _chain().forward,
+    ],
+)
+def test_what_is_not_known_to_end_in_a_wide_layer_stays_as_it_is(f):
+    z = torch.zeros(1, 8 if isinstance(f, nn.Linear) else 2, dtype=torch.float64)
+    assert (made := as_decoder(f, z)).condensed() is made

@@ -200,7 +200,7 @@ def solve(
         if len(start) == 0:
             return Geodesic.empty(start, segments, tol)
         before = f.rows
-        f = f.in_units_of(torch.cat([start[:1], end[:1]]))
+        f = f.condensed().in_units_of(torch.cat([start[:1], end[:1]]))
         if data is not None:
             candidates.append(data_graph(f, data, start).curves(start, end, segments))
         size = chunk_size or max(1, _BUDGET // bytes_per_pair(f, start, segments))
