@@ -233,7 +233,6 @@ def calibration(
     end: Tensor,
     *,
     segments: int = 64,
-    precision: torch.dtype = torch.float64,
     **options: float,
 ) -> pd.DataFrame:
     """Claimed error of every geodesic beside its true one, against a far finer solution.
@@ -245,8 +244,7 @@ def calibration(
         decoder: f, a module.
         start: latent points, shape (P, d).
         end: latent points, shape (P, d).
-        segments: of the reference.
-        precision: of the reference.
+        segments: of the reference, which is solved in double precision.
         **options: of the geodesics under test.
 
     Returns:
@@ -255,11 +253,11 @@ def calibration(
     """
     found = geodesic(decoder, start, end, **options)
     reference = solve(
-        as_decoder(copy.deepcopy(decoder).to(precision), start.to(precision)),
-        start.to(precision),
-        end.to(precision),
-        {"segments": segments, "tol": 1e-7 if precision == torch.float64 else 1e-6, "max_iter": 300},
-        initial=torch.cat([start[:, None], found.points[:, 1:-1], end[:, None]], 1).to(precision),
+        as_decoder(copy.deepcopy(decoder).double(), start.double()),
+        start.double(),
+        end.double(),
+        {"segments": segments, "tol": 1e-9, "max_iter": 300},
+        initial=torch.cat([start[:, None], found.points[:, 1:-1], end[:, None]], 1).double(),
     )
     columns = {
         "length": found.length,
