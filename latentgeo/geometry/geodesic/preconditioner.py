@@ -20,7 +20,7 @@ _FLOOR = 1e-4  # of a metric's eigenvalues, relative to their mean
 _PROBES = 4  # backward passes that the diagonal of a metric is estimated by, at each of three points
 
 
-def regularised(metric: Tensor, floor: float = _FLOOR) -> Tensor:
+def regularised(metric: Tensor, floor: float) -> Tensor:
     """Raise the metric's small eigenvalues, so that rounding does not send a curve where the decoder is constant.
 
     A metric that is not finite, or as good as zero, is replaced by the identity.
@@ -72,12 +72,13 @@ class MetricFactor:
     Args:
         metric: one for each of P problems, shape (P, d, d), or its diagonal, shape (P, 1, d).
         dtype: of the points.
+        floor: of the eigenvalues of a full metric, relative to their mean.
     """
 
-    def __init__(self, metric: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, metric: Tensor, dtype: torch.dtype, floor: float = _FLOOR) -> None:
         self._full = metric.shape[1] == metric.shape[2]
         metric = metric.double()
-        self._factor = (torch.linalg.cholesky(regularised(metric)) if self._full else metric.sqrt()).to(dtype)
+        self._factor = (torch.linalg.cholesky(regularised(metric, floor)) if self._full else metric.sqrt()).to(dtype)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -148,7 +149,7 @@ class CurvePreconditioner:
         floor: of the metrics' eigenvalues, relative to their mean.
     """
 
-    def __init__(self, own: Tensor, cross: Tensor, N: int, floor: float = _FLOOR) -> None:
+    def __init__(self, own: Tensor, cross: Tensor, N: int, floor: float) -> None:
         metrics, couplings = (own, cross) if own.shape[1] == N - 1 else _interpolated(own, cross, N)
         dtype = own.dtype
         self._diagonal: list[Tensor] = []  # L_i, lower triangular, [P, d, d]

@@ -3,7 +3,8 @@ r"""From a first curve to a geodesic: coarse to fine by L-BFGS, and what that le
 Coarse curves serve to start the finest, whose nodes are the solution. A curve that is given starts at the finest at
 once: coarser nodes might jump across what it follows. Pairs that do not converge soon, or whose straight line runs
 wild in data space, are solved by :mod:`latentgeo.geometry.geodesic.newton`, in a way that does not depend on latent
-coordinates, and those that remain, by L-BFGS whitened by the metric at every node.
+coordinates, and those that remain, by L-BFGS again from where they are. In many dimensions, where that takes more
+than hundreds of steps, L-BFGS has them all.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _DIAGONAL = 2.0  # times, that estimates may fall shorter where only the diagona
 _SOFT = 1e-6  # of a metric's eigenvalues, relative to their mean, below which directions do not count
 _FINER = 0.1  # of the tolerance, that curves in many dimensions are solved to: their valleys bend as no Hessian tells
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
+_MANY = 32  # dimensions, above which they cost more than hundreds of steps of L-BFGS
+_RAISED = 1e-2  # of a metric's eigenvalues, relative to their mean, that all of them are raised by there
 _WILD = 4.0  # times the chord, that the straight line's image may be long to be a first curve
 
 
@@ -128,7 +131,7 @@ def refine(f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int, 
         nodes, report = _without_jacobians(f, curve, ends, segments, tol, max_iter)
         found = _result(f, nodes, ends, None, report, tol)
     else:
-        if curve.shape[1] == 2:
+        if curve.shape[1] == 2 and curve.shape[2] <= _MANY:
             wild = _wild(f, curve, ends)
         J = f.jacobian(torch.cat([start, end])).unflatten(0, (2, -1)).transpose(0, 1)  # [P, 2, D, d]
         nodes, report, metrics = _first_attempt(f, curve, ends, J, segments, tol, max_iter, ~wild)
@@ -227,10 +230,14 @@ def _finest(
     """
     N = curve.shape[1] - 1
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
-    whitened = CurvePreconditioner(*metrics, N, _SOFT)
-    few = curve.shape[2] <= _FEW
-    goal, each = (tol, _FEW_STEPS) if few else (_FINER * tol, _PATIENCE)
-    curve, found = _minimise_energy(f, curve, ends, whitened, goal, _patience(goal, max_iter, each))
+    d = curve.shape[2]
+    goal, each = (tol, _FEW_STEPS) if d <= _FEW else (_FINER * tol, _PATIENCE)
+    if d <= _MANY:
+        whitened, patience = CurvePreconditioner(*metrics, N, _SOFT), _patience(goal, max_iter, each)
+    else:  # of which most have collapsed: what the curvature does there no metric tells
+        whitened = FlatPreconditioner(MetricFactor(metrics[0].mean(1), curve.dtype, _RAISED), N)
+        patience = max_iter
+    curve, found = _minimise_energy(f, curve, ends, whitened, goal, patience)
     # In these coordinates Newton's decrement is half the gradient's square: it knows directions that no step has gone.
     decrement = 0.5 * found.gradient.square().sum(1) / found.value.clamp_min(torch.finfo(curve.dtype).tiny)
     gain = found.gain.maximum(decrement)
@@ -252,6 +259,8 @@ def _improved(
     f: Decoder, found: Geodesic, curve: Tensor, ends: Tensor, J: Tensor, tol: float, max_iter: int, wild: Tensor
 ) -> Geodesic:
     """What other methods make of the pairs that have not converged, one after the other."""
+    if curve.shape[2] > _MANY:
+        return found
     N, possible = found.points.shape[1] - 1, torch.isfinite(ends).flatten(1).all(1)
 
     def newton(rows: Tensor) -> Geodesic:
@@ -344,7 +353,8 @@ def _result(
             whitened = CurvePreconditioner(*metrics, 2 * N, _SOFT)
         x, remaining = _remaining(f, twice, ends, whitened)
         found = measured(everyone, parts(N))
-    rough = torch.nonzero(found[1] > _ROUGH * found[0]).squeeze(1)
+    # Finer, where it is the measurement that is unsure and not the curve.
+    rough = torch.nonzero(found[1] > remaining.clamp_min(_ROUGH) * found[0]).squeeze(1)
     if len(rough):
         for old, new in zip(found, measured(rough, 4 * parts(N)), strict=True):
             old[rough] = new
