@@ -46,7 +46,7 @@ _DIAGONAL = 2.0  # times, that estimates may fall shorter where only the diagona
 _SOFT = 1e-6  # of a metric's eigenvalues, relative to their mean, below which directions do not count
 _FINER = 0.1  # of the tolerance, that curves in many dimensions are solved to: their valleys bend as no Hessian tells
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
-_MANY = 32  # dimensions, above which they cost more than hundreds of steps of L-BFGS
+_MANY = 12  # dimensions, above which they cost more than hundreds of steps of L-BFGS
 _RAISED = 1e-2  # of a metric's eigenvalues, relative to their mean, that all of them are raised by there
 _WILD = 4.0  # times the chord, that the straight line's image may be long to be a first curve
 
@@ -164,7 +164,7 @@ def _first_attempt(
 ) -> tuple[Tensor, Minimum, Metrics]:
     """Curves by L-BFGS: coarse ones in coordinates whitened by a mean metric, the finest by that along the curve.
 
-    Where a coarse level does not end soon only the start is left.
+    Where a coarse level does not end soon only the start is left to other methods, as far as there are any.
 
     Args:
         f: the decoder.
@@ -201,7 +201,8 @@ def _first_attempt(
             flat = FlatPreconditioner(metric.of(at), N)
             curve, found = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, patience)
             report.iterations[rows] += found.iterations
-            at, rows, curve = (part[found.converged] for part in (at, rows, curve))
+            going_on = found.converged | (d > _MANY)
+            at, rows, curve = (part[going_on] for part in (at, rows, curve))
     if len(rows):
         nodes[rows], found, known = _finest(f, resample(curve, segments), ends[rows], J[rows], tol, max_iter)
         for all_of, some in zip(metrics, known, strict=True):
@@ -259,8 +260,6 @@ def _improved(
     f: Decoder, found: Geodesic, curve: Tensor, ends: Tensor, J: Tensor, tol: float, max_iter: int, wild: Tensor
 ) -> Geodesic:
     """What other methods make of the pairs that have not converged, one after the other."""
-    if curve.shape[2] > _MANY:
-        return found
     N, possible = found.points.shape[1] - 1, torch.isfinite(ends).flatten(1).all(1)
 
     def newton(rows: Tensor) -> Geodesic:
@@ -297,7 +296,8 @@ def _improved(
     rows = torch.nonzero(unsure).squeeze(1)
     if len(rows):
         found = improved(found, rows, measured_anew(rows))
-    for method, chosen in ((newton, possible), (first_attempt, possible & wild), (last_attempt, possible)):
+    methods = ((newton, possible), (first_attempt, possible & wild), (last_attempt, possible))
+    for method, chosen in methods if curve.shape[2] <= _MANY else ():
         rows = torch.nonzero(chosen & ~found.converged).squeeze(1)
         if len(rows):
             found = improved(found, rows, method(rows))
