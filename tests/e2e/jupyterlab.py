@@ -21,10 +21,9 @@ import urllib.request
 
 import nbformat
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from latentgeo.paper.paths import project_root
-from tests.e2e.browser import chromium
 
 NOTEBOOKS = ("00_start_here", "15_your_own_model")
 PATIENCE = 1_800_000  # milliseconds that a notebook may take, trainings included
@@ -110,18 +109,6 @@ def _wait_for(address, server, log):
             return
         time.sleep(0.5)
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-4000:]}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = chromium()
-    if path is None:
-        pytest.fail("expected a Chromium; `make browser` says how to get one")
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", *quiet])
-        yield started
-        started.close()
 
 
 @pytest.fixture
