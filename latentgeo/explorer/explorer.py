@@ -249,7 +249,7 @@ class Explorer:
             return int(along[twentieth]), int(along[-1 - twentieth])
         with torch.no_grad():
             x = self._decoder(self.codes[medoids])
-        first, second = divmod(int(self._decoder.chords(x, x).argmax()), len(medoids))
+        first, second = divmod(int(self._decoder.chords(x, x).fill_diagonal_(-1.0).argmax()), len(medoids))
         return tuple(sorted((medoids[first], medoids[second])))
 
     @functools.cached_property

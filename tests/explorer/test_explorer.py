@@ -143,6 +143,12 @@ def test_the_first_two_points_are_medoids_of_different_classes():
     assert view.classes.name(4) == "4 (b)"
 
 
+def test_medoids_of_the_same_image_are_two_points_all_the_same():
+    view = explore((lambda x: x[:, :2], lambda z: 0.0 * z), torch.randn(9, 5), labels=[0, 1, 0] * 3, points="mean")
+    i, j = view.default_pair
+    assert {i % 3 == 1, j % 3 == 1} == {True, False}
+
+
 def test_two_clicks_answer_and_a_third_starts_again():
     model, x = _images()
     view = explore(model, x)
