@@ -24,7 +24,7 @@ test-all: test
 
 # Pages and notebooks in JupyterLab as a reader sees them, in a browser, clicked; screenshots go to build/e2e.
 e2e: venv data browser
-	$(BIN)/python -m pytest -v tests/e2e/pages.py tests/e2e/jupyterlab.py
+	$(BIN)/python -m pytest -v tests/e2e/pages.py tests/e2e/explorer.py tests/e2e/jupyterlab.py
 
 # Asks the system for a browser only where there is none, as root, with apt.
 browser: venv
