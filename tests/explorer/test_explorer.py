@@ -360,6 +360,15 @@ def test_cells_come_as_anndata_with_the_names_of_their_genes():
     assert other.pictures.names == list("abcdefg")
     with pytest.raises(ValueError, match=r"an AnnData with \.X"):
         explore(model, anndata.AnnData(obs=adata.obs))
+    assert view._datum(7)[0] == (genes[int(x[7].argmax())], pytest.approx(x[7].max().item()))
+
+    def encode(cells):
+        return torch.as_tensor(cells.X)[:, :2].double()
+
+    encode.takes_anndata = True
+    whole = explore((encode, lambda z: model[1](z)[:, :4]), adata, points="mean")
+    assert whole._datum(7) == view._datum(7)
+    assert whole.select(0, 1).originals is None  # nobody said what of a cell is decoded
     halves = explore((model[0], lambda z: model[1](z)[:, :4]), adata, points="mean")  # which genes, it does not say
     assert halves.pictures.names == [f"feature {k}" for k in range(4)]
 
