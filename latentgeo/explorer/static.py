@@ -176,7 +176,7 @@ def _trends(ax: Axes, view: Explorer, selection: Selection) -> None:
             ax.plot([0, 1], selection.originals[:, feature], "o", color=colour, markersize=3.5, clip_on=False)
     ax.set(xlim=(0, 1), xlabel="time along the curve", ylabel="decoded value")
     ax.set_xticks([0, 1], ["①", "②"])
-    dots = "" if selection.originals is None else ", originals (dots)"
+    dots = "" if selection.originals is None else "\noriginals (dots)"
     ax.set_title(f"geodesic (solid), straight line (dashed){dots}", loc="left")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
 
