@@ -181,9 +181,11 @@ function drawCurves(group, scene, seen, answer, selected) {
   }
   // A chosen row need not be among the points that are drawn, where Python chose it.
   const found = selected.map((row) => scene.points.find((point) => point.row === row));
-  const ends = fits ? answer.ends : found.filter(Boolean).map(({ at }) => at);
-  ends.forEach((end, k) => {
-    const [x, y] = place(seen, end);
+  const codes = fits ? answer.ends : found.filter(Boolean).map(({ at }) => at);
+  codes.forEach((code, k) => {
+    const [x, y] = place(seen, fits ? answer.curves[0].at(-k) : code);
+    const [x2, y2] = place(seen, code);
+    group.append(svg("line", { x1: x, y1: y, x2, y2, class: "lg-leader" })); // a curve ends near the code, not at it
     group.append(svg("circle", { cx: x, cy: y, r: 8, class: "lg-end" }));
     group.append(svg("text", { x, y: y + 4, class: "lg-number", "text-anchor": "middle" }, String(k + 1)));
   });
@@ -347,7 +349,7 @@ function render({ model, el }) {
     { class: "lg-buttons" },
     button("+", "zoom in", () => zoom(1 / STEP)),
     button("−", "zoom out", () => zoom(STEP)),
-    button("⤢", "show all", () => show(scene.window, "all points")),
+    button("⤢", "show all", () => show(whole(), "all points")),
   );
 
   const named = scene.classes.filter(({ name }) => name);
@@ -415,7 +417,7 @@ function render({ model, el }) {
     const [[left, bottom], [right, top]] = seen;
     const whole = scene.window[1][0] - scene.window[0][0];
     const share = (right - left) / whole;
-    const wanted = Math.min(ZOOM[1], Math.max(ZOOM[0], share * factor));
+    const wanted = Math.min(Math.max(ZOOM[1], share), Math.max(ZOOM[0], share * factor));
     if (wanted === share) return false;
     const by = wanted / share;
     const [x, y] = about || [(left + right) / 2, (bottom + top) / 2];
@@ -425,6 +427,13 @@ function render({ model, el }) {
     ];
     show(moved, `${(1 / wanted).toFixed(1)} times as large`);
     return true;
+  }
+
+  // All points, and the curves where they leave them.
+  function whole() {
+    const { curves: lines = [] } = model.get("answer");
+    const drawn = [...scene.window, ...(model.get("selected").length === 2 ? lines.flat() : [])];
+    return [Math.min, Math.max].map((end) => [0, 1].map((k) => end(...drawn.map((point) => point[k]))));
   }
 
   function pan(window, right, up) {
@@ -586,7 +595,7 @@ function render({ model, el }) {
     } else if ((event.key === "Enter" || event.key === " ") && at) choose(at);
     else if (event.key === "+" || event.key === "=") zoom(1 / STEP);
     else if (event.key === "-") zoom(STEP);
-    else if (event.key === "0") show(scene.window, "all points");
+    else if (event.key === "0") show(whole(), "all points");
     else if (event.key === "Escape") {
       touched = true;
       look(null);

@@ -118,12 +118,15 @@ def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
         ax.plot(*line.T, color="white", linewidth=3.2)
     for line, style in zip(lines, ("-", _DASHES), strict=True):
         ax.plot(*line.T, color="black", linewidth=1.6, linestyle=style)
-    ends = view.places[list(selection.pair)]
-    ax.scatter(*ends.T, s=62, facecolor="white", edgecolor="black", linewidth=1.2, zorder=4)
-    for number, end in enumerate(ends, 1):
+    ends = lines[0][[0, -1]]  # near the codes, not at them
+    for number, (end, code) in enumerate(zip(ends, view.places[list(selection.pair)], strict=True), 1):
+        ax.plot(*np.stack([end, code]).T, color="black", linewidth=0.8, linestyle=":")
         ax.text(*end, str(number), size=6.5, weight="bold", ha="center", va="center", zorder=5)
+    ax.scatter(*ends.T, s=62, facecolor="white", edgecolor="black", linewidth=1.2, zorder=4)
     names = [f"${name}$" if name.startswith("z_") else name for name in view.plane.names]
-    ax.set(xlim=view.window[:, 0], ylim=view.window[:, 1], xlabel=names[0], ylabel=names[1])
+    drawn = np.concatenate([view.window, *lines])
+    least, largest = drawn.min(0), drawn.max(0)
+    ax.set(xlim=(least[0], largest[0]), ylim=(least[1], largest[1]), xlabel=names[0], ylabel=names[1])
     element = "log volume element" if len(view.plane.origin) == 2 else "log area element"
     bar = figure.colorbar(shade, ax=ax, location="top", aspect=40, pad=0.01, label=element)
     bar.outline.set_visible(False)

@@ -230,6 +230,29 @@ def test_a_point_shows_its_datum_and_escape_clears(page, images):
     expect(root.locator("polyline.lg-curve")).to_have_count(2, timeout=20_000)
 
 
+def test_curves_away_from_the_codes_are_numbered_at_their_ends_and_shown(page):
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)).double()
+    view = lg.explore((lambda x: 0.2 * x[:, :2], lambda z: torch.cat([z, z.square()], 1)), torch.cat([x, x**2], 1))
+    root = _shown(page, view)
+    plot, codes = root.locator("svg.lg-over"), _window(root)
+    plot.focus()
+    page.keyboard.press("0")
+    all_ = _moved(root, codes)
+    assert all_[0] < codes[0]
+    assert all_[2] > codes[2]
+    points = root.locator("polyline.lg-curve").first.get_attribute("points").split()
+    ends = [[float(v) for v in points[k].split(",")] for k in (0, -1)]
+    drawn = root.locator("circle.lg-end").evaluate_all(
+        "found => found.map((c) => [+c.cx.baseVal.value, +c.cy.baseVal.value])"
+    )
+    assert drawn == [pytest.approx(end, abs=1e-3) for end in ends]
+    lengths = root.locator("line.lg-leader").evaluate_all("found => found.map((line) => line.getTotalLength())")
+    assert min(lengths) > 20  # from each code to its end
+    _picture(page, "away")
+    low, high = view.figure().subfigs[0].axes[0].get_xlim()
+    assert [low, high] == pytest.approx([all_[0], all_[2]], rel=1e-5)
+
+
 def test_features_keys_and_axes(page, cells):
     root = _shown(page, cells)
     plot = root.locator("svg.lg-over")
