@@ -430,11 +430,7 @@ function render({ model, el }) {
   }
 
   // All points, and the curves where they leave them.
-  function whole() {
-    const { curves: lines = [] } = model.get("answer");
-    const drawn = [...scene.window, ...(model.get("selected").length === 2 ? lines.flat() : [])];
-    return [Math.min, Math.max].map((end) => [0, 1].map((k) => end(...drawn.map((point) => point[k]))));
-  }
+  const whole = () => (model.get("selected").length === 2 && model.get("answer").window) || scene.window;
 
   function pan(window, right, up) {
     return window.map(([x, y]) => [

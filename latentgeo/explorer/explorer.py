@@ -235,9 +235,13 @@ class Explorer:
     @functools.cached_property
     def window(self) -> np.ndarray:
         """Lower and upper corner of what is drawn of the plane, shape (2, 2)."""
-        low, high = self.places[self.shown].min(0), self.places[self.shown].max(0)
-        margin = _MARGIN * np.maximum(high - low, 1e-6)
-        return np.stack([low - margin, high + margin])
+        return _around(self.places[self.shown])
+
+    def _drawn_curves(self, selection: Selection) -> tuple[list[np.ndarray], np.ndarray]:
+        """The geodesic and the straight line in the plane, and the window that shows them and the points."""
+        curves = (selection.geodesic.points[0], selection.straight)
+        lines = [self.plane.project(curve).float().cpu().numpy() for curve in curves]
+        return lines, _around(np.concatenate([self.places[self.shown], *lines]))
 
     @functools.cached_property
     def background(self) -> np.ndarray:
@@ -354,6 +358,13 @@ class Explorer:
             view = "application/vnd.jupyter.widget-view+json"
             bundle[view] = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
         return bundle
+
+
+def _around(places: np.ndarray) -> np.ndarray:
+    """Lower and upper corner of a window around places of the plane, shape (2, 2)."""
+    low, high = places.min(0), places.max(0)
+    margin = _MARGIN * np.maximum(high - low, 1e-6)
+    return np.stack([low - margin, high + margin])
 
 
 def _installed() -> bool:

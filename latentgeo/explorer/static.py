@@ -112,8 +112,7 @@ def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
     for marker in np.unique(markers):  # all classes at once, lest the last ones hide the first
         where = markers == marker
         ax.scatter(*places[where].T, s=9, c=colours[where], marker=marker, edgecolor="white", linewidth=0.25)
-    curves = (selection.geodesic.points[0], selection.straight)
-    lines = [view.plane.project(curve).float().cpu().numpy() for curve in curves]
+    lines, window = view._drawn_curves(selection)
     for line in lines:
         ax.plot(*line.T, color="white", linewidth=3.2)
     for line, style in zip(lines, ("-", _DASHES), strict=True):
@@ -124,9 +123,7 @@ def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
         ax.text(*end, str(number), size=6.5, weight="bold", ha="center", va="center", zorder=5)
     ax.scatter(*ends.T, s=62, facecolor="white", edgecolor="black", linewidth=1.2, zorder=4)
     names = [f"${name}$" if name.startswith("z_") else name for name in view.plane.names]
-    drawn = np.concatenate([view.window, *lines])
-    least, largest = drawn.min(0), drawn.max(0)
-    ax.set(xlim=(least[0], largest[0]), ylim=(least[1], largest[1]), xlabel=names[0], ylabel=names[1])
+    ax.set(xlim=window[:, 0], ylim=window[:, 1], xlabel=names[0], ylabel=names[1])
     element = "log volume element" if len(view.plane.origin) == 2 else "log area element"
     bar = figure.colorbar(shade, ax=ax, location="top", aspect=40, pad=0.01, label=element)
     bar.outline.set_visible(False)

@@ -28,8 +28,9 @@ class ExplorerWidget(anywidget.AnyWidget):
     Attributes:
         selected: rows of the chosen points, none to two; written by the view, or by you.
         axes: numbers of the two axes that are shown, see :func:`latentgeo.explorer.plane.axis_names`; written likewise.
-        answer: what is drawn for the last two: ``pair``, ``rows`` (distances as text), ``curves`` in the plane, and
-            ``strips`` (images) or ``trends`` (features); or ``error`` in words.
+        answer: what is drawn for the last two: ``pair``, ``rows`` (distances as text), ``curves`` in the plane, the
+            ``window`` around them and all points, and ``strips`` (images) or ``trends`` (features); or ``error`` in
+            words.
         scene: what stays the same until other axes are chosen: points, background, axes, legend and caption.
 
     A message ``{"row": row}`` from the view is answered by that data point, as image or by its largest features.
@@ -104,12 +105,13 @@ def _scene(view: Explorer) -> dict[str, object]:
 
 
 def _answer(view: Explorer, selection: Selection) -> dict[str, object]:
-    curves = (selection.geodesic.points[0], selection.straight)
+    lines, window = view._drawn_curves(selection)
     answer = {
         "pair": list(selection.pair),
         "names": [view.classes.name(row) for row in selection.pair],
         "ends": view.places[list(selection.pair)].tolist(),
-        "curves": [view.plane.project(curve).float().cpu().tolist() for curve in curves],
+        "curves": [line.tolist() for line in lines],
+        "window": window.tolist(),
         "rows": selection.rows(),
         "converged": selection.converged,
     }
