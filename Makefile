@@ -22,9 +22,9 @@ test: venv data lint
 test-all: test
 	OMP_WAIT_POLICY=ACTIVE $(BIN)/python -m pytest -m slow
 
-# Notebooks in JupyterLab as a reader sees them, in a browser, clicked; screenshots go to build/e2e.
+# Pages and notebooks in JupyterLab as a reader sees them, in a browser, clicked; screenshots go to build/e2e.
 e2e: venv data browser
-	$(BIN)/python -m pytest -v tests/e2e/jupyterlab.py
+	$(BIN)/python -m pytest -v tests/e2e/pages.py tests/e2e/explorer.py tests/e2e/jupyterlab.py
 
 # Asks the system for a browser only where there is none, as root, with apt.
 browser: venv

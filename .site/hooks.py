@@ -8,7 +8,6 @@ public, such as ``lg.curvature``.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import json
 import re
@@ -17,6 +16,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import griffe
+import material
+import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
@@ -25,6 +26,7 @@ from mkdocs.structure.pages import Page
 from mkdocs.structure.toc import get_toc
 
 import latentgeo
+from latentgeo.paper.reproduction.html import MATHJAX, mathjax_files, with_descriptions
 
 ROOT = Path(__file__).resolve().parent.parent
 SUBJECTS = {
@@ -52,23 +54,13 @@ SUBJECTS = {
     "The paper": ["paper"],
 }
 MIRRORED = ("*.md", "CITATION.cff", "LICENSE", "data/README.md", "figures/*.png", "figures/*.svg", "notebooks/*.ipynb")
-MATHJAX = {  # read by MathJax as it starts; only what is marked as mathematics is looked at
-    "messageStyle": "none",
-    "tex2jax": {
-        "inlineMath": [["$", "$"], ["\\(", "\\)"]],
-        "displayMath": [["$$", "$$"], ["\\[", "\\]"]],
-        "processEscapes": True,
-        "ignoreClass": "md-header|md-sidebar|md-typeset",
-        "processClass": "arithmatex|jp-RenderedMarkdown",
-    },
-    "HTML-CSS": {"availableFonts": [], "imageFont": None, "webFont": "STIX-Web", "linebreaks": {"automatic": True}},
-}
 STYLE = """\
 .md-grid { max-width: 76rem; }
 .md-typeset table:not([class]) { font-size: 0.62rem; }
 .md-typeset table:not([class]) th { min-width: 3rem; }
 .md-typeset table:not([class]) :is(th, td) { padding: 0.5em 0.7em; }
 .md-typeset table:not([class]) td > code { white-space: nowrap; }
+.md-typeset p:has(.arithmatex) { overflow: auto hidden; }
 .jupyter-wrapper .cell-tag { display: none; }
 .md-typeset img { background: white; }
 .md-typeset .doc-contents { margin-left: 0.8rem; }
@@ -126,20 +118,31 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in (path for pattern in MIRRORED for path in ROOT.glob(pattern)):
         name = path.relative_to(ROOT).as_posix()
         files.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
-    mathjax = Path(importlib.util.find_spec("jupyter_server_mathjax").origin).parent / "static"
-    for path in mathjax.rglob("*"):
-        name = path.relative_to(mathjax).as_posix()
-        if path.is_file() and not name.startswith(("extensions/a11y/", "localization/")):
-            files.append(File.generated(config, f"mathjax/{name}", abs_src_path=str(path)))
+    for name, path in mathjax_files().items():
+        files.append(File.generated(config, f"mathjax/{name}", abs_src_path=str(path)))
     written = {
         "assets/site.css": STYLE,
         "assets/mathjax.js": f"window.MathJax = {json.dumps(MATHJAX)};\n",
+        "assets/iframe-worker.js": _worker(),
         "api/index.md": _overview(),
         **{_page(subject): _reference(subject) for subject in API},
     }
     for name, text in written.items():
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def _worker() -> str:
+    """A script with which the search runs from a folder too, where browsers start no worker from a file.
+
+    It gives them the theme's worker as text. Its name is what the theme's plug-in *offline* looks for.
+    """
+    (worker,) = (Path(material.__file__).parent / "templates/assets/javascripts/workers").glob("search.*.min.js")
+    source = json.dumps(worker.read_text(encoding="utf-8"))
+    return (
+        f'if (location.protocol === "file:") {{\n  const source = new Blob([{source}]);\n'
+        "  window.Worker = class extends Worker { constructor() { super(URL.createObjectURL(source)); } };\n}\n"
+    )
 
 
 def _overview() -> str:
@@ -199,12 +202,12 @@ def _markdown(text: str) -> str:
     # parser of docstrings looks up.
     code = r"(^ *(?:>>>|\.\.\. )[^\n]*|``.+?``|`[^`]+`|\$\$.+?\$\$|\$[^$\n]+\$)"
     parts = re.split(code, text, flags=re.MULTILINE | re.DOTALL)
-    parts[::2] = [re.sub(r"(?<![\w*])(\*{1,2})(?=\w+[^\w:])", _escape, part) for part in parts[::2]]
+    parts[::2] = [re.sub(r"(?<![\w*])\\?(\*{1,2})(?=\w+[^\w:])", _escape, part) for part in parts[::2]]
     return "".join(parts)
 
 
 def _escape(found: re.Match[str]) -> str:
-    return "".join(f"\\{letter}" for letter in found[0])
+    return "".join(f"\\{letter}" for letter in found[1])
 
 
 def _equation(found: re.Match[str]) -> str:
@@ -236,13 +239,16 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 def on_page_content(html: str, page: Page, **_: object) -> str:
     """Leave out what a notebook would fetch from elsewhere, and take its table of contents from its headings.
 
-    MathJax comes with the site, and Mermaid is not used. mkdocs-jupyter drops code from the headings in its table of
-    contents, and then links to places that are not there.
+    MathJax comes with the site, and Mermaid is not used. Prompts, tags and buttons are not searched, nor is code twice.
+    mkdocs-jupyter drops code from the headings in its table of contents, and then links to places that are not there.
     """
     if not page.file.src_uri.endswith(".ipynb"):
         return html
     elsewhere = r'<script[^>]*(?:src="https?:|type="text/x-mathjax-config"|type="module">\s*import).*?</script>'
     html = re.sub(elsewhere, "", html, flags=re.DOTALL)
+    around = r'<(clipboard-copy|(?:div|span)(?= class="(?:jp-\w+Prompt|clipboard-copy-txt|cell-tag)\b))'
+    html = re.sub(around, r"<\1 data-search-exclude", html)
+    html = with_descriptions(html, nbformat.read(page.file.abs_src_path, 4))
     headings = re.findall(r'<h([1-3]) id="([^"]+)">(.*?)<a class="anchor-link"', html, flags=re.DOTALL)
     title, *sections = (
         {"level": int(level), "id": place, "name": re.sub("<[^>]+>", "", name), "children": []}

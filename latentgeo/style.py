@@ -19,3 +19,4 @@ STYLE = {
     "pdf.fonttype": 42,
 }
 COLOURS = sns.color_palette("colorblind")
+METHOD_COLOURS = {"euclidean": COLOURS[1], "geodesic": COLOURS[0]}

@@ -41,6 +41,12 @@ def test_the_site_builds_without_a_warning_or_a_broken_link(tmp_path):
     missing = [name for name, place in places.items() if f'id="{place}"' not in reference]
     assert missing == []
     assert not re.search(r":(func|class|meth|mod|math):", reference)
+    searched = (tmp_path / "search" / "search_index.js").read_text(encoding="utf-8")
+    assert "var __index" in searched
+    assert not re.search(r"Copied!|In\s*\[\d+\]", searched)
+    told = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "notebooks").glob("*.html"))
+    assert "<img alt=" in told
+    assert "No description" not in told
 
 
 def test_broken_links_are_found(hooks, tmp_path):
@@ -69,6 +75,7 @@ def test_broken_links_are_found(hooks, tmp_path):
         ("see :mod:`latentgeo.geometry.geodesic.preconditioner`", "see `latentgeo.geometry.geodesic.preconditioner`"),
         ("draws :math:`x_a * 2`", "draws $x_a * 2$"),
         ("shape (*batch, d), not ``(*batch)``", r"shape (\*batch, d), not ``(*batch)``"),
+        (r"shape (n, \*event)", r"shape (n, \*event)"),
         ("    **options: see below", "    **options: see below"),
         (">>> f(*points, 1)", ">>> f(*points, 1)"),
         ("Sum.\n\n.. math:: a\n    + b\n\nThen.", "Sum.\n\n$$\na\n+ b\n$$\n\nThen."),

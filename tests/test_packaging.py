@@ -182,7 +182,7 @@ BESIDE = {
     "geometry": {"progress"},
     "identifiability": {"extras"},
     "adapters": {"extras"},
-    "agreement": {"progress"},
+    "agreement": {"style", "extras", "progress"},
     "explorer": {"style", "extras", "progress"},
     "paper": {"style", "extras"},
 }

@@ -10,6 +10,7 @@ import numbers
 import warnings
 from collections.abc import Mapping, Sequence
 from types import FunctionType, MethodType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,10 +23,14 @@ from tqdm import tqdm
 from latentgeo.adapters.model import LatentModel, latent_model
 from latentgeo.agreement.pairs import draw_pairs, farthest_from_codes, measure_pairs
 from latentgeo.agreement.reliability import compare_reliability
+from latentgeo.extras import require
 from latentgeo.geometry.arrays import is_array, to_tensor
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.identifiability.assumptions import check_assumptions
 from latentgeo.progress import bar_options
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Kinks cost digits, which the errors of the lengths show; the other assumptions cost the claim.
 TOLERATED = ("smooth",)
@@ -72,6 +77,24 @@ class Agreement:
     def summary(self) -> str:
         """Say in plain words, with numbers, how far the models agree and which pairs not to rely on."""
         return "\n".join(self._sentences())
+
+    def plot(self) -> Figure:
+        """Draw the distances of every pair with their intervals over models, and their coefficients of variation.
+
+        Above: pairs in the order of their mean distance, each method in units of its mean over pairs, with intervals
+        over models. Below: the coefficient of variation of each pair by both methods; under the diagonal the geodesic
+        distance is the steadier one. Grey: not reliable, for the reasons in ``pairs``.
+
+        Returns:
+            A figure a column wide, that pyplot does not keep, so that a notebook shows it once, as the value of a cell.
+
+        Raises:
+            ImportError: matplotlib or seaborn is not installed.
+        """
+        require("a picture", "explorer", "matplotlib", "seaborn")
+        from latentgeo.agreement.plot import plot
+
+        return plot(self)
 
     def _sentences(self) -> list[str]:
         P, S = len(self.pairs), len(self.names)

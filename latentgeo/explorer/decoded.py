@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -96,6 +97,7 @@ class Pictures:
         if feature_names is None and default_names is not None and len(default_names) == flat:
             feature_names = default_names
         self.kind, self._event = kind, event
+        self._own = show is None
         self.names = [f"feature {k}" for k in range(flat)] if feature_names is None else [str(n) for n in feature_names]
         low, high = values.min().item(), values.max().item()
         if kind == "images" and low >= -1.0 and high <= 1.0:
@@ -113,11 +115,20 @@ class Pictures:
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
         """Decode: (B, d) -> images (B, height, width, channels) in [0, 1], or features (B, F); on the CPU."""
-        x = self._mean(z)
+        return self._drawn(self._mean(z))
+
+    def originals(self, data: Tensor) -> Tensor | None:
+        """Data (B, *event) as what is decoded is drawn; None where they are something else than is drawn."""
+        x = as_images(data)
+        if x[0].numel() != math.prod(self._event) or not (self._own or self.kind == "images"):
+            return None
+        return self._drawn(x)
+
+    def _drawn(self, x: Tensor) -> Tensor:
         if self.kind == "features":
             return x.flatten(1).float().cpu()
         low, high = self._range
-        x = x.reshape(len(z), *self._event).float().cpu()
+        x = x.reshape(len(x), *self._event).float().cpu()
         return channels_last(((x - low) / (high - low)).clamp(0.0, 1.0))
 
 
@@ -130,6 +141,17 @@ def frames(count: int, wanted: int = 9) -> list[int]:
     """
     wanted = min(wanted, count)
     return [round(k * (count - 1) / (wanted - 1)) for k in range(wanted)]
+
+
+def largest(values: Tensor, names: Sequence[str], wanted: int = 5) -> list[tuple[str, float]]:
+    """The features (F,) of a datum with the largest values, by name.
+
+    Example:
+        >>> largest(torch.tensor([0.0, 4.0, 2.0]), ["CD4", "CD8A", "MS4A1"], wanted=2)
+        [('CD8A', 4.0), ('MS4A1', 2.0)]
+    """
+    found = values.topk(min(wanted, len(values)))
+    return [(names[k], value) for value, k in zip(found.values.tolist(), found.indices.tolist(), strict=True)]
 
 
 def most_changing(*curves: Tensor, wanted: int = 6) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import functools
 import importlib.util
 import io
@@ -16,15 +17,16 @@ from torch import Tensor
 from latentgeo.adapters.arrays import tensor_of
 from latentgeo.adapters.model import POINTS, is_anndata, latent_model, takes_anndata
 from latentgeo.agreement.pairs import measure_pairs
-from latentgeo.explorer.decoded import Pictures
+from latentgeo.explorer.decoded import Pictures, largest
 from latentgeo.explorer.labels import classes
-from latentgeo.explorer.plane import latent_plane
+from latentgeo.explorer.plane import latent_plane, plane_of
 from latentgeo.explorer.selection import Selection
 from latentgeo.extras import require
 from latentgeo.geometry.arrays import is_array, to_tensor
 from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.geometry.geodesic.starts import DataGraph
+from latentgeo.geometry.likelihood import FisherRaoDecoder, StatisticalDecoder
 from latentgeo.geometry.metric import volume_element
 from latentgeo.progress import clickable
 
@@ -45,10 +47,14 @@ _CANDIDATES = 500  # points of a class among which its medoid is looked for
 class Explorer:
     r"""Look around in a model's latent space: click two points, see the geodesic between them and what it decodes to.
 
+    Drag to pan; the wheel, the keys + and - and the buttons zoom, 0 shows all. A point that is hovered shows its datum,
+    or its largest features. The arrow keys and Enter choose points too, Escape clears. Other axes are in the menu.
+
     Shown are the codes of the data over the log volume element :math:`\log \sqrt{\det G(z)}`; of two points that are
-    clicked the geodesic (solid) and the straight line (dashed), both decoded, and the distances with their
-    certificates. A third click starts again. In a notebook that is run in batch, exported or shown on a web page it is
-    a picture of two points chosen beforehand. Nothing is written to the model. From a script, save the picture of rows
+    clicked the geodesic (solid) and the straight line (dashed), both decoded, beside the two originals, and the
+    distances with their units and certificates. A third click starts again. In a notebook that is run in batch,
+    exported or shown on a web page it is a picture of two points chosen beforehand. Nothing is written to the model.
+    From a script, save the picture of rows
     0 and 5 by
 
     ``lg.explore(model, x).figure(0, 5).savefig("pair.png")``
@@ -172,7 +178,7 @@ class Explorer:
             >>> view = explore((lambda x: 0.5 * x, lambda z: 2.0 * z), torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
             >>> found = view.select(0, 1)
             >>> found  # doctest: +ELLIPSIS
-            Selection(rows 0 and 1, geodesic 10.00 ± ... %, converged)
+            Selection(rows 0 and 1, geodesic 10.00 data units ± ... %, converged)
             >>> found.length, float(found.distances["value"]["euclidean"])
             (10.0, 5.0)
         """
@@ -188,7 +194,33 @@ class Explorer:
         table, found = measure_pairs(self._decoder, *ends, **options)
         straight = straight_line(*ends, self.segments)[0]
         decoded = self.pictures(torch.cat([found.points[0], straight])).split(self.segments + 1)
-        return Selection((i, j), table.set_index("method"), found, straight, *decoded, self._points, sure)
+        known = self._data if isinstance(self._data, Tensor) else None
+        originals = None if known is None else self.pictures.originals(known[[i, j]])
+        statistical = isinstance(self._decoder, StatisticalDecoder) or isinstance(self.model.decoder, FisherRaoDecoder)
+        unit = "standard deviations" if statistical else "data units"
+        table = table.set_index("method")
+        return Selection((i, j), table, found, straight, *decoded, originals, unit, self._points, sure)
+
+    def _along(self, axes: tuple[int, int]) -> Explorer:
+        """The same along other axes, by their numbers in :func:`latentgeo.explorer.plane.axis_names`."""
+        other = copy.copy(self)
+        other.plane = plane_of(self.codes, axes)
+        for name in ("places", "window", "background", "levels"):
+            vars(other).pop(name, None)
+        return other
+
+    def _datum(self, row: int) -> Tensor | list[tuple[str, float]] | None:
+        """A data point as it is drawn: an image (height, width, channels), or its largest features by name.
+
+        None where it is neither, as an image is to a decoder of something else.
+        """
+        x = self._data[[row]]
+        if not isinstance(x, Tensor):
+            return None if x.X is None else largest(tensor_of(x.X, self.model).flatten().float(), list(x.var_names))
+        drawn = self.pictures.originals(x)
+        if drawn is None:
+            return None
+        return drawn[0] if self.pictures.kind == "images" else largest(drawn[0], self.pictures.names)
 
     @functools.cached_property
     def _graph(self) -> DataGraph:
@@ -203,9 +235,13 @@ class Explorer:
     @functools.cached_property
     def window(self) -> np.ndarray:
         """Lower and upper corner of what is drawn of the plane, shape (2, 2)."""
-        low, high = self.places[self.shown].min(0), self.places[self.shown].max(0)
-        margin = _MARGIN * np.maximum(high - low, 1e-6)
-        return np.stack([low - margin, high + margin])
+        return _around(self.places[self.shown])
+
+    def _drawn_curves(self, selection: Selection) -> tuple[list[np.ndarray], np.ndarray]:
+        """The geodesic and the straight line in the plane, and the window that shows them and the points."""
+        curves = (selection.geodesic.points[0], selection.straight)
+        lines = [self.plane.project(curve).float().cpu().numpy() for curve in curves]
+        return lines, _around(np.concatenate([self.places[self.shown], *lines]))
 
     @functools.cached_property
     def background(self) -> np.ndarray:
@@ -249,7 +285,7 @@ class Explorer:
             return int(along[twentieth]), int(along[-1 - twentieth])
         with torch.no_grad():
             x = self._decoder(self.codes[medoids])
-        first, second = divmod(int(self._decoder.chords(x, x).argmax()), len(medoids))
+        first, second = divmod(int(self._decoder.chords(x, x).fill_diagonal_(-1.0).argmax()), len(medoids))
         return tuple(sorted((medoids[first], medoids[second])))
 
     @functools.cached_property
@@ -264,18 +300,18 @@ class Explorer:
         points = f"{len(self.shown):,} of {n:,} codes" if len(self.shown) < n else f"{n:,} codes"
         if d == 2:
             return f"{points}, d = 2. Shade: log volume element, log √det G; darker where a latent step changes more."
-        what = "first two principal axes" if self.plane.principal else "two of the coordinates"
+        what = "principal axes" if min(self.plane.shown) >= d else "coordinates"
         return (
-            f"{points}, d = {d}, on {what} ({100 * self.plane.share:.0f} % of their variance); curves are projected. "
-            "Shade: log area element of the plane of these axes through the mean of the codes; darker where a latent "
-            "step in it changes more."
+            f"{points}, d = {d}, on two {what} ({100 * self.plane.share:.0f} % of their variance); curves are "
+            "projected. Shade: log area element of the plane of these axes through the mean of the codes; darker "
+            "where a latent step in it changes more."
         )
 
     def describe(self, selection: Selection) -> str:
         """A selection as plain text."""
-        names = " to ".join(self.classes.name(row) for row in selection.pair)
-        lines = [f"{name}: {value} ({note})" for name, value, note in selection.rows()]
-        return "\n".join([f"from {names}", *lines])
+        first, second = map(self.classes.name, selection.pair)
+        lines = [f"{name}: {value} {unit} ({note})" for name, value, unit, note in selection.rows()]
+        return "\n".join([f"from ① {first} to ② {second}", *lines])
 
     def figure(self, i: int | None = None, j: int | None = None) -> Figure:
         """The picture of two points, as the widget would show them.
@@ -322,6 +358,13 @@ class Explorer:
             view = "application/vnd.jupyter.widget-view+json"
             bundle[view] = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
         return bundle
+
+
+def _around(places: np.ndarray) -> np.ndarray:
+    """Lower and upper corner of a window around places of the plane, shape (2, 2)."""
+    low, high = places.min(0), places.max(0)
+    margin = _MARGIN * np.maximum(high - low, 1e-6)
+    return np.stack([low - margin, high + margin])
 
 
 def _installed() -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from latentgeo.agreement.pairs import IDENTIFIED, METHOD_NAMES
 from latentgeo.geometry.geodesic.result import Geodesic
 
-_SHOWN = {"geodesic": "", "straight_line": "", "ambient_chord": "of the reconstructions", "euclidean": "latent units"}
+_SHOWN = ("geodesic", "straight_line", "ambient_chord", "euclidean")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Selection:
         decoded: the geodesic decoded as it is drawn: images (N + 1, height, width, channels) with values in [0, 1], or
             features (N + 1, F).
         decoded_straight: the straight line likewise.
+        originals: the two data likewise, shape (2, ...); None where they are something else than is drawn.
+        unit: of the distances but ``euclidean``.
         points: what stands for the data, see :meth:`latentgeo.LatentModel.points`.
         sure: whether both were found, and a second search found no others about as near.
     """
@@ -37,18 +39,20 @@ class Selection:
     straight: Tensor
     decoded: Tensor
     decoded_straight: Tensor
+    originals: Tensor | None
+    unit: str
     points: str
     sure: bool
 
     def __repr__(self) -> str:
         """Name the rows, the geodesic's length and how far to trust it, not the curves."""
-        geodesic = f"geodesic {_number(self.length)} ± {_percent(self.error)}"
+        geodesic = f"geodesic {_number(self.length)} {self.unit} ± {_percent(self.error)}"
         converged = "converged" if self.converged else "not converged"
         return f"Selection(rows {self.pair[0]} and {self.pair[1]}, {geodesic}, {converged})"
 
     @property
     def length(self) -> float:
-        """Length of the geodesic, in data units."""
+        """Length of the geodesic, in ``unit``."""
         return self.geodesic.length.item()
 
     @property
@@ -61,18 +65,21 @@ class Selection:
         """Whether the geodesic was found to tolerance."""
         return self.geodesic.converged.item()
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Name, value and certificate of each distance, as text."""
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Name, value, unit and certificate of each distance, as text."""
         rows = []
         for row in self.distances.loc[list(_SHOWN)].itertuples():
-            note = _SHOWN[row.Index] or f"± {_percent(row.error)}"
+            notes = {"ambient_chord": ["of the reconstructions"], "euclidean": []}.get(
+                row.Index, [f"± {_percent(row.error)}"]
+            )
             if row.Index == "geodesic":
-                note += ", converged" if row.converged else ", not converged: do not trust it, raise segments"
+                notes[0] += ", converged" if row.converged else ", not converged: do not trust it, raise segments"
             if row.Index == "geodesic" and not self.sure:
-                note += "; an end has other points as near"
+                notes.append("an end has other points as near")
             if row.Index not in IDENTIFIED or self.points == "mean":
-                note += "; not identified"
-            rows.append((METHOD_NAMES[row.Index], _number(row.value), note))
+                notes.append("not identified")
+            unit = "latent units" if row.Index == "euclidean" else self.unit
+            rows.append((METHOD_NAMES[row.Index], _number(row.value), unit, "; ".join(notes)))
         return rows
 
 

@@ -55,8 +55,8 @@ def draw(view: Explorer, selection: Selection) -> Figure:
         upper, lower = right.subfigures(2, 1, height_ratios=(above, below))
         if images:
             strips = upper.subplots(2, 1)
-            _strip(strips[0], "geodesic (solid), decoded", selection.decoded)
-            _strip(strips[1], "straight line (dashed), decoded", selection.decoded_straight)
+            _strip(strips[0], "geodesic (solid), decoded", selection.decoded, selection.originals)
+            _strip(strips[1], "straight line (dashed), decoded", selection.decoded_straight, selection.originals)
         else:
             _trends(upper.add_subplot(), view, selection)
         for down, text, style in words:
@@ -112,16 +112,18 @@ def _plane(figure: SubFigure, view: Explorer, selection: Selection) -> None:
     for marker in np.unique(markers):  # all classes at once, lest the last ones hide the first
         where = markers == marker
         ax.scatter(*places[where].T, s=9, c=colours[where], marker=marker, edgecolor="white", linewidth=0.25)
-    curves = (selection.geodesic.points[0], selection.straight)
-    lines = [view.plane.project(curve).float().cpu().numpy() for curve in curves]
+    lines, window = view._drawn_curves(selection)
     for line in lines:
         ax.plot(*line.T, color="white", linewidth=3.2)
     for line, style in zip(lines, ("-", _DASHES), strict=True):
         ax.plot(*line.T, color="black", linewidth=1.6, linestyle=style)
-    ends = view.places[list(selection.pair)]
-    ax.scatter(*ends.T, s=34, facecolor="white", edgecolor="black", linewidth=1.2, zorder=4)
+    ends = lines[0][[0, -1]]  # near the codes, not at them
+    for number, (end, code) in enumerate(zip(ends, view.places[list(selection.pair)], strict=True), 1):
+        ax.plot(*np.stack([end, code]).T, color="black", linewidth=0.8, linestyle=":")
+        ax.text(*end, str(number), size=6.5, weight="bold", ha="center", va="center", zorder=5)
+    ax.scatter(*ends.T, s=62, facecolor="white", edgecolor="black", linewidth=1.2, zorder=4)
     names = [f"${name}$" if name.startswith("z_") else name for name in view.plane.names]
-    ax.set(xlim=view.window[:, 0], ylim=view.window[:, 1], xlabel=names[0], ylabel=names[1])
+    ax.set(xlim=window[:, 0], ylim=window[:, 1], xlabel=names[0], ylabel=names[1])
     element = "log volume element" if len(view.plane.origin) == 2 else "log area element"
     bar = figure.colorbar(shade, ax=ax, location="top", aspect=40, pad=0.01, label=element)
     bar.outline.set_visible(False)
@@ -147,13 +149,19 @@ def _columns(names: list[str]) -> tuple[int, float]:
     return columns, room
 
 
-def _strip(ax: Axes, name: str, images: Tensor) -> None:
-    """Images (N + 1, height, width, channels) side by side, nine of them."""
-    padded = [np.pad(images[k].numpy(), ((0, 0), (0, 1), (0, 0)), constant_values=1.0) for k in frames(len(images))]
+def _strip(ax: Axes, name: str, images: Tensor, originals: Tensor | None) -> None:
+    """Images (N + 1, height, width, channels) side by side, nine of them; the originals (2, ...) on either side."""
+    shown = [*images[frames(len(images))].numpy()]
+    gaps = [1] * len(shown)
+    if originals is not None:
+        wide = max(2, images.shape[2] // 3)
+        first, second = originals.numpy()
+        shown, gaps = [first, *shown, second], [wide, *gaps[1:], wide, 1]
+    padded = [np.pad(x, ((0, 0), (0, gap), (0, 0)), constant_values=1.0) for x, gap in zip(shown, gaps, strict=True)]
     strip = np.concatenate(padded, 1)
     ax.imshow(strip if strip.shape[2] == 3 else strip[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_axis_off()
-    ax.set_title(name, loc="left")
+    ax.set_title(name if originals is None else f"{name}, between the originals", loc="left")
 
 
 def _trends(ax: Axes, view: Explorer, selection: Selection) -> None:
@@ -164,8 +172,12 @@ def _trends(ax: Axes, view: Explorer, selection: Selection) -> None:
             name = _shortened(view.pictures.names[feature], _NAME, mpl.rcParams["legend.fontsize"])
             label = name if style == "-" else None
             ax.plot(t, curve[:, feature], color=colour, linewidth=1.3, linestyle=style, label=label)
+        if selection.originals is not None:
+            ax.plot([0, 1], selection.originals[:, feature], "o", color=colour, markersize=3.5, clip_on=False)
     ax.set(xlim=(0, 1), xlabel="time along the curve", ylabel="decoded value")
-    ax.set_title("geodesic (solid), straight line (dashed)", loc="left")
+    ax.set_xticks([0, 1], ["①", "②"])
+    dots = "" if selection.originals is None else "\noriginals (dots)"
+    ax.set_title(f"geodesic (solid), straight line (dashed){dots}", loc="left")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
 
 

@@ -102,7 +102,7 @@ def _report(output: Path) -> None:
 
 
 def _reproduce(parameters: Path | None, output: Path, **options: object) -> int:
-    require("`latentgeo reproduce`", "notebooks", "papermill", "nbconvert", "jupyterlab")
+    require("`latentgeo reproduce`", "notebooks", "papermill", "nbconvert", "jupyterlab", "jupyter_server_mathjax")
     outcomes = reproduce(parameters=_read_parameters(parameters), output=output, **options)
     print(f"\n{format_table(outcomes)}")
     if any(output.glob("*.ipynb")):

@@ -21,10 +21,9 @@ import urllib.request
 
 import nbformat
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from latentgeo.paper.paths import project_root
-from tests.e2e.browser import chromium
 
 NOTEBOOKS = ("00_start_here", "15_your_own_model")
 PATIENCE = 1_800_000  # milliseconds that a notebook may take, trainings included
@@ -110,18 +109,6 @@ def _wait_for(address, server, log):
             return
         time.sleep(0.5)
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-4000:]}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = chromium()
-    if path is None:
-        pytest.fail("expected a Chromium; `make browser` says how to get one")
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", *quiet])
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -270,7 +257,7 @@ def test_images_in_both_themes(page, lab):
     _theme(page, "Light")  # JupyterLab remembers it, for the other notebooks too
 
 
-def test_features_and_keys(page, lab):
+def test_features_keys_and_axes(page, lab):
     _open(page, lab, "small_features")
     _run_all(page)
     _nothing_failed(page)
@@ -278,9 +265,13 @@ def test_features_and_keys(page, lab):
     root = page.locator(".latentgeo-explorer").first
     page.mouse.move(0, 0)  # nothing is under the pointer: the keys begin with the first point
     root.locator("svg.lg-over").focus()
-    for key in ("ArrowRight", "Enter", "ArrowRight", "ArrowRight", "Enter"):
+    for key in ("ArrowRight", "Enter", "ArrowRight", "ArrowRight"):
         page.keyboard.press(key)
+    expect(root.locator(".lg-glance tr")).to_have_count(5, timeout=20_000)
+    page.keyboard.press("Enter")
     expect(root).to_have_attribute("data-pair", "0,2", timeout=20_000)
+    root.get_by_label("horizontal axis").select_option(label="z3")
+    expect(root.locator(".lg-caption")).to_contain_text("two coordinates", timeout=20_000)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -47,7 +47,7 @@ def test_a_selection_is_the_geodesic_between_the_codes(d, axes):
     model, x = _images(d, decoders=3)
     view = explore(model, x, axes=axes, points="mean", segments=8, tol=1e-3)
     found = view.select(3, 17)
-    assert all("not identified" in note for _, _, note in found.rows())
+    assert all("not identified" in note for *_, note in found.rows())
     codes = model.encode(x)
     expected = lg.geodesic(model.decode, codes[[3]], codes[[17]], segments=8, tol=1e-3, data=codes)
     torch.testing.assert_close(
@@ -80,7 +80,7 @@ def test_a_straight_line_in_a_flat_space_is_the_geodesic():
     euclidean = ((x[0] - x[1]) @ frame).norm().item()  # between the points of the plane that are nearest
     assert found.sure
     assert found.distances["value"].to_numpy() == pytest.approx(euclidean, rel=1e-7)
-    notes = {name: note for name, _, note in found.rows()}
+    notes = {name: note for name, *_, note in found.rows()}
     assert [name for name in notes if "not identified" in notes[name]] == ["straight latent line", "Euclidean"]
     np.testing.assert_allclose(view.background, 0.0, atol=1e-9)
 
@@ -143,6 +143,12 @@ def test_the_first_two_points_are_medoids_of_different_classes():
     assert view.classes.name(4) == "4 (b)"
 
 
+def test_medoids_of_the_same_image_are_two_points_all_the_same():
+    view = explore((lambda x: x[:, :2], lambda z: 0.0 * z), torch.randn(9, 5), labels=[0, 1, 0] * 3, points="mean")
+    i, j = view.default_pair
+    assert {i % 3 == 1, j % 3 == 1} == {True, False}
+
+
 def test_two_clicks_answer_and_a_third_starts_again():
     model, x = _images()
     view = explore(model, x)
@@ -157,8 +163,10 @@ def test_two_clicks_answer_and_a_third_starts_again():
     assert widget.answer["rows"] == expected.rows()
     np.testing.assert_allclose(widget.answer["curves"][0], view.plane.project(expected.geodesic.points[0]), rtol=1e-6)
     count, height, width, channels = widget.answer["shape"]
-    assert (count, height, width, channels) == (9, 6, 6, 1)
-    assert len(widget.answer["strips"]) == 2 * count * height * width * channels
+    assert (count, height, width, channels) == (9 + 2, 6, 6, 1)  # between the originals
+    strips = np.frombuffer(widget.answer["strips"], "u1").reshape(2, count, height, width)
+    for strip in strips:
+        np.testing.assert_array_equal(strip[[0, -1]], (255 * x[[5, 9], 0]).round().to(torch.uint8))
     widget.selected = [5, 99]
     assert "rows of the data from 0 to 39" in widget.answer["error"]
 
@@ -172,6 +180,59 @@ def test_a_scene_has_what_the_view_reads():
     assert [kind["name"] for kind in scene["classes"]] == ["even", "odd"]
     assert len(scene["shade"]) == scene["side"] ** 2
     assert scene["axes"] == ["principal axis 1", "principal axis 2"]
+
+
+def test_other_axes_are_shown_without_solving_anew():
+    model, x = _images(d=3)
+    view = explore(model, x)
+    widget = view.widget
+    assert widget.scene["menu"][:3] == ["z_1", "z_2", "z_3"]
+    assert widget.axes == [3, 4]
+    widget.selected = [5, 9]
+    rows = widget.answer["rows"]
+    for axes, principal in (([2, 0], False), ([3, 5], True)):
+        widget.axes = axes
+        assert widget.scene["axes"] == [widget.scene["menu"][k] for k in axes]
+        places = np.frombuffer(widget.scene["places"], "<f4").reshape(-1, 2)
+        if principal:
+            centred = (view.codes - view.codes.mean(0)).numpy()
+            turned = np.abs(centred @ np.linalg.svd(centred, full_matrices=False)[2].T)
+            np.testing.assert_allclose(np.abs(places), turned[:, [0, 2]], atol=1e-5)
+        else:
+            np.testing.assert_allclose(places, view.codes[:, axes], atol=1e-6)
+        assert widget.answer["rows"] == rows
+        found = view.select(5, 9).geodesic.points[0]
+        np.testing.assert_allclose(widget.answer["curves"][0], widget._explorer.plane.project(found), atol=1e-5)
+    assert view.plane.shown == (3, 4)  # the picture stays as it was asked for
+
+
+def test_a_point_is_shown_as_its_datum():
+    (encode, decode), x = _features()
+    sent = []
+    for view, expected in (
+        (explore(*_images()), None),
+        (explore((encode, decode), x, feature_names=list("abcdefg")), sorted(zip(x[7], "abcdefg", strict=True))[-1]),
+        (explore((encode, lambda z: decode(z)[:, :3]), x, points="mean"), ()),  # which of the features, nobody said
+    ):
+        view.widget.send = lambda message, buffers=(): sent.append((message, buffers))
+        view.widget._on_row(view.widget, {"row": 7}, [])
+        if expected is None:
+            message, (pixels,) = sent.pop()
+            assert message == {"row": 7, "shape": [6, 6, 1]}
+            np.testing.assert_array_equal(np.frombuffer(pixels, "u1"), (255 * _images()[1][7]).round().flatten())
+        elif expected:
+            assert sent.pop()[0]["features"][0] == (expected[1], f"{expected[0]:.3g}")
+    assert sent == []
+
+
+def test_every_length_has_its_unit():
+    model, x = _features()
+    view = explore(model, x)
+    units = [unit for *_, unit, _ in view.select(0, 1).rows()]
+    assert units == ["data units"] * 3 + ["latent units"]
+    assert "data units (±" in view.describe(view.select(0, 1))
+    counts = explore((model[0], lg.fisher_rao(model[1], "poisson", log=True)), x.exp().round(), points="mean")
+    assert counts.select(0, 1).unit == "standard deviations"
 
 
 def test_the_bundle_has_a_picture_and_where_someone_may_click_a_widget(monkeypatch):
@@ -236,7 +297,7 @@ def test_failure_is_shown_without_a_warning(monkeypatch):
         warnings.simplefilter("error")
         found = view.select(0, 1)
     assert not found.converged
-    assert "not converged" in found.rows()[0][2]
+    assert "not converged" in found.rows()[0][3]
 
 
 @pytest.mark.parametrize(
@@ -299,6 +360,15 @@ def test_cells_come_as_anndata_with_the_names_of_their_genes():
     assert other.pictures.names == list("abcdefg")
     with pytest.raises(ValueError, match=r"an AnnData with \.X"):
         explore(model, anndata.AnnData(obs=adata.obs))
+    assert view._datum(7)[0] == (genes[int(x[7].argmax())], pytest.approx(x[7].max().item()))
+
+    def encode(cells):
+        return torch.as_tensor(cells.X)[:, :2].double()
+
+    encode.takes_anndata = True
+    whole = explore((encode, lambda z: model[1](z)[:, :4]), adata, points="mean")
+    assert whole._datum(7) == view._datum(7)
+    assert whole.select(0, 1).originals is None  # nobody said what of a cell is decoded
     halves = explore((model[0], lambda z: model[1](z)[:, :4]), adata, points="mean")  # which genes, it does not say
     assert halves.pictures.names == [f"feature {k}" for k in range(4)]
 
@@ -356,7 +426,7 @@ def test_a_notebook_run_in_batch_has_the_picture_and_no_widget():
 def test_a_selection_is_printed_in_a_line(monkeypatch):
     model, x = _features()
     found = explore(model, x, points="mean").select(3, 17)
-    expected = f"rows 3 and 17, geodesic {found.length:#.4g} ± {100 * found.error:.2g} %, converged"
+    expected = f"rows 3 and 17, geodesic {found.length:#.4g} data units ± {100 * found.error:.2g} %, converged"
     assert repr(found) == f"Selection({expected})"
     monkeypatch.setattr(certificate, "_MAX_ERROR", 0.0)
     assert repr(explore(model, x, points="mean").select(3, 17)).endswith(" %, not converged)")

@@ -20,9 +20,8 @@ from latentgeo.adapters.model import latent_model
 from latentgeo.geometry.geodesic.solve import geodesic
 from latentgeo.geometry.metric import pullback_metric
 from latentgeo.paper.figures.parts import note
-from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.paper.models.vae import VAE
-from latentgeo.style import PAGE, STYLE
+from latentgeo.style import METHOD_COLOURS, PAGE, STYLE
 
 _OUTLINE = [matplotlib.patheffects.withStroke(linewidth=2.2, foreground="white")]
 _DASHES = (0, (4, 1.5))

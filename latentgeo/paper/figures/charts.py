@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.paper.figures.parts import note
-from latentgeo.paper.figures.style import METHOD_COLOURS
-from latentgeo.style import COLOURS, PAGE, STYLE
+from latentgeo.style import COLOURS, METHOD_COLOURS, PAGE, STYLE
 
 _LINE = {"color": "0.55", "linewidth": 0.6, "zorder": 1}
 _EVERY = 20

@@ -11,8 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from latentgeo.paper.figures.style import METHOD_COLOURS
-from latentgeo.style import COLOURS, PAGE, STYLE
+from latentgeo.style import COLOURS, METHOD_COLOURS, PAGE, STYLE
 
 _LOOK = {
     "geodesic": ("geodesic", "o", METHOD_COLOURS["geodesic"]),

@@ -11,8 +11,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from latentgeo.agreement.pairs import METHOD_NAMES
-from latentgeo.paper.figures.style import METHOD_COLOURS
-from latentgeo.style import PAGE, STYLE
+from latentgeo.style import METHOD_COLOURS, PAGE, STYLE
 
 
 @plt.rc_context(STYLE)

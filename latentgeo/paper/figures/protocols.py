@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from latentgeo.agreement.pairs import METHOD_NAMES
-from latentgeo.paper.figures.style import METHOD_COLOURS
-from latentgeo.style import PAGE, STYLE
+from latentgeo.style import METHOD_COLOURS, PAGE, STYLE
 
 _LOOK = {"nearest": ("between nearest points", 0.13, "full"), "mean": ("between posterior means", -0.17, "none")}
 

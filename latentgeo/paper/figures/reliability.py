@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from latentgeo.agreement.pairs import METHOD_NAMES
-from latentgeo.paper.figures.style import METHOD_COLOURS
-from latentgeo.style import COLOURS, COLUMN, STYLE
+from latentgeo.style import COLOURS, COLUMN, METHOD_COLOURS, STYLE
 
 
 @plt.rc_context(STYLE)

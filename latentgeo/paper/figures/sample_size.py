@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-from latentgeo.paper.figures.style import METHOD_COLOURS
 from latentgeo.paper.scaling import Scaling
-from latentgeo.style import COLOURS, PAGE, STYLE
+from latentgeo.style import COLOURS, METHOD_COLOURS, PAGE, STYLE
 
 _LOOK = {
     "euclidean": {"label": "Euclidean", "color": METHOD_COLOURS["euclidean"], "marker": "s"},

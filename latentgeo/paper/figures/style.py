@@ -10,9 +10,6 @@ from matplotlib.figure import Figure
 
 from latentgeo.paper.paths import figures_dir
 from latentgeo.paper.reproduction.manifest import Source, save_files
-from latentgeo.style import COLOURS
-
-METHOD_COLOURS = {"euclidean": COLOURS[1], "geodesic": COLOURS[0]}
 
 
 def save(figure: Figure, name: str, sources: Collection[Source]) -> Figure:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import psutil
@@ -144,16 +143,11 @@ def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> 
         except Exception as error:  # a kernel that died, was killed for memory, or never started
             printed.write(traceback.format_exc())
             return outcome(FAILED, f"{type(error).__name__}: {error}")
-    verdicts = shown(notebook, MIME)
+    shown = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    verdicts = [data[MIME] for data in shown if MIME in data]
     if not verdicts:
         return outcome(FAILED, "the notebook shows no verdict")
     return outcome(verdicts[-1]["status"], verdicts[-1]["headline"])
-
-
-def shown(notebook: Any, mime: str) -> list[Any]:
-    """What the cells of a notebook show in one format, in order."""
-    outputs = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
-    return [data[mime] for data in outputs if mime in data]
 
 
 @contextmanager

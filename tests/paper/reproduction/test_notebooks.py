@@ -88,7 +88,10 @@ def test_a_failure_ends_the_run_unless_it_is_to_go_on(notebooks, tmp_path):
 
 def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, capsys):
     draw = "import matplotlib.pyplot as plt\nfigure, ax = plt.subplots()\nax.plot([1, 2])\nplt.close(figure)\nfigure"
-    _notebook(notebooks, "00_ok", draw, VERDICT.replace("n = {n}", "n < {n}"))
+    path = _notebook(notebooks, "00_ok", draw, VERDICT.replace("n = {n}", "n < {n}"))
+    notebook = nbformat.read(path, 4)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# Lines\n\nBoth *grow*."))
+    nbformat.write(notebook, path)
     output = tmp_path / "build" / "reproduce"
     assert cli.main(["report"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'README.md'}\n"  # nothing was run yet
@@ -98,7 +101,12 @@ def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, ca
     page = index.read_text()
     assert "n &lt; 1, quick" in page
     assert page.count("<img") == 1
-    assert "data:image/png" in (output / "html" / "00_ok.html").read_text()
+    shown = (output / "html" / "00_ok.html").read_text()
+    assert re.search(r'<img alt="Lines. Both grow."[^>]*src="data:image/png', shown)
+    assert '<a href="index.html">' in shown
+    loaded = re.findall(r'<(?:script|link)[^>]* (?:src|href)="([^"?]*)', shown)
+    assert loaded == ["mathjax/MathJax.js"]  # nothing from elsewhere
+    assert (output / "html" / loaded[0]).is_file()
     index.unlink()
     (notebooks / "00_ok.ipynb").unlink()
     assert cli.main(["report"]) == 0

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 from latentgeo.agreement.pairs import METHOD_NAMES
-from latentgeo.agreement.report import Agreement
-from latentgeo.paper.figures.style import METHOD_COLOURS
-from latentgeo.style import COLUMN, STYLE
+from latentgeo.style import COLUMN, METHOD_COLOURS, STYLE
+
+if TYPE_CHECKING:
+    from latentgeo.agreement.report import Agreement
 
 _UNRELIABLE = "0.55"
 
 
 @plt.rc_context(STYLE)
-def agreement(report: Agreement, title: str) -> Figure:
-    """Distances of every pair with their intervals over models, and their coefficients of variation.
-
-    Above: pairs in the order of their mean distance, each method in units of its mean over pairs, with Student
-    intervals over models. Below: the coefficient of variation of each pair by both methods; under the diagonal the
-    geodesic distance is the steadier one. Grey: not reliable, for the reasons in the report.
-
-    Args:
-        report: from :func:`latentgeo.agreement`.
-        title: what the models are.
-
-    Returns:
-        The figure, a column wide.
-    """
+def plot(report: Agreement) -> Figure:
+    """What :meth:`latentgeo.agreement.report.Agreement.plot` draws."""
     pairs = report.pairs
     reliable = pairs["reliable"].to_numpy(bool)
     figure = plt.figure(figsize=(COLUMN, 4.3), layout="constrained")
@@ -53,5 +44,6 @@ def agreement(report: Agreement, title: str) -> Figure:
     ax.plot(*np.nanmean(cv, 0), "+", color="black", markersize=9, markeredgewidth=1.2, label="mean")
     ax.set(xlim=(0, top), ylim=(0, top), xlabel="CV of Euclidean distance (%)", ylabel="CV of geodesic distance (%)")
     ax.legend(loc="upper left", handletextpad=0.2, borderaxespad=0.1)
-    ax.set_title(f"{title}, {len(report.names)} models, {len(pairs)} pairs")
+    ax.set_title(f"{len(report.names)} models, {len(pairs)} pairs")
+    plt.close(figure)
     return figure
