@@ -40,7 +40,7 @@ from torch import Tensor
 
 from latentgeo.adapters.model import as_images, latent_model
 from latentgeo.agreement.pairs import METHOD_NAMES, PAIR_SEED, measure_pairs, tidy
-from latentgeo.agreement.reliability import resampled, with_interval
+from latentgeo.agreement.reliability import resampled, with_interval, with_log_interval
 from latentgeo.geometry.decoder import as_decoder
 from latentgeo.paper.study import Study
 
@@ -63,6 +63,7 @@ CONCLUSIONS = {
     ("clusters", "types"): "clusters and types",
 }
 _LINES = 16  # segments of straight lines
+_ROUNDING = 1e-12  # standard errors below this are none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,9 +327,10 @@ def compare(
 
     Returns:
         Index ``conclusion``, ``against`` (``trainings`` or ``types``) and ``method``: ``agreement`` with ``_low`` and
-        ``_high``; ``chance``, of unrelated models; ``calibrated``, :math:`(A - A_0) / (1 - A_0)`; ``difference``, the
-        method's agreement minus this one's, with ``_low`` and ``_high``, and ``p``, two-sided; ``models``. What no
-        model enters agrees with itself: NaN between trainings, and no limits of its agreement with the types.
+        ``_high``, Student's on the logarithmic scale of 1 - A, so that none exceeds 1; ``chance``, of unrelated models;
+        ``calibrated``, :math:`(A - A_0) / (1 - A_0)`; ``difference``, the method's agreement minus this one's, with
+        ``_low`` and ``_high``, and ``p``, two-sided; ``models``. What no model enters agrees with itself: it has no row
+        between trainings, and no limits of its agreement with the types, NaN.
     """
     S = max(map(len, found.values()))
     counts, rows = resampled(S, resamples, np.random.default_rng(seed)), {}
@@ -337,17 +339,23 @@ def compare(
         if alone and against == "trainings":
             continue
         value, draws = _resampled(values, counts)
-        row = with_interval("agreement", value, draws, level, S)
+        row = {"agreement": value, **dict.fromkeys(("agreement_low", "agreement_high"), np.nan)}
+        if not alone:
+            row |= _limits(value, draws, level, S)
         row |= {"chance": chance, "calibrated": (value - chance) / (1 - chance)}
-        if alone:
-            row |= dict.fromkeys(("agreement_low", "agreement_high"), np.nan)
         if other != method:
             mean, of = _resampled(found[conclusion, against, method], counts)
             row |= with_interval("difference", mean - value, of - draws, level, S)
-            error = np.nanstd(of - draws)
-            row["p"] = 2 * scipy.stats.t.sf(abs(mean - value) / error, S - 1) if error > 0 else np.nan
+            error, gap = np.nanstd(of - draws), abs(mean - value)
+            row["p"] = 2 * scipy.stats.t.sf(gap / max(error, _ROUNDING), S - 1)
         rows[conclusion, against, other] = row | {"models": S}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["conclusion", "against", "method"])
+
+
+def _limits(value: float, draws: np.ndarray, level: float, models: int) -> dict[str, float]:
+    """Limits of an agreement that exceed 1 at no level: those of what is missing to 1, on the logarithmic scale."""
+    of = with_log_interval("missing", 1.0 - value, (1.0 - draws).clip(0.0), level, models)
+    return {"agreement_low": 1.0 - of["missing_high"], "agreement_high": 1.0 - of["missing_low"]}
 
 
 def _resampled(values: np.ndarray, counts: np.ndarray) -> tuple[float, np.ndarray]:

@@ -126,6 +126,7 @@ def test_intervals_over_pairs_of_models_hold_the_truth_as_often_as_they_say():
         row = compare(found, cells, resamples=200, seed=draw).loc["order", "trainings", "euclidean"]
         held += row["agreement_low"] < 0.5 < row["agreement_high"]
         sided += row["p"] < 0.05
+        assert row["agreement_high"] <= 1
         assert (row["p"] < 0.05) == (row["difference_low"] > 0 or row["difference_high"] < 0)
     assert held >= 180
     assert sided <= 20
@@ -152,6 +153,8 @@ def test_differences_are_paired_and_what_no_model_enters_is_not_compared_between
     assert row["agreement"] == 0.4
     assert np.isnan(row["agreement_low"])
     assert row["calibrated"] == pytest.approx((0.4 - 4 / 19) / (1 - 4 / 19))
+    same = found | {("order", "trainings", "euclidean"): found["order", "trainings", "geodesic"]}
+    assert compare(same, cells).loc[("order", "trainings", "euclidean"), ["difference", "p"]].tolist() == [0, 1]
     reach = scipy.stats.t.ppf(0.975, S - 1) * shared.std(ddof=1) / np.sqrt(S)
     assert row["difference_high"] - row["difference"] == pytest.approx(reach, rel=0.05)
 
