@@ -55,14 +55,15 @@ NAMES = {
     "pca_50": "50 principal components",
 }
 CONCLUSIONS = {
-    ("neighbours", "trainings"): "neighbours, two trainings",
-    ("clusters", "trainings"): "clusters, two trainings",
-    ("types", "trainings"): "distances of types, two trainings",
-    ("order", "trainings"): "order from a root, two trainings",
+    ("neighbours", "trainings"): "same neighbours",
+    ("clusters", "trainings"): "same clusters",
+    ("types", "trainings"): "same order of types",
+    ("order", "trainings"): "same order from the root",
     ("neighbours", "types"): "neighbours of the same type",
     ("clusters", "types"): "clusters and types",
 }
 _LINES = 16  # segments of straight lines
+_PAIRS = 400  # of one job, which looks up their cells: more than elsewhere, as few cells have many pairs
 _ROUNDING = 1e-12  # standard errors below this are none
 
 
@@ -201,7 +202,7 @@ def cell_distances(
     i, j = np.triu_indices(len(cells), 1)
     options = {"points": study.points, "segments": segments, "tol": tol, "workers": workers, "progress": progress}
     ends = cells.rows[i], cells.rows[j]
-    table = study.measure("conclusions", cell_pairs, ends, part="everything", block=len(i), **options)
+    table = study.measure("conclusions", cell_pairs, ends, part="everything", block=_PAIRS, **options)
     found = {}
     for method, of in table.groupby("method", sort=False):
         values = of.pivot(index="seed", columns="pair", values="value").loc[list(study.seeds)].to_numpy()
