@@ -233,5 +233,13 @@ def test_each_line_on_which_distance_to_use_says_what_the_results_say():
     nearer = re.findall(r"\*(?:folded|flattened|no chart)\*, against the graph: .* in (\d) of (\d) settings", known)
     assert [int(better) for better, _ in nearer] == [0, 0, 0]
     said.append(f"all {sum(int(count) for _, count in nearer)} settings")
+    kept = pd.read_csv(results / "18_conclusions.csv").query("against == 'trainings'").set_index("method")
+    mean, types = kept.groupby("method")["calibrated"].mean(), kept.query("conclusion == 'types'")
+    said.append("chords {ambient_chord:.2f}, geodesics {geodesic:.2f}, codes {euclidean:.2f}".format(**mean))
+    codes = kept.loc["euclidean"]
+    better, worse = (((codes["p_holm"] < 0.05) & (sign * codes["difference"] > 0)).sum() for sign in (1, -1))
+    said.append(f"better than codes in {better} of {len(codes)} comparisons and worse in {worse}")
+    tasic = types.query("data.str.startswith('Tasic')")["agreement"]
+    said.append(f"to {tasic['ambient_chord']:.2f} by chords and {tasic['geodesic']:.2f} by geodesics")
     missing = [words for words in said if words not in box]
     assert missing == []
