@@ -1,10 +1,12 @@
 """The documentation: its links, the markup of docstrings, the notation, and the README's own code."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -176,3 +178,75 @@ def test_the_readme_s_code_for_a_decoder_alone_runs():
         exec(quick, names)
     assert names["result"].length.shape == (10,)
     assert all(hasattr(lg, name) for name in re.findall(r"\blg\.(\w+)", code))
+
+
+def _between_pairs_and_models(table: pd.DataFrame) -> tuple[float, float]:
+    """Length over chord: how much it varies between pairs; and geodesics: how much they vary between models."""
+    wide = table[table["method"].isin(["geodesic", "ambient_chord"])].pivot_table(
+        index=["seed", "pair"], columns="method", values="value"
+    )
+    stretch = np.log(wide["geodesic"] / wide["ambient_chord"]).groupby("pair").mean()
+    return stretch.std(), lg.coefficient_of_variation(table[table["method"] == "geodesic"])["geodesic"].mean()
+
+
+def _outputs(notebook: str) -> str:
+    """What the cells of a committed notebook show, as text."""
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    shown = [of.get("data", {}) for cell in cells for of in cell.get("outputs", [])]
+    return "\n".join("".join(of.get(kind, "")) for of in shown for kind in ("text/markdown", "text/plain"))
+
+
+def test_each_line_on_which_distance_to_use_says_what_the_results_say():
+    box = README.partition("### Which distance should I use?\n")[2].partition("\n#")[0].strip()
+    assert len(box.splitlines()) <= 12
+    results, said = ROOT / "data" / "results", []
+    reliability = pd.read_csv(results / "07_fashion_mnist_reliability.csv").query("network == 'mlp'")
+    cv = 100 * reliability.drop_duplicates(["points", "method"]).set_index(["points", "method"])["mean_cv"]
+    said.append(
+        f"{cv['mean', 'euclidean']:.1f} %, geodesics between nearest points by {cv['nearest', 'geodesic']:.1f} %"
+    )
+    tables = {
+        "CIFAR-10": pd.read_csv(results / "08_cifar10_distances.csv"),
+        "SCVI": pd.read_csv(results / "15_your_own_model_distances.csv")
+        .query("models.str.startswith('SCVI')")
+        .rename(columns={"model": "seed"}),
+        "Fashion-MNIST": pd.read_csv(results / "07_fashion_mnist_distances.csv").query(
+            "network == 'mlp' and points == 'nearest'"
+        ),
+        "digits": pd.read_csv(results / "10_injective_flow_distances.csv").query(
+            "dataset == 'digits' and decoder == 'flow'"
+        ),
+        "blood cells": pd.read_csv(results / "11_transcriptomics.csv").query(
+            "data == 'PBMC, Gaussian' and points == 'nearest'"
+        ),
+    }
+    for name, table in tables.items():
+        pairs, models = _between_pairs_and_models(table)
+        said.append(f"{name} ({100 * pairs:.2g} against {100 * models:.2g} %")
+        assert (pairs < models) == (name in box.partition("**Geodesics")[0])
+    errors = pd.read_csv(results / "13_sample_size_errors.csv").query("method == 'geodesic'").set_index("n")
+    bias, spread = 100 * errors["bias"], 100 * errors["spread"]
+    said.append(f"from {spread[500]:.1f} to {spread[55000]:.1f} %")
+    said.append(f"from {bias[500]:.1f} to {bias[55000]:.1f} %")
+    known = _outputs("16_known_factors")
+    of = dict(re.findall(r"(geodesic, nearest points|chord in data space) (0\.\d+ to 0\.\d+)", known))
+    said += [" to ".join(f"{float(r):.2g}" for r in of[name].split(" to ")) for name in of]
+    assert len(of) == 2
+    said += re.findall(
+        r"(?:flattened|folded|no chart) (\d of \d)", known.partition("settings flagged without the truth")[2]
+    )
+    chord = re.search(r"the chord varies by (\S+ %) over models .* among the farther half at (\S+);", known)
+    said += [f"{chord[1]} over models", f"r = {chord[2]}"]
+    nearer = re.findall(r"\*(?:folded|flattened|no chart)\*, against the graph: .* in (\d) of (\d) settings", known)
+    assert [int(better) for better, _ in nearer] == [0, 0, 0]
+    said.append(f"all {sum(int(count) for _, count in nearer)} settings")
+    kept = pd.read_csv(results / "18_conclusions.csv").query("against == 'trainings'").set_index("method")
+    mean, types = kept.groupby("method")["calibrated"].mean(), kept.query("conclusion == 'types'")
+    said.append("chords {ambient_chord:.2f}, geodesics {geodesic:.2f}, codes {euclidean:.2f}".format(**mean))
+    codes = kept.loc["euclidean"]
+    better, worse = (((codes["p_holm"] < 0.05) & (sign * codes["difference"] > 0)).sum() for sign in (1, -1))
+    said.append(f"better than codes in {better} of {len(codes)} comparisons and worse in {worse}")
+    tasic = types.query("data.str.startswith('Tasic')")["agreement"]
+    said.append(f"to {tasic['ambient_chord']:.2f} by chords and {tasic['geodesic']:.2f} by geodesics")
+    missing = [words for words in said if words not in box]
+    assert missing == []

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 # Kinks cost digits, which the errors of the lengths show; the other assumptions cost the claim.
 TOLERATED = ("smooth",)
+RELIED_ON = 0.75  # share of the pairs that are reliable, below which no distance of the models is relied on
+UNSTEADY = 0.1  # mean coefficient of variation of geodesics, beyond which neither
+_FEW_PAIRS = 3  # pairs, below which nothing is said of how much they differ
+_NEGLIGIBLE = 1e-3  # relative differences that nobody asks about
 _FEW = 5  # trainings, below which Student's intervals are several times as wide as a normal distribution's
 _REMEDIES = {"not converged": " (raise segments, or max_iter)"}
 
@@ -119,6 +123,7 @@ class Agreement:
         lines += [
             f"- {kind}: {count} of {P} pairs{_REMEDIES.get(kind, '')}" for kind, count in kinds.value_counts().items()
         ]
+        lines += self._advice()
         failing = self.assumptions[self.assumptions["verdict"] != "holds"]
         if self.assumptions.empty:
             lines.append("The assumptions were not checked.")
@@ -136,6 +141,45 @@ class Agreement:
             else:
                 lines.append(f"- {row.model}: {row.assumption} {row.verdict}, {row.detail}")
         return lines
+
+    def _advice(self) -> list[str]:
+        """Sentences on which distance to use: none, chords or geodesics."""
+        if self.methods.empty:
+            return []
+        cv, lines = self.methods.loc["geodesic", "mean_cv"], []
+        stretch = self._stretch()
+        if self.pairs["reliable"].mean() < RELIED_ON or cv > UNSTEADY:
+            lines.append(
+                f"Rely on none of these distances: fewer than {100 * RELIED_ON:g} % of the pairs are reliable, or "
+                f"geodesics vary by more than {100 * UNSTEADY:g} %, as where models fold or have latent dimensions too "
+                "few or too many. That chords are steady then says nothing; shortest paths through a graph of the data "
+                "are nearer to the truth."
+            )
+        elif len(stretch) >= _FEW_PAIRS:
+            spread = stretch.std()
+            lines.append(
+                f"Geodesics are {np.exp(stretch.mean()):.4g} times as long as their chords in the mean, give or take "
+                f"{100 * spread:.2g} % between pairs and {100 * cv:.2g} % between models: "
+                + (
+                    "chords, which cost no solving, will do."
+                    if spread < max(cv, _NEGLIGIBLE)
+                    else "use geodesics, as chords cut the bends off."
+                )
+            )
+        lines.append(
+            "Compare no codes between trainings. What all models leave out alike, for want of latent dimensions or of "
+            "data, is steady and not seen here: hold what they leave of the data against its noise."
+        )
+        return lines
+
+    def _stretch(self) -> pd.Series:
+        """Logarithm of length over chord of each reliable pair, mean over models."""
+        reliable = self.pairs.index[self.pairs["reliable"]]
+        of = self.distances[self.distances["pair"].isin(reliable) & (self.distances["value"] > 0)]
+        both = of.pivot(index=["model", "pair"], columns="method", values="value").reindex(
+            columns=["geodesic", "ambient_chord"]
+        )
+        return np.log(both["geodesic"] / both["ambient_chord"]).dropna().groupby("pair").mean()
 
     def _comparison(self) -> list[str]:
         """Sentences on coefficients of variation and ranks."""

@@ -32,7 +32,7 @@ from torch import Tensor
 from latentgeo.adapters.model import latent_model
 from latentgeo.agreement.pairs import METHOD_NAMES, pair_distances
 from latentgeo.agreement.reliability import compare_reliability, resampled, with_interval
-from latentgeo.agreement.report import agreement
+from latentgeo.agreement.report import RELIED_ON, UNSTEADY, agreement
 from latentgeo.geometry.curve import steps, straight_line
 from latentgeo.geometry.decoder import as_decoder
 from latentgeo.geometry.geodesic.solve import geodesic
@@ -55,7 +55,6 @@ NAMES = METHOD_NAMES | {
 _MODEL_FREE = ("graph", "data")
 _LEAST_NOISE = 0.05  # τ of the models, whatever less the data have
 _NEIGHBOURS = (4, 8, 16, 32)
-_RELIED_ON = 0.75  # share of the pairs, below which a setting counts as flagged
 _QUARTER, _FEW = 1.25, 0.05  # by how much a true path is seen too long, and in how many of them that is not chance
 _LIFTS = 4
 _VALIDATION, _BATCH, _STEPS = 500, 64, 1200
@@ -517,7 +516,7 @@ def judge(settings: Mapping[str, Setting], pairs: pd.DataFrame, worth: pd.DataFr
             "cv_geodesic": cv,
             "cv_chord": at.loc["ambient_chord", "mean_cv"],
             "reliable": reliable,
-            "flagged": bool(reliable < _RELIED_ON or cv > 0.1),
+            "flagged": bool(reliable < RELIED_ON or cv > UNSTEADY),
             "wrong": wrong.mean(),
             "seen": (~of.loc[wrong, "reliable"].astype(bool)).mean(),
         }

@@ -34,7 +34,7 @@ from latentgeo.paper.store import Run, epochs_done
 
 _SCHEMA = 6  # raise it whenever the same model would give other distances
 _ACTIVE = 0.01  # variance of posterior means over data, from which a dimension counts as used
-_BLOCK = 50  # pairs that one job measures
+_BLOCK = 50  # pairs that one job measures by default
 
 
 def checked_seeds(seeds: int | Sequence[int], least: int) -> tuple[int, ...]:
@@ -116,6 +116,7 @@ class Sweep:
         pairs: tuple[Sequence[int], Sequence[int]],
         *,
         part: str = "test",
+        block: int = _BLOCK,
         workers: int | None = None,
         progress: bool = True,
         **options: object,
@@ -131,6 +132,7 @@ class Sweep:
                 returns one row for each pair and method, with the columns ``pair`` (counted from 0) and ``method``.
             pairs: indices of the starts and of the ends, P each.
             part: of the data set that they are indices of: ``"test"``, or ``"everything"``.
+            block: pairs that one job measures.
             workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
             progress: whether to show a progress bar.
             **options: of the function; JSON must have words for them.
@@ -158,10 +160,10 @@ class Sweep:
             train = Job(f"training of {of}", _train, (self, model))
             trainings[model] = (of, run.folder, run.config.training.epochs)
             jobs.append(train)
-            for first in range(0, len(missing), _BLOCK):
-                block = missing.iloc[first : first + _BLOCK]
-                numbers = f"{block['pair'].iloc[0]} to {block['pair'].iloc[-1]}"
-                task = (self, model, table, function, block[["start", "end"]], part, options)
+            for first in range(0, len(missing), block):
+                rows = missing.iloc[first : first + block]
+                numbers = f"{rows['pair'].iloc[0]} to {rows['pair'].iloc[-1]}"
+                task = (self, model, table, function, rows[["start", "end"]], part, options)
                 jobs.append(Job(f"pairs {numbers} of {of}", _measure, task, after=(train.name,)))
         if jobs:
             run_jobs(jobs, workers=workers, label="jobs", progress=progress, status=lambda: _status(trainings.values()))

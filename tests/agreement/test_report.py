@@ -140,11 +140,57 @@ def test_tables_are_complete_and_match_each_other(alike):
     assert (pairs["second_label"] == labels[pairs["second"]]).all()
 
 
+def _sphere(scale, noise=0.0):
+    """A chart of the unit sphere, whose chords are short of the way by up to a third, as a model in its own units."""
+
+    def decode(z):
+        a, b = (z / scale).unbind(1)
+        return torch.stack([a.cos() * b.cos(), a.sin() * b.cos(), b.sin()], 1) * (1 + noise * (2 * a).sin()[:, None])
+
+    def encode(x):
+        return scale * torch.stack([torch.atan2(x[:, 1], x[:, 0]), torch.asin(x[:, 2] / x.norm(dim=1))], 1)
+
+    return lg.LatentModel(encode, decode, f"{scale}")
+
+
+def test_the_advice_is_geodesics_where_chords_cut_bends_off():
+    angles = torch.rand(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    data = _sphere(1.0).decoder(angles)
+    found = lg.agreement([_sphere(s, n) for s, n in ((1.0, 0.0), (2.0, 0.01))], data, pairs=40, check=False)
+    chord = found.distances.query("method == 'ambient_chord' and model == '1.0'")["value"].to_numpy()
+    stretch = np.log(2 * np.arcsin(chord / 2) / chord)  # an arc over its chord
+    assert f"{np.exp(stretch.mean()):.3g}" in found.summary()
+    assert "use geodesics, as chords cut the bends off" in found.summary()
+    assert "Rely on none" not in found.summary()
+
+
+def test_the_advice_is_chords_where_geodesics_are_straight():
+    def model(s):
+        def decode(z):
+            return torch.cat([z / s, 0.02 * s * (z[:, :1] / s).sin()], 1)
+
+        return lg.LatentModel(lambda x: s * x[:, :2], decode, f"{s}")
+
+    data = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    text = lg.agreement([model(1.0), model(2.0)], data, pairs=40, points="mean", check=False).summary()
+    assert "Geodesics are 1 times as long as their chords in the mean, give or take" in text
+    assert "chords, which cost no solving, will do" in text
+
+
+def test_the_advice_is_none_where_models_do_not_agree():
+    data = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    models = [lg.LatentModel(lambda x, s=s: s * x + 0.1 * x.sin(), lambda z: z, f"{s}") for s in (1.0, 1.5)]
+    text = lg.agreement(models, data, pairs=40, points="mean", check=False).summary()
+    assert "Rely on none of these distances" in text
+    assert "will do" not in text
+
+
 def test_the_summary_says_it_in_words(alike):
     text = alike.summary()
     assert "4 models (seed 0, seed 1, seed 2, other chart), 12 pairs of data. So few trainings" in text
     assert f"{100 * alike.methods.loc['geodesic', 'mean_cv']:.2g} %" in text
     assert "geodesic distances are reliable" in text
+    assert "Compare no codes between trainings." in text
     assert "nan" not in text.lower()
     assert repr(alike) == f"Agreement(4 models, 12 pairs, {alike.pairs['reliable'].sum()} reliable)"
     assert "<table" in alike._repr_html_()

@@ -4,6 +4,7 @@ from latentgeo.extras import require
 
 require("latentgeo.paper.figures", "notebooks", "matplotlib", "seaborn")
 
+from latentgeo.paper.figures.conclusions import conclusions
 from latentgeo.paper.figures.ensembles import ensembles
 from latentgeo.paper.figures.identifiability import identifiability
 from latentgeo.paper.figures.known_factors import known_factors
