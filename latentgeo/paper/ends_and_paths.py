@@ -148,9 +148,9 @@ def summarise(
     Returns:
         ``ends`` and ``path``, the root mean square over pairs of the standard deviation over models of
         :math:`\log c` and :math:`\log (d/c)`; ``cv``, the mean coefficient of variation of the geodesic; ``stretch``,
-        the mean of d/c; with ``base``, ``path_ratio``, the path of these over the path of those; with the truth,
-        ``error``, the mean of :math:`\log(d / d^*)`, and ``r``, the correlation with it, by Fisher's artanh. All with
-        ``_low`` and ``_high``, models resampled.
+        the mean of d/c; with ``base``, ``path_ratio``, the path of these over the path of those, and ``path_p``, the
+        two-sided p that they are as steady; with the truth, ``error``, the mean of :math:`\log(d / d^*)`, and ``r``,
+        the correlation with it, by Fisher's artanh. All but p with ``_low`` and ``_high``, models resampled.
     """
     parts = _parts(table)
     S, values = len(parts["path"]), cubes(table)[0]["geodesic"]
@@ -168,6 +168,9 @@ def summarise(
         (one, of_one), (other, of_other) = rms(parts["path"]), rms(_parts(base)["path"])
         with np.errstate(divide="ignore", invalid="ignore"):
             row |= with_log_interval("path_ratio", one / other, of_one / of_other, level, S, spreads=2)
+        # The same Student's t that the interval is of.
+        reach = np.log(row["path_ratio_high"] / row["path_ratio"]) / scipy.stats.t.ppf((1 + level) / 2, S - 1)
+        row["path_p"] = 2 * scipy.stats.t.sf(abs(np.log(one / other)) / reach, S - 1) if reach > 0 else np.nan
     if truth is not None:
         means["error"] = np.log(values / truth).mean(1)
         z = np.arctanh(np.array([np.corrcoef(of, truth)[0, 1] for of in values]).clip(-1 + 1e-12, 1 - 1e-12))
@@ -568,6 +571,7 @@ class Bridge(Sweep):
         seeds: the number of models S of each, or their seeds, which set initial weights, training and sample.
         pairs: P across the bridge, and as many within a cluster.
         steps: of the optimiser, rounded to whole epochs; the same for all.
+        profile: whose settings these are; None for settings of one's own.
         store: folder of the run store.
     """
 
@@ -577,6 +581,7 @@ class Bridge(Sweep):
     seeds: int | Sequence[int]
     pairs: int = 20
     steps: int = 1000
+    profile: str | None = None
     store: Path | str | None = None
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from latentgeo.style import COLOURS, PAGE, STYLE
 
@@ -47,6 +47,7 @@ def ends_and_paths(profiles: Mapping[str, Profile], bridge: pd.DataFrame, recipe
     away.legend()
     apart.set(xlabel="time along the geodesic", ylabel="disagreement (% of the chord)\nsolid: path, dashed: ends")
     scatter.set(xlabel="farthest from the data (ends: 1)", ylabel="path, s.d. over models (%)", yscale="log")
+    scatter.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     scatter.yaxis.set_major_formatter("{x:g}")
     scatter.yaxis.set_minor_formatter(NullFormatter())
 
@@ -54,13 +55,13 @@ def ends_and_paths(profiles: Mapping[str, Profile], bridge: pd.DataFrame, recipe
     shares = bridge.index.to_numpy(dtype=float)
     positive = shares[shares > 0].min()
     at = 100 * np.where(shares > 0, shares, positive / 4)  # no data have a place of their own on a logarithmic axis
-    for part, (name, marker, colour) in _PARTS.items():
-        low, high = 100 * bridge[f"{part}_low"], 100 * bridge[f"{part}_high"]
-        crossed.vlines(at, low, high, color=colour, linewidth=1.0)
-        crossed.plot(at, 100 * bridge[part], marker=marker, color=colour, markersize=4, label=name)
+    for number, (part, (name, marker, colour)) in enumerate(_PARTS.items()):
+        low, high, aside = 100 * bridge[f"{part}_low"], 100 * bridge[f"{part}_high"], at * 1.1**number
+        crossed.vlines(aside, low, high, color=colour, linewidth=1.0)
+        crossed.plot(aside, 100 * bridge[part], marker=marker, color=colour, markersize=4, label=name)
     crossed.set(xscale="log", yscale="log", ylabel="s.d. over models (%)", xlabel="data on the bridge (%)")
     crossed.set_xticks(at, [f"{100 * share:g}" for share in shares])
-    crossed.xaxis.set_minor_formatter(NullFormatter())
+    crossed.xaxis.set_minor_locator(NullLocator())
     crossed.yaxis.set_major_formatter("{x:g}")
     crossed.yaxis.set_minor_formatter(NullFormatter())
     crossed.legend()
@@ -76,5 +77,5 @@ def ends_and_paths(profiles: Mapping[str, Profile], bridge: pd.DataFrame, recipe
     tried.set_yticks(range(len(names)), names[::-1])
     tried.xaxis.set_major_formatter("{x:g}")
     tried.xaxis.set_minor_formatter(NullFormatter())
-    tried.legend()
+    tried.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(trials))
     return figure
