@@ -5,6 +5,8 @@ from latentgeo.extras import require
 require("latentgeo.paper.figures", "notebooks", "matplotlib", "seaborn")
 
 from latentgeo.paper.figures.conclusions import conclusions
+from latentgeo.paper.figures.agreement import agreement
+from latentgeo.paper.figures.ends_and_paths import ends_and_paths
 from latentgeo.paper.figures.ensembles import ensembles
 from latentgeo.paper.figures.identifiability import identifiability
 from latentgeo.paper.figures.known_factors import known_factors
