@@ -5,6 +5,7 @@ from latentgeo.extras import require
 require("latentgeo.paper.figures", "notebooks", "matplotlib", "seaborn")
 
 from latentgeo.paper.figures.agreement import agreement
+from latentgeo.paper.figures.angles_and_volumes import angles_and_volumes, recipes
 from latentgeo.paper.figures.ensembles import ensembles
 from latentgeo.paper.figures.identifiability import identifiability
 from latentgeo.paper.figures.known_factors import known_factors
