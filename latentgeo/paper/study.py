@@ -113,7 +113,7 @@ class Sweep:
         self,
         name: str,
         function: Callable[..., pd.DataFrame],
-        pairs: tuple[Sequence[int], Sequence[int]],
+        pairs: Sequence[Sequence[int]],
         *,
         part: str = "test",
         block: int = _BLOCK,
@@ -130,7 +130,8 @@ class Sweep:
             name: of the tables in the store, different from that of all other functions.
             function: ``function(model, start, end, **options)`` of a module, of a model and the data of both ends; it
                 returns one row for each pair and method, with the columns ``pair`` (counted from 0) and ``method``.
-            pairs: indices of the starts and of the ends, P each.
+            pairs: indices of the starts and of the ends, P each; or of more corners, whose data the function gets in
+                the same order, where not pairs but triangles or the like are measured.
             part: of the data set that they are indices of: ``"test"``, or ``"everything"``.
             block: pairs that one job measures.
             workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
@@ -146,7 +147,8 @@ class Sweep:
             RuntimeError: the script that calls this has no main guard.
             JobsFailedError: a model failed; the others are finished and stored.
         """
-        ends = pd.DataFrame(dict(zip(("start", "end"), map(np.asarray, pairs), strict=True)))
+        corners = ["start", "end"] if len(pairs) == 2 else [f"corner_{i}" for i in range(len(pairs))]
+        ends = pd.DataFrame(dict(zip(corners, map(np.asarray, pairs), strict=True)))
         ends["pair"] = np.arange(len(ends))
         table = f"{name}-{digest([_SCHEMA, METHODS, part, options])}"
         found, jobs, trainings = {}, [], {}
@@ -163,13 +165,13 @@ class Sweep:
             for first in range(0, len(missing), block):
                 rows = missing.iloc[first : first + block]
                 numbers = f"{rows['pair'].iloc[0]} to {rows['pair'].iloc[-1]}"
-                task = (self, model, table, function, rows[["start", "end"]], part, options)
+                task = (self, model, table, function, rows[corners], part, options)
                 jobs.append(Job(f"pairs {numbers} of {of}", _measure, task, after=(train.name,)))
         if jobs:
             run_jobs(jobs, workers=workers, label="jobs", progress=progress, status=lambda: _status(trainings.values()))
             found |= {model: _measured(self.stored(*model), table, ends) for model in trainings}
         tables = [rows.assign(**dict(zip(self.numbers, model, strict=True))) for model, rows in found.items()]
-        whole = pd.concat(tables, ignore_index=True).drop(columns=["start", "end"])
+        whole = pd.concat(tables, ignore_index=True).drop(columns=corners)
         return whole[list(dict.fromkeys([*self.numbers, "pair", *whole]))]
 
 
@@ -180,7 +182,7 @@ def _measured(run: Run, table: str, ends: pd.DataFrame) -> pd.DataFrame:
         return ends[:0]
     rows = pd.concat(stored, ignore_index=True) if len(stored) > 1 else stored[0]
     order = {method: number for number, method in enumerate(rows["method"].unique())}
-    rows = rows.merge(ends, on=["start", "end"]).drop_duplicates(["pair", "method"])
+    rows = rows.merge(ends, on=[*ends.columns.drop("pair")]).drop_duplicates(["pair", "method"])
     rows = rows.assign(order=rows["method"].map(order)).sort_values(["order", "pair"], ignore_index=True)
     return rows.drop(columns="order")
 
@@ -201,7 +203,7 @@ def _measure(
     """What a function says of some pairs under one model, into the store."""
     run = sweep.stored(*model)
     trained, images = run.train(), getattr(run.dataset, part)
-    found = function(trained, *(images[ends[side].tolist()] for side in ("start", "end")), **options)
+    found = function(trained, *(images[ends[corner].tolist()] for corner in ends), **options)
     of = ends.iloc[found["pair"]].reset_index(drop=True)
     whole = pd.concat([of, found.drop(columns="pair")], axis=1)
     run.write_table(f"{table}-{digest(ends.to_numpy().tolist())}", whole)

@@ -148,6 +148,25 @@ def test_any_function_of_a_model_and_pairs_is_measured_once(copied, monkeypatch)
             study.measure("codes", _between_codes, pairs, **options | {"power": 3})
 
 
+def _perimeter(model, *corners):
+    codes = [model.encode(of) for of in corners]
+    value = sum((a - b).norm(dim=1) for a, b in zip(codes, [*codes[1:], codes[0]], strict=True))
+    return tidy({"perimeter": (value, value > 0)})
+
+
+def test_triangles_are_measured_as_pairs_are(copied):
+    study, _ = copied
+    corners = [0, 1], [2, 3], [4, 5]
+    table = study.measure("perimeters", _perimeter, corners, workers=0, progress=False)
+    assert table.columns.tolist() == ["seed", "pair", "method", "value", "converged"]
+    test = load_dataset("digits").test
+    expected = _perimeter(study.trained(1), *(test[of] for of in corners))["value"]
+    np.testing.assert_allclose(table.query("seed == 1")["value"], expected, rtol=1e-5)
+    assert not np.allclose(table.query("seed == 0")["value"], expected, rtol=0.01)  # the control: another model
+    more = study.measure("perimeters", _perimeter, [[*of, 7 + i] for i, of in enumerate(corners)], workers=0)
+    pd.testing.assert_frame_equal(more[more["pair"] < 2].reset_index(drop=True), table, check_exact=True)
+
+
 def test_a_damaged_table_is_moved_aside_and_measured_again(copied):
     study, table = copied
     (path,) = _folder(study, 1).glob("distances-*.csv")

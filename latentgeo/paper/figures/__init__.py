@@ -4,8 +4,8 @@ from latentgeo.extras import require
 
 require("latentgeo.paper.figures", "notebooks", "matplotlib", "seaborn")
 
+from latentgeo.paper.figures.angles_and_volumes import angles_and_volumes, recipes
 from latentgeo.paper.figures.conclusions import conclusions
-from latentgeo.paper.figures.agreement import agreement
 from latentgeo.paper.figures.ends_and_paths import ends_and_paths
 from latentgeo.paper.figures.ensembles import ensembles
 from latentgeo.paper.figures.identifiability import identifiability
