@@ -147,21 +147,31 @@ class CurvePreconditioner:
             shape (P, N - 2, d, d) or (P, M, d, d).
         N: segments of the curves.
         floor: of the metrics' eigenvalues, relative to their mean.
+
+    Attributes:
+        sound: for which curves rounding has left the Hessian positive, shape (P,); nodes of the others are taken as
+            if they were not coupled.
     """
 
     def __init__(self, own: Tensor, cross: Tensor, N: int, floor: float) -> None:
         metrics, couplings = (own, cross) if own.shape[1] == N - 1 else _interpolated(own, cross, N)
         dtype = own.dtype
         self._diagonal: list[Tensor] = []  # L_i, lower triangular, [P, d, d]
-        self._below: list[Tensor] = []  # C_{i,i-1}, [P, d, d]
+        self._below: list[Tensor] = []  # C_{i,i-1}, [P, d, d]; zero for the first
         blocks = 4.0 * N * regularised(metrics.double(), floor)
         couplings = (-2.0 * N * couplings.double()).nan_to_num(0.0, 0.0, 0.0)
+        self.sound = torch.ones(len(own), dtype=torch.bool, device=own.device)
         for i, block in enumerate(blocks.unbind(1)):
+            below = torch.zeros_like(block)
             if i > 0:
                 L, coupling = self._diagonal[-1], couplings[:, i - 1]
-                self._below.append(torch.linalg.solve_triangular(L.mT, coupling, upper=True, left=False))
-                block = block - self._below[-1] @ self._below[-1].mT
-            self._diagonal.append(torch.linalg.cholesky(block))
+                below = torch.linalg.solve_triangular(L.mT, coupling, upper=True, left=False)
+            factor, broken = torch.linalg.cholesky_ex(block - below @ below.mT)
+            alone = torch.nonzero(broken).squeeze(1)
+            if len(alone):
+                factor[alone], below[alone], self.sound[alone] = torch.linalg.cholesky(block[alone]), 0.0, False
+            self._diagonal.append(factor)
+            self._below.append(below)
         self._diagonal = [L.to(dtype) for L in self._diagonal]
         self._below = [B.to(dtype) for B in self._below]
 
@@ -171,7 +181,7 @@ class CurvePreconditioner:
         for i in reversed(range(y.shape[1])):
             right = y[:, i, :, None]
             if i + 1 < y.shape[1]:
-                right = right - self._below[i][rows].mT @ x[i + 1]
+                right = right - self._below[i + 1][rows].mT @ x[i + 1]
             x[i] = torch.linalg.solve_triangular(self._diagonal[i][rows].mT, right, upper=True)
         return torch.stack(x, 1).squeeze(-1)
 
@@ -181,7 +191,7 @@ class CurvePreconditioner:
         for i in range(g.shape[1]):
             right = g[:, i, :, None]
             if i > 0:
-                right = right - self._below[i - 1][rows] @ y[-1]
+                right = right - self._below[i][rows] @ y[-1]
             y.append(torch.linalg.solve_triangular(self._diagonal[i][rows], right, upper=False))
         return torch.stack(y, 1).squeeze(-1)
 

@@ -343,7 +343,8 @@ def _result(
         fine, points = between(f, nodes, _decoded(f, nodes[:, 1:-1], ends), each)
         twice, x, found = fine[:, :: each // 2], points[:, :: each // 2], length_of(f, points)
         at = f.jacobian(twice[:, 1:-1].flatten(0, 1)).unflatten(0, (len(nodes), -1))
-        remaining = _remaining(f, twice, ends, CurvePreconditioner(*products(at), 2 * N, _SOFT))[1]
+        whitened = CurvePreconditioner(*products(at), 2 * N, _SOFT)
+        remaining = _remaining(f, twice, ends, whitened)[1]
     else:
         twice = resample(nodes, 2 * N)
         if metrics is None:
@@ -353,6 +354,8 @@ def _result(
             whitened = CurvePreconditioner(*metrics, 2 * N, _SOFT)
         x, remaining = _remaining(f, twice, ends, whitened)
         found = measured(everyone, parts(N))
+    if isinstance(whitened, CurvePreconditioner):
+        remaining = remaining.masked_fill(~whitened.sound, torch.inf)
     # Finer, where it is the measurement that is unsure and not the curve.
     rough = torch.nonzero(found[1] > remaining.clamp_min(_ROUGH) * found[0]).squeeze(1)
     if len(rough):

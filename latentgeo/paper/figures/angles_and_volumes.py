@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 
 from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.paper.angles_and_volumes import BASELINE, NAMES
-from latentgeo.paper.figures.style import METHOD_COLOURS
-from latentgeo.style import COLOURS, PAGE, STYLE
+from latentgeo.style import COLOURS, METHOD_COLOURS, PAGE, STYLE
 
 _LOOK = {
     "geodesic": ("o", METHOD_COLOURS["geodesic"], "full"),

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from latentgeo.paper.conclusions import CONCLUSIONS, NAMES
-from latentgeo.paper.figures.style import METHOD_COLOURS
-from latentgeo.style import PAGE, STYLE
+from latentgeo.style import METHOD_COLOURS, PAGE, STYLE
 
 _MARKERS, _APART = "os^Dv", 0.2
 _SCALES = ("share", "adjusted Rand index", "Spearman's correlation", "Kendall's correlation", "share")
