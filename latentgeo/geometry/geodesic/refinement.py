@@ -46,7 +46,7 @@ _DIAGONAL = 2.0  # times, that estimates may fall shorter where only the diagona
 _SOFT = 1e-6  # of a metric's eigenvalues, relative to their mean, below which directions do not count
 _FINER = 0.1  # of the tolerance, that curves in many dimensions are solved to: their valleys bend as no Hessian tells
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
-_MANY = 12  # dimensions, above which they cost more than hundreds of steps of L-BFGS
+_MANY = 12  # dimensions, above which they cost more than hundreds of steps of L-BFGS; unless cost does not count
 _RAISED = 1e-2  # of a metric's eigenvalues, relative to their mean, that all of them are raised by there
 _WILD = 4.0  # times the chord, that the straight line's image may be long to be a first curve
 
@@ -131,7 +131,7 @@ def refine(f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int, 
         nodes, report = _without_jacobians(f, curve, ends, segments, tol, max_iter)
         found = _result(f, nodes, ends, None, report, tol)
     else:
-        if curve.shape[1] == 2 and curve.shape[2] <= _MANY:
+        if curve.shape[1] == 2 and not _many(curve, tol):
             wild = _wild(f, curve, ends)
         J = f.jacobian(torch.cat([start, end])).unflatten(0, (2, -1)).transpose(0, 1)  # [P, 2, D, d]
         nodes, report, metrics = _first_attempt(f, curve, ends, J, segments, tol, max_iter, ~wild)
@@ -201,7 +201,7 @@ def _first_attempt(
             flat = FlatPreconditioner(metric.of(at), N)
             curve, found = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, patience)
             report.iterations[rows] += found.iterations
-            going_on = found.converged | (d > _MANY)
+            going_on = found.converged | _many(curve, tol)
             at, rows, curve = (part[going_on] for part in (at, rows, curve))
     if len(rows):
         nodes[rows], found, known = _finest(f, resample(curve, segments), ends[rows], J[rows], tol, max_iter)
@@ -233,7 +233,7 @@ def _finest(
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
     d = curve.shape[2]
     goal, each = (tol, _FEW_STEPS) if d <= _FEW else (_FINER * tol, _PATIENCE)
-    if d <= _MANY:
+    if not _many(curve, tol):
         whitened, patience = CurvePreconditioner(*metrics, N, _SOFT), _patience(goal, max_iter, each)
     else:  # of which most have collapsed: what the curvature does there no metric tells
         whitened = FlatPreconditioner(MetricFactor(metrics[0].mean(1), curve.dtype, _RAISED), N)
@@ -243,6 +243,11 @@ def _finest(
     decrement = 0.5 * found.gradient.square().sum(1) / found.value.clamp_min(torch.finfo(curve.dtype).tiny)
     gain = found.gain.maximum(decrement)
     return curve, dataclasses.replace(found, gain=gain, converged=found.converged | (gain <= tol)), metrics
+
+
+def _many(curve: Tensor, tol: float) -> bool:
+    """Whether curves (P, N + 1, d) have so many dimensions that Jacobians at all nodes are too dear."""
+    return curve.shape[2] > _MANY and tol >= _EXACT
 
 
 def _patience(tol: float, max_iter: int, each: int) -> int:
@@ -297,7 +302,7 @@ def _improved(
     if len(rows):
         found = improved(found, rows, measured_anew(rows))
     methods = ((newton, possible), (first_attempt, possible & wild), (last_attempt, possible))
-    for method, chosen in methods if curve.shape[2] <= _MANY else ():
+    for method, chosen in () if _many(curve, tol) else methods:
         rows = torch.nonzero(chosen & ~found.converged).squeeze(1)
         if len(rows):
             found = improved(found, rows, method(rows))
