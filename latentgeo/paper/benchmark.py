@@ -145,7 +145,7 @@ def error_against_time(
 ) -> pd.DataFrame:
     """Every solver on the same decoder and pairs, alternately in one process, at several settings each.
 
-    The truth is our own length in double precision with 64 segments and ``tol`` 1e-9 (1e-7 unless thorough) or, where
+    The truth is our own length in double precision with 64 segments and ``tol`` 1e-8 (1e-7 unless thorough) or, where
     the curve of another solver is shorter, that curve's. Curves are measured in double precision by far more chords
     than they have points, which favours none; solvers that extrapolate, ours among them, by the length they report.
 
@@ -178,7 +178,7 @@ def error_against_time(
         runs += [(name, setting, partial(solver, *problem, **setting)) for setting in settings]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # what failed is in the table
-        truth = geodesic(f, a, b, segments=64, tol=1e-9 if thorough else 1e-7, max_iter=300).length
+        truth = geodesic(f, a, b, segments=64, tol=1e-8 if thorough else 1e-7, max_iter=300).length
         geodesic(decoder, start, end)  # what is slow the first time is not the solver
         found, seconds = _alternately([call for _, _, call in runs], repeats)
     measured = [_measured(as_decoder(f, a), curves.points) for curves in found]
@@ -256,7 +256,7 @@ def calibration(
         as_decoder(copy.deepcopy(decoder).double(), start.double()),
         start.double(),
         end.double(),
-        {"segments": segments, "tol": 1e-9, "max_iter": 300},
+        {"segments": segments, "tol": 1e-8, "max_iter": 300},
         initial=torch.cat([start[:, None], found.points[:, 1:-1], end[:, None]], 1).double(),
     )
     columns = {
