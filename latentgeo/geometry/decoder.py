@@ -274,7 +274,8 @@ def _condensed(source: object) -> nn.Module | None:
     if not layers or not _plain(layers[-1], nn.Linear) or layers[-1].out_features <= layers[-1].in_features:
         return None
     W = layers[-1].weight.detach()
-    layers[-1] = nn.Linear(W.shape[1], W.shape[1], bias=False, device=W.device, dtype=W.dtype)
+    # Without the usual first weights, which would be drawn from the caller's generator.
+    layers[-1] = nn.utils.skip_init(nn.Linear, len(W.T), len(W.T), bias=False, device=W.device, dtype=W.dtype)
     layers[-1].weight = nn.Parameter(torch.linalg.qr(W.double(), mode="r").R.to(W.dtype), requires_grad=False)
     return nn.Sequential(*layers)
 

@@ -432,8 +432,9 @@ def _chain(*last, wide=30):
 @pytest.mark.parametrize("f", [_chain(), _chain(nn.Unflatten(1, (5, 6))), lg.Ensemble([_chain(), _chain()])])
 def test_a_wide_last_layer_is_condensed_to_as_many_numbers_as_go_in(f):
     z = torch.randn(20, 2, dtype=torch.float64)
-    whole = as_decoder(f, z)
+    whole, random = as_decoder(f, z), torch.get_rng_state()
     small = whole.condensed()
+    assert torch.equal(torch.get_rng_state(), random)
     x, y = whole(z), small(z)
     assert y.shape[1] * 30 == x.shape[1] * 8
     assert torch.allclose(torch.cdist(y, y), torch.cdist(x, x), rtol=1e-12)
