@@ -136,6 +136,14 @@ class Decoder:
         smaller.source, smaller.width = source, None
         return smaller
 
+    def stateless(self) -> bool:
+        """Whether several threads may decode at once: a chain of PyTorch's own layers, which keep nothing in a pass."""
+        source = self.source
+        if not (_plain(source, Ensemble) or _plain(source, nn.Sequential)):
+            return False
+        layers = [module for module in source.modules() if not _plain(module, Ensemble)]
+        return all(type(of).__module__.startswith("torch.nn.modules.") and _plain(of, type(of)) for of in layers)
+
     def isometric(self, z: Tensor) -> Tensor:
         """A map (B, d) -> (B, D) whose Jacobian J at z squares to the metric, G = JᵀJ: f itself."""
         return self(z)

@@ -475,3 +475,21 @@ class _Squared(nn.Sequential):
 def test_what_is_not_known_to_end_in_a_wide_layer_stays_as_it_is(f):
     z = torch.zeros(1, 8 if isinstance(f, nn.Linear) else 2, dtype=torch.float64)
     assert (made := as_decoder(f, z)).condensed() is made
+
+
+def test_layers_of_pytorch_may_be_shared_between_threads_and_nothing_that_a_pass_may_write_to():
+    class Remembers(nn.Linear):
+        def forward(self, z):
+            self.seen = z
+            return super().forward(self.seen)
+
+    z, chain = torch.randn(3, 3, dtype=torch.float64), mlp(3, D=40)
+    assert as_decoder(chain, z).stateless()
+    assert as_decoder(lg.Ensemble([chain, mlp(3, D=40)]), z).stateless()
+    hooked = copy.deepcopy(chain)
+    hooked[0].register_forward_hook(lambda *_: None)
+    normed = copy.deepcopy(chain)
+    nn.utils.parametrizations.weight_norm(normed[0])
+    remembering = nn.Sequential(Remembers(3, 4), nn.Tanh()).double().eval()
+    for other in (chain.forward, lambda z: chain(z), hooked, normed, remembering, lg.Ensemble([chain, hooked])):
+        assert not as_decoder(other, z).stateless()

@@ -1,4 +1,5 @@
 import math
+import threading
 import warnings
 
 import geographiclib.geodesic
@@ -194,6 +195,34 @@ def test_a_pair_is_the_same_alone_in_any_order_and_with_any_chunk_size(ensemble,
     torch.testing.assert_close(backwards, whole.length, rtol=0, atol=tolerance)
     alone = lg.geodesic(F, a[2:3], b[2:3]).length
     torch.testing.assert_close(alone, whole.length[2:3], rtol=0, atol=tolerance)
+
+
+def test_several_threads_give_what_one_gives_and_are_only_used_where_layers_keep_nothing(ends):
+    f, (a, b) = mlp(2, D=5), ends
+    used = []
+
+    class Watched(nn.Module):
+        def forward(self, z):
+            used.append(threading.get_ident())
+            return f(z)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        several = lg.geodesic(f, a, b, chunk_size=1)
+        assert torch.get_num_threads() == 2
+        lg.geodesic(Watched(), a, b, chunk_size=1)
+        with pytest.raises(ValueError, match="expected finite"):
+            lg.geodesic(f, a.clone().fill_(torch.nan), b, chunk_size=1)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        one = lg.geodesic(f, a, b, chunk_size=1)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(several.points, one.points)
+    assert torch.equal(several.length, one.length)
+    assert several.decoder_rows == one.decoder_rows
+    assert set(used) == {threading.get_ident()}
 
 
 def test_the_distance_is_symmetric(ensemble, ends):
