@@ -54,7 +54,7 @@ data: venv
 notebooks: venv data
 	LATENTGEO_FIGURES=$(CURDIR)/build/figures LATENTGEO_RESULTS=$(CURDIR)/build/results $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(filter-out notebooks/09_celeba.ipynb,$(wildcard notebooks/*.ipynb))
 
-# Draw the committed figures and write the committed results, and the README's table from them: hours where nothing is
+# Draw the committed figures and write the committed results, and the table of evidence from them: hours where nothing is
 # trained yet, minutes where the run store has it.
 evidence: venv data
 	LATENTGEO_FIGURES=$(CURDIR)/figures LATENTGEO_RESULTS=$(CURDIR)/data/results $(BIN)/latentgeo reproduce --profile evidence --keep-going --output build/evidence

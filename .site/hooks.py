@@ -53,7 +53,8 @@ SUBJECTS = {
     "Reliability": ["agreement.reliability"],
     "The paper": ["paper"],
 }
-MIRRORED = ("*.md", "CITATION.cff", "LICENSE", "data/README.md", "figures/*.png", "figures/*.svg", "notebooks/*.ipynb")
+PAGES = ("README.md", "data/README.md", "data/results/README.md", "latentgeo/README.md")
+MIRRORED = ("*.md", *PAGES[1:], "CITATION.cff", "LICENSE", "figures/*.png", "figures/*.svg", "notebooks/*.ipynb")
 STYLE = """\
 .md-grid { max-width: 76rem; }
 .md-typeset table:not([class]) { font-size: 0.62rem; }
@@ -102,6 +103,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav = [
         {"latentgeo": "README.md"},
         {"Notebooks": [{_title(path): f"notebooks/{path.name}"} for path in notebooks]},
+        {"Guide": "latentgeo/README.md"},
+        {"Evidence": "data/results/README.md"},
         {"Reference": ["api/index.md", *({subject: _page(subject)} for subject in API)]},
         {"Data and runs": "data/README.md"},
         {"Contributing": "CONTRIBUTING.md"},
@@ -151,7 +154,7 @@ def _overview() -> str:
         "# Reference",
         "",
         "What is needed for a model of one's own is a name of `latentgeo`; the rest is in its modules, such as",
-        "`latentgeo.curvature`. Symbols are those of the [notation](../README.md#notation).",
+        "`latentgeo.curvature`. Symbols are those of the [notation](../latentgeo/README.md#notation).",
     ]
     for subject, names in API.items():
         lines += ["", f"## {subject}", ""]
@@ -230,8 +233,8 @@ def _link(found: re.Match[str]) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Give the wide tables of README.md the room of a table of contents; its own stands on top."""
-    if page.file.src_uri == "README.md":
+    """Give wide tables the room of a table of contents."""
+    if page.file.src_uri in PAGES:
         page.meta["hide"] = ["toc"]
     return markdown
 

@@ -8,7 +8,7 @@ The names below are what is needed for a model of one's own; further functions a
 ``lg.curve``, ``lg.curvature``, ``lg.triangles``, ``lg.likelihood``, ``lg.surfaces``, ``lg.coordinates`` and
 ``lg.reliability``, and the paper's data, models and experiments in ``lg.paper``.
 
-Notation, the same in code, notebooks and README:
+Notation, the same in code and notebooks:
 
 ======== =================================================== ==============
 symbol   meaning                                             shape

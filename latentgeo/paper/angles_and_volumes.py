@@ -23,8 +23,10 @@ coordinates do not change the image at all, that is the density of the image by 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Unpack
 
 import numpy as np
@@ -44,11 +46,14 @@ from latentgeo.geometry.metric import jacobian
 from latentgeo.geometry.triangles import GeodesicTriangle, triangle_integral
 from latentgeo.identifiability.coordinates import reparametrise
 from latentgeo.paper.models.vae import VAE
-from latentgeo.paper.recipes import components
-from latentgeo.paper.study import Sweep
+from latentgeo.paper.profiles import training_preset
+from latentgeo.paper.recipes import components, recipes
+from latentgeo.paper.study import Study, Sweep
 
 NAMES = METHOD_NAMES | {"euclidean": "Euclidean, nearest points", "euclidean_means": "Euclidean, posterior means"}
 BASELINE = "euclidean_means"
+_SEEDS = {"quick": range(3), "evidence": range(3, 9), "paper": range(30)}
+_QUICK_EPOCHS = {"fashion_mnist": 3, "pbmc68k": 30}
 _DEGREE = 180.0 / math.pi
 # Compared as they are, angles in degrees and the others in nats; areas and volumes by their logarithms.
 _ADDITIVE = {"angle": _DEGREE, "excess": _DEGREE, "density": 1.0, "volume element": 1.0}
@@ -57,6 +62,24 @@ _SIDE = 10  # degree of the polynomials that sides are, where they enclose somet
 _NODES = (8, 12)
 _ROUNDING = 1e-9  # of double precision, at the points and in the sums of this module
 _TOL = {torch.float32: 1e-6, torch.float64: 1e-8}  # directions are as good as its root
+
+
+def studies(profile: str = "quick", store: Path | None = None) -> dict[str, Study]:
+    """Studies of the digits, Fashion-MNIST and blood cells, between nearest points.
+
+    Args:
+        profile: ``"quick"`` (3 models each, of one decoder and few epochs; those of the digits are the centre of
+            :func:`latentgeo.paper.recipes.recipes`), ``"evidence"`` (6 others) or ``"paper"`` (30).
+        store: folder of the run store; ``data/runs`` by default.
+    """
+    options = {"model": "mlp", "seeds": _SEEDS[profile], "profile": profile, "store": store}
+    if profile != "quick":
+        return {name: Study(name, **options) for name in ("digits", "fashion_mnist", "pbmc68k")}
+    found = {"digits": dataclasses.replace(recipes(profile, store=store)["centre"], points="nearest")}
+    for name, epochs in _QUICK_EPOCHS.items():
+        training = dataclasses.replace(training_preset(name, "mlp", profile), epochs=epochs)
+        found[name] = Study(name, decoders=1, training=training, **options)
+    return found
 
 
 def draw_corners(data: int, simplices: int, corners: int, seed: int = PAIR_SEED) -> tuple[np.ndarray, ...]:

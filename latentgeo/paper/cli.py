@@ -12,7 +12,7 @@ from latentgeo.extras import require
 from latentgeo.paper.data import DATASETS, DataError, fetch_dataset
 from latentgeo.paper.paths import project_root
 from latentgeo.paper.profiles import PROFILES
-from latentgeo.paper.reproduction.evidence import update_readme
+from latentgeo.paper.reproduction.evidence import update_page
 from latentgeo.paper.reproduction.html import write_report
 from latentgeo.paper.reproduction.manifest import trace
 from latentgeo.paper.reproduction.notebooks import FAILED, INTERRUPTED, format_table, read_outcomes, reproduce
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "report",
         parents=[output],
-        help="write README's table of evidence from data/results, and what `reproduce` left as HTML",
+        help="write the table of evidence in data/results/README.md, and what `reproduce` left as HTML",
     )
     tracing = commands.add_parser("trace", help="say where a figure or a table comes from")
     tracing.add_argument("path", type=Path, nargs="+", metavar="FILE")
@@ -95,7 +95,7 @@ def _trace(path: Sequence[Path]) -> None:
 
 
 def _report(output: Path) -> None:
-    print(update_readme())
+    print(update_page())
     outcomes = read_outcomes(output)
     if outcomes:
         print(write_report(output, outcomes))

@@ -15,9 +15,6 @@ from latentgeo.paper.paths import project_root
 
 PACKAGES = ("latentgeo", "torch", "numpy", "scipy", "pandas", "safetensors", "matplotlib", "zuko")
 RESULTS = ("figures", "data/results")  # folders whose files are committed with a record of the commit before
-# The part of the README that `latentgeo report` writes from them.
-BEGIN = "<!-- evidence: written by `latentgeo report` from data/results -->"
-END = "<!-- end of evidence -->"
 
 
 def environment(device: str | torch.device = "cpu") -> dict[str, object]:
@@ -80,11 +77,6 @@ def _sources(root: Path) -> tuple[str | None, list[str]]:
         commit = git("rev-parse", "HEAD").strip()
         others = ("--", ".", *(f":(exclude){name}" for name in RESULTS))
         changes = git("diff", "HEAD", "--name-only", "--relative", *others).splitlines()
-        if "README.md" in changes and (root / "README.md").is_file():
-            texts = (root / "README.md").read_text(encoding="utf-8"), git("show", "HEAD:./README.md")
-            written, committed = ((text.partition(BEGIN)[0], text.partition(END)[2]) for text in texts)
-            if written == committed:
-                changes.remove("README.md")
     except (OSError, subprocess.SubprocessError) as error:
         return None, [f"(git failed: {error})"]
     return commit, changes

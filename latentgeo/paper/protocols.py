@@ -17,12 +17,12 @@ from latentgeo.adapters.model import POINTS, latent_model
 from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.agreement.reliability import compare_reliability, split_into_ends_and_path
 from latentgeo.geometry.decoder import as_decoder
-from latentgeo.paper.reproduction.evidence import Evidence
-from latentgeo.paper.reproduction.verdict import interval, percent
+from latentgeo.paper.reproduction.record import Evidence, interval, percent, reliability_headline, reproduced
 from latentgeo.paper.study import Study, Sweep
 
 PROTOCOLS = {"nearest": "nearest points", "mean": "posterior means"}
 _ALONE = "geodesic_one_decoder"
+_UNCONVERGED = 0.01  # share of distances from which a note says that they did not converge
 
 
 def under_both_protocols(study: Sweep, measure: Callable[[Sweep], pd.DataFrame]) -> pd.DataFrame:
@@ -45,6 +45,23 @@ def under_both_protocols(study: Sweep, measure: Callable[[Sweep], pd.DataFrame])
 def by_points(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of either protocol of a table from :func:`under_both_protocols`."""
     return {points: table[table["points"] == points] for points in PROTOCOLS}
+
+
+def overview(table: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """How long the distances are, and how far to trust them: one row for each choice of points and method.
+
+    Args:
+        table: from :func:`under_both_protocols`.
+        keys: further columns that the rows are grouped by, such as the data set.
+
+    Returns:
+        The number of ``rows``, their ``mean`` value, the share that ``converged`` and of those whose points are
+        ``unique``, and the ``largest error``, relative, as the solver estimates it.
+    """
+    of = table.groupby([*keys, "points", "method"], sort=False)
+    columns = {"rows": ("value", "size"), "mean": ("value", "mean"), "converged": ("converged", "mean")}
+    columns |= {"unique": ("unique", "mean"), "largest error": ("error", "max")}
+    return of.agg(**columns).round(4)
 
 
 def compare_points(study: Study, data: int = 100) -> pd.DataFrame:
@@ -117,34 +134,93 @@ def compare_studies(
     return pd.concat(compared, names=names)
 
 
-def readable(compared: pd.DataFrame) -> pd.DataFrame:
+def readable(compared: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """A comparison of protocols as text: CV and signal to noise, each against that of Euclidean distance.
 
     Args:
         compared: from :func:`compare_protocols` or :func:`compare_studies`.
+        columns: of the table; by default all of the first sentence below.
 
     Returns:
-        One row for each: d and active dimensions where they are known; mean CV, CV less Euclidean and the same
-        scale-free (percentage points); signal to noise, and over that of Euclidean distance; with 95 % intervals; and
-        the mean rank correlation of two models.
+        One row for each, with 95 % intervals: ``d`` and ``active`` dimensions where they are known; mean ``CV``,
+        ``CV − Euclidean`` and the same ``scale-free`` (percentage points); ``signal to noise``, and ``over Euclidean``,
+        its ratio to that of Euclidean distance; and ``spearman``, the mean rank correlation of two models. By name
+        also: ``models and pairs``, the difference in CV with models and pairs resampled; ``CV / Euclidean``;
+        ``p (models)``, models resampled, and the paper's paired test over pairs, ``t``, ``df`` and ``p``;
+        ``scale-free CV``, ``scale-free p (models)``, ``scale-free t`` and ``scale-free p``; the numbers of ``models``,
+        ``pairs`` and ``dropped pairs``; and ``not converged``. Euclidean distance is not compared with itself.
     """
+    rows = {(*key[:-1], METHOD_NAMES.get(key[-1], key[-1])): _as_text(row, key[-1]) for key, row in compared.iterrows()}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(compared.index.names)
+    return table[list(columns or [name for name in _SHOWN if name in table])]
 
-    def number(row: pd.Series, name: str) -> str:
-        return "{:.3g} [{:.3g}, {:.3g}]".format(*interval(row, name))
 
+_SHOWN = ("d", "active", "CV", "CV − Euclidean", "scale-free", "signal to noise", "over Euclidean", "spearman")
+
+
+def _as_text(row: pd.Series, method: str) -> dict[str, str]:
+    """All columns of :func:`readable`."""
+
+    def number(name: str, style: str = "{:.3g}") -> str:
+        return style.format(row[name]) if math.isfinite(row[name]) else "–"
+
+    def with_limits(name: str) -> str:
+        numbers = interval(row, name)
+        return "{:.3g} [{:.3g}, {:.3g}]".format(*numbers) if all(map(math.isfinite, numbers)) else "–"
+
+    over_both = (row[f"difference{end}"] for end in ("", "_pairs_low", "_pairs_high"))
+    against = {
+        "CV − Euclidean": percent(*interval(row, "difference")),
+        "models and pairs": percent(*over_both),
+        "scale-free": percent(*interval(row, "scale_free_difference")),
+        "over Euclidean": with_limits("signal_ratio"),
+        "CV / Euclidean": with_limits("ratio"),
+        "p (models)": number("p_models", "{:.1g}"),
+        "t": number("t"),
+        "df": number("df"),
+        "p": number("p", "{:.1g}"),
+        "scale-free p (models)": number("scale_free_p_models", "{:.1g}"),
+        "scale-free t": number("scale_free_t"),
+        "scale-free p": number("scale_free_p", "{:.1g}"),
+    }
+    return {
+        **{name: number(name) for name in ("d", "active") if name in row},
+        **(dict.fromkeys(against, "") if method == "euclidean" else against),
+        "CV": percent(*interval(row, "mean_cv")),
+        "scale-free CV": percent(row["scale_free_cv"]),
+        "signal to noise": with_limits("signal_to_noise"),
+        "spearman": number("spearman", "{:.3f}"),
+        "models": number("models"),
+        "pairs": number("pairs"),
+        "dropped pairs": number("dropped_pairs"),
+        "not converged": percent(row["unconverged"]),
+    }
+
+
+def against_epochs(studies: Mapping[str, Study], compared: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Mean CV against epochs of training, as text: whether training for longer would change the comparison.
+
+    Args:
+        studies: by name.
+        compared: of each, from :func:`compare_protocols`.
+
+    Returns:
+        One row for each kind of network and number of epochs: the number of models; the mean CV of geodesics between
+        nearest points and between posterior means, and of Euclidean distances between posterior means; and the
+        difference of the last two with its interval over models.
+    """
     rows = {}
-    for key, row in compared.iterrows():
-        own = key[-1] == "euclidean"
-        rows[*key[:-1], METHOD_NAMES.get(key[-1], key[-1])] = {
-            **{name: f"{row[name]:.3g}" for name in ("d", "active") if name in row},
-            "CV": percent(*interval(row, "mean_cv")),
-            "CV − Euclidean": "" if own else percent(*interval(row, "difference")),
-            "scale-free": "" if own else percent(*interval(row, "scale_free_difference")),
-            "signal to noise": number(row, "signal_to_noise"),
-            "over Euclidean": "" if own else number(row, "signal_ratio"),
-            "spearman": f"{row['spearman']:.3f}",
+    for name, study in studies.items():
+        of = compared[name]
+        paper, cv = of.loc[("mean", "geodesic")], of["mean_cv"]
+        rows[study.model, study.training.epochs] = {
+            "models": f"{paper['models']:.0f}",
+            "geodesic, nearest": percent(cv["nearest", "geodesic"]),
+            "geodesic, means": percent(cv["mean", "geodesic"]),
+            "Euclidean, means": percent(cv["mean", "euclidean"]),
+            "geodesic − Euclidean, means": percent(*interval(paper, "difference")),
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(compared.index.names)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "epochs"]).sort_index()
 
 
 def effect_of_points(table: pd.DataFrame, method: str = "geodesic", baseline: str | None = None) -> pd.Series:
@@ -174,15 +250,62 @@ def split_protocols(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(splits).T.rename_axis("points")
 
 
+def readable_split(splits: pd.DataFrame) -> pd.DataFrame:
+    """Shares of ends and path as text, with their intervals over models, and the mean of length over chord.
+
+    Args:
+        splits: from :func:`split_protocols`, of one experiment or of several.
+    """
+    rows = {
+        key: {
+            "ends": percent(*interval(row, "ends")),
+            "path": percent(*interval(row, "path")),
+            "both together": percent(row["covariance"]),
+            "length / chord": f"{row['stretch']:.3f}",
+        }
+        for key, row in splits.iterrows()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(splits.index.names)
+
+
 def headline(compared: pd.DataFrame) -> str:
     """Mean CV of geodesic minus Euclidean distance under both protocols, in one line.
 
     Args:
-        compared: from :func:`compare_protocols`.
+        compared: from :func:`compare_protocols`. Of ensembles, decoder 0 alone comes after all K decoders.
     """
-    rows = {name: compared.loc[(points, "geodesic")] for points, name in PROTOCOLS.items()}
-    gaps = [f"{percent(*interval(of, 'difference'))} ({name})" for name, of in rows.items()]
-    return f"CV, geodesic - Euclidean {', '.join(gaps)}"
+    found = []
+    for method in ("geodesic", _ALONE):
+        if ("mean", method) in compared.index:
+            rows = {name: compared.loc[(points, method)] for points, name in PROTOCOLS.items()}
+            gaps = ", ".join(f"{percent(*interval(of, 'difference'))} ({name})" for name, of in rows.items())
+            found.append(gaps if method == "geodesic" else f"decoder 0 alone (K = 1) {gaps}")
+    return f"CV, geodesic - Euclidean {'; '.join(found)}"
+
+
+def paper_headline(compared: pd.DataFrame, effect: pd.Series, decoders: int) -> str:
+    """What became of the paper's comparison, with K decoders and with decoder 0 alone, in a few lines.
+
+    Args:
+        compared: from :func:`compare_protocols`, of an ensemble.
+        effect: from :func:`effect_of_points`.
+        decoders: the number of decoders K.
+    """
+    paper, ours = compared.loc["mean"], compared.loc["nearest"]
+    row, alone = paper.loc["geodesic"], paper.loc[_ALONE]
+    over_both = percent(row["difference"], row["difference_pairs_low"], row["difference_pairs_high"])
+    decided = row["difference_high"] < 0 or row["difference_low"] > 0
+    return (
+        f"between posterior means, as in the paper:\n{reliability_headline(paper)}\n"
+        f"K = {decoders}: geodesic - euclidean {percent(*interval(row, 'difference'))} over models "
+        f"(p = {row['p_models']:.1g}{'' if decided else '; the interval contains zero: undecided'}), {over_both} over "
+        "models and pairs\n"
+        f"K = 1 (decoder 0 alone, as in the released code): {percent(*interval(alone, 'difference'))} over models, "
+        f"{reproduced(alone['difference_high'] < 0)}; {percent(1 - alone['unconverged'])} of its geodesics converged\n"
+        f"paper's paired t-test over pairs, K = {decoders}: t = {row['t']:.2f}, p = {row['p']:.1e}\n"
+        f"between nearest points, K = {decoders}: mean CV geodesic {percent(ours.loc['geodesic', 'mean_cv'])}, "
+        f"{percent(*interval(effect, 'difference'))} against posterior means"
+    )
 
 
 def in_words(table: pd.DataFrame) -> str:
@@ -215,45 +338,50 @@ def in_words(table: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def protocol_evidence(item: str, table: pd.DataFrame, note: str, *, status: str | None = None) -> list[Evidence]:
+def protocol_evidence(
+    item: str, table: pd.DataFrame, note: str, *, decoders: int = 8, status: str | None = None
+) -> list[Evidence]:
     """Rows of the table of evidence that every experiment with a study gives.
 
     Args:
         item: what of the paper they answer to.
         table: from :func:`under_both_protocols`.
         note: the scale.
+        decoders: the number of decoders K, on which the paper's comparison depends.
         status: of the paper's own comparison; by default whether its interval lies below zero, which it need not
             where a status is given.
 
     Returns:
-        The rows; that of decoder 0 only where it is one of several.
+        The rows; that of decoder 0, the only one that the paper's released code uses, only where it is one of several.
     """
     compared, split = compare_protocols(table), split_protocols(table)
     effects = {"geodesic": effect_of_points(table), "Euclidean": effect_of_points(table, baseline="euclidean")}
     paper, ours = (compared.loc[(points, "geodesic")] for points in ("mean", "nearest"))
 
-    rows = []
-    compared_so = {"mean CV, geodesic − Euclidean, posterior means": "", "the same, scale-free": "scale_free_"}
-    for quantity, name in compared_so.items():
-        gap = interval(paper, f"{name}difference", 100)
-        found = status or ("reproduced" if gap[2] < 0 else "not reproduced")
-        rows.append(Evidence(item, quantity, *gap, math.nan if status else 0.0, "%", found, note))
-    new = {"status": "new", "note": note}
+    rows, new = [], {"item": item, "note": note, "status": "new"}
+    share = new | {"unit": "%"}
+    compared_so = {
+        f"mean CV, geodesic (K = {decoders}) − Euclidean, posterior means": (paper, "difference"),
+        f"the same, scale-free (K = {decoders})": (paper, "scale_free_difference"),
+    }
     if ("mean", _ALONE) in compared.index:
-        quantity = "decoder 0 alone − Euclidean, posterior means"
-        rows.append(
-            Evidence(item, quantity, *interval(compared.loc[("mean", _ALONE)], "difference", 100), unit="%", **new)
-        )
+        alone = compared.loc[("mean", _ALONE)]
+        compared_so["mean CV, decoder 0 alone (K = 1) − Euclidean, posterior means"] = (alone, "difference")
+    for quantity, (row, name) in compared_so.items():
+        found = {"status": status or reproduced(row[f"{name}_high"] < 0), "quantity": quantity}
+        found["tolerance"] = math.nan if status else 0.0
+        if row["unconverged"] > _UNCONVERGED:
+            found["note"] = f"{note}; {percent(row['unconverged'])} of these geodesics did not converge"
+        rows.append(Evidence.of(row, name, **share | found))
     quantity = "mean CV, geodesic − Euclidean, nearest points"
-    rows.append(Evidence(item, quantity, *interval(ours, "difference", 100), unit="%", **new))
+    rows.append(Evidence.of(ours, "difference", quantity=quantity, **share))
     for baseline, effect in effects.items():
         quantity = f"mean CV, geodesic between nearest points − {baseline} between posterior means"
-        rows.append(Evidence(item, quantity, *interval(effect, "difference", 100), unit="%", **new))
+        rows.append(Evidence.of(effect, "difference", quantity=quantity, **share))
     for points, name in PROTOCOLS.items():
-        row = compared.loc[(points, "geodesic")]
-        ratio = interval(row, "signal_ratio")
-        rows.append(Evidence(item, f"signal to noise, geodesic / Euclidean, {name}", *ratio, **new))
+        quantity = f"signal to noise, geodesic / Euclidean, {name}"
+        rows.append(Evidence.of(compared.loc[(points, "geodesic")], "signal_ratio", quantity=quantity, **new))
     for points, name in PROTOCOLS.items():
         quantity = f"share of the path in the variance of log geodesic, {name}"
-        rows.append(Evidence(item, quantity, *interval(split.loc[points], "path", 100), unit="%", **new))
+        rows.append(Evidence.of(split.loc[points], "path", quantity=quantity, **share))
     return rows

@@ -59,7 +59,7 @@ def test_evidence_of_one_decoder_and_of_several(table):
     single = protocol_evidence("item", table[table["method"] != "geodesic_one_decoder"], "note", status="new")
     names = [row.quantity for row in rows]
     assert len(set(names)) == len(names) == len(single) + 1
-    assert {row.status for row in rows} == {"reproduced", "new"}
+    assert {row.status for row in rows} == {"paper result reproduced", "new"}
     assert {row.status for row in single} == {"new"}
     assert rows[0].tolerance == 0.0
     assert all(math.isnan(row.tolerance) for row in single)

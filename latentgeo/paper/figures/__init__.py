@@ -4,6 +4,9 @@ from latentgeo.extras import require
 
 require("latentgeo.paper.figures", "notebooks", "matplotlib", "seaborn")
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
 from latentgeo.paper.figures.angles_and_volumes import angles_and_volumes, recipes
 from latentgeo.paper.figures.conclusions import conclusions
 from latentgeo.paper.figures.ends_and_paths import ends_and_paths
@@ -16,3 +19,7 @@ from latentgeo.paper.figures.reliability import cv_histogram, ends_and_path, pow
 from latentgeo.paper.figures.sample_size import sample_size
 from latentgeo.paper.figures.solver import calibration, error_against_time, scaling
 from latentgeo.paper.figures.style import save
+
+# A notebook's backend switches drawing on where it is first loaded: within a style it would be switched off again with
+# the style, and a cell would show the first figure of a session only.
+plt.switch_backend(mpl.get_backend())

@@ -43,7 +43,7 @@ def known_factors(images: Mapping[str, np.ndarray], worth: pd.DataFrame, judged:
             np.concatenate([np.pad(of, ((0, 0), (0, 2)), constant_values=np.nan) for of in pictures], 1), cmap="gray_r"
         )
         ax.set_facecolor("0.9")
-        ax.set_title(name, fontsize=7)
+        ax.set_title(name.replace("_", " "), fontsize=7)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     left, right = below.subplots(1, 2, sharey=True)

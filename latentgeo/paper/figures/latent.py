@@ -9,41 +9,63 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from latentgeo.agreement.pairs import METHOD_NAMES
+from latentgeo.agreement.reliability import coefficient_of_variation
 from latentgeo.style import METHOD_COLOURS, PAGE, STYLE
 
 
 @plt.rc_context(STYLE)
 def two_models(
-    codes: Sequence[np.ndarray], labels: np.ndarray, class_names: Sequence[str], table: pd.DataFrame
+    codes: Sequence[np.ndarray],
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    table: pd.DataFrame,
+    class_colours: Sequence[str] | None = None,
 ) -> Figure:
-    """Two models of the same data: their codes, and their distances between the same pairs.
+    """Two models of the same data: their codes, and the distances between their classes.
 
     Args:
-        codes: latent codes of the same images under each model, two arrays (n, d); two coordinates are drawn.
-        labels: class of each image, shape (n,).
+        codes: latent codes of the same data under each model, two arrays (n, d); two coordinates are drawn.
+        labels: class of each datum, shape (n,).
         class_names: names of the classes.
         table: distances of the two models with the columns ``seed``, ``pair``, ``method`` and ``value``.
+        class_colours: the classes' colours; a palette that everyone can distinguish by default.
 
     Returns:
-        The figure: codes above, Euclidean and geodesic distances below.
+        The figure, a page wide: codes above; below, on logarithmic axes, each distance under one model against the
+        other, Euclidean and geodesic. What lies off the grey line disagrees, on the same relative scale in both.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(PAGE, 6.0), layout="constrained")
-    palette = sns.color_palette("colorblind" if len(class_names) <= 10 else "husl", len(class_names))
-    for model, (ax, z) in enumerate(zip(axes[0], codes, strict=True)):
+    figure = plt.figure(figsize=(PAGE, 6.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.12, 1.0))
+    colours = class_colours or sns.color_palette("colorblind" if len(class_names) <= 10 else "husl", len(class_names))
+    for model, (ax, z) in enumerate(zip(above.subplots(1, 2), codes, strict=True)):
         for c, name in enumerate(class_names):
-            ax.scatter(*z[labels == c, :2].T, s=7, color=palette[c], label=name, linewidth=0)
-            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": palette[c]}
-            ax.text(*np.median(z[labels == c, :2], axis=0), name, fontsize=8, weight="bold", ha="center", bbox=box)
-        ax.set(title=f"codes of model {model + 1}", xlabel="$z_1$", ylabel="$z_2$")
-    for ax, method, unit in zip(axes[1], ("euclidean", "geodesic"), ("latent units", "data units"), strict=True):
-        wide = table[table["method"] == method].pivot(index="pair", columns="seed", values="value").to_numpy()
-        limit = 1.05 * wide.max()
-        ax.plot([0, limit], [0, limit], color="0.6", linewidth=0.8, zorder=0)
-        ax.scatter(*wide.T, s=7, color=METHOD_COLOURS[method], alpha=0.7, linewidth=0)
-        ax.set(xlim=(0, limit), ylim=(0, limit), title=f"{METHOD_NAMES[method]} distances of {len(wide)} pairs")
-        ax.set(xlabel=f"model 1 ({unit})", ylabel=f"model 2 ({unit})", aspect="equal")
+            ax.scatter(*z[labels == c, :2].T, s=7, color=colours[c], label=f"{c + 1}  {name}", linewidth=0)
+        for c in np.unique(labels):
+            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": colours[c]}
+            middle = np.median(z[labels == c, :2], axis=0)
+            ax.text(*middle, str(c + 1), fontsize=8, weight="bold", ha="center", va="center", bbox=box)
+        ax.set(title=f"training {model + 1}", xlabel="$z_1$", ylabel="$z_2$")
+        ax.set_aspect("equal", adjustable="datalim")
+    above.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, markerscale=1.6)
+    wide = table.pivot(index="pair", columns=["method", "seed"], values="value")
+    reach = max(wide[method].to_numpy().max() / wide[method].to_numpy().min() for method in ("euclidean", "geodesic"))
+    for ax, method, unit in zip(below.subplots(1, 2), ("euclidean", "geodesic"), ("latent", "data"), strict=True):
+        both = wide[method].to_numpy()
+        middle, half = np.sqrt(both.max() * both.min()), 1.1 * np.sqrt(reach)
+        ends = (middle / half, middle * half)
+        ax.plot(ends, ends, color="0.6", linewidth=0.8, zorder=0)
+        ax.scatter(*both.T, s=11, color=METHOD_COLOURS[method], alpha=0.8, linewidth=0)
+        ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+        cv = 100 * coefficient_of_variation(table[table["method"] == method])[method].mean()
+        ax.set(title=f"{METHOD_NAMES[method]} distances: CV {cv:.1f} %")
+        ax.set(xlabel=f"training 1 ({unit} units)", ylabel=f"training 2 ({unit} units)")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from latentgeo.agreement.pairs import METHOD_NAMES
-from latentgeo.style import COLOURS, COLUMN, METHOD_COLOURS, STYLE
+from latentgeo.style import COLOURS, COLUMN, METHOD_COLOURS, PAGE, STYLE
 
 
 @plt.rc_context(STYLE)
@@ -51,12 +52,16 @@ def reliabilities(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
         comparisons: from :func:`latentgeo.compare_reliability`, against one baseline, by title.
 
     Returns:
-        The figure, a column wide.
+        The figure, a column wide; more than four panels stand side by side on a page's width.
     """
-    panels = len(comparisons)
-    size = (COLUMN, 0.9 + 1.4 * panels)
-    figure, axes = plt.subplots(panels, 1, figsize=size, layout="constrained", squeeze=False)
-    for ax, (title, comparison) in zip(axes.flat, comparisons.items(), strict=True):
+    columns = 1 if len(comparisons) <= 4 else 2
+    rows = math.ceil(len(comparisons) / columns)
+    size = (COLUMN if columns == 1 else PAGE, 0.9 + 1.4 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=columns > 1)
+    for ax in axes.flat[len(comparisons) :]:
+        ax.set_axis_off()
+    axes = axes.ravel()[: len(comparisons)]
+    for ax, (title, comparison) in zip(axes, comparisons.items(), strict=True):
         shown = comparison[::-1]
         for y, (method, row) in enumerate(shown.iterrows()):
             colour = METHOD_COLOURS.get(method, "0.35")
@@ -67,9 +72,9 @@ def reliabilities(comparisons: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set(ylim=(-0.7, len(shown) - 0.5))
         ax.set_title(f"{title}, {int(shown['models'].iloc[0])} models", loc="right")
         ax.grid(axis="x", color="0.9")
-        ax.set_xlabel("mean CV over models (%)" if ax is axes.flat[-1] else "")
-    right = max(ax.get_xlim()[1] for ax in axes.flat)
-    for ax in axes.flat:
+        ax.set_xlabel("mean CV over models (%)" if ax in axes[-columns:] else "")
+    right = max(ax.get_xlim()[1] for ax in axes)
+    for ax in axes:
         ax.set_xlim(0.0, right)
     grey = {"color": "0.35"}
     handles = [

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import proj3d
+from torch import Tensor
 
 from latentgeo.paper.figures.parts import note, square
 from latentgeo.style import COLOURS, PAGE, STYLE
@@ -18,6 +20,25 @@ from latentgeo.style import COLOURS, PAGE, STYLE
 _SIDES = (COLOURS[0], COLOURS[1], COLOURS[2])  # ab, bc, ca
 _ARROW = 0.36  # length of the longest arrow, relative to the triangle
 _HALO = [patheffects.withStroke(linewidth=2.0, foreground="white")]
+
+
+def square_grid(reach: float) -> Tensor:
+    """Lines of a square grid, to be moved into the latent spaces that share it.
+
+    Args:
+        reach: half its width, in latent units.
+
+    Returns:
+        13 lines along each axis as curves of 121 points, shape (26, 121, 2), in float64.
+
+    Example:
+        >>> lines = square_grid(3.0)
+        >>> lines.shape, lines[0, [0, -1]].tolist()
+        (torch.Size([26, 121, 2]), [[-3.0, -3.0], [3.0, -3.0]])
+    """
+    along, levels = (torch.linspace(-reach, reach, n, dtype=torch.float64) for n in (121, 13))
+    lines = torch.stack(torch.broadcast_tensors(along, levels[:, None]), -1)
+    return torch.cat([lines, lines.flip(2)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from latentgeo.extras import require
-from latentgeo.paper.reproduction.notebooks import Outcome, format_memory
+from latentgeo.paper.reproduction.notebooks import FAILED, INTERRUPTED, Outcome, format_memory
+from latentgeo.paper.reproduction.record import predicted, reproduced, verified
 
 MATHJAX = {  # read by MathJax as it starts; only what is marked as mathematics is looked at
     "messageStyle": "none",
@@ -36,7 +37,7 @@ table { border-collapse: collapse; width: 100% } th, td { text-align: left; padd
 tr { border-bottom: 1px solid var(--line) } td.number { text-align: right; white-space: nowrap }
 figure { margin: 2rem 0 } img { max-width: 100%; background: white }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: 13px }
-.reproduced { color: var(--good) } .failed, .interrupted { color: var(--bad) }
+.good { color: var(--good) } .bad { color: var(--bad) }
 @media (max-width: 40rem) {
   tr { display: block; padding: .6rem 0 } tr:has(th) { display: none }
   td { display: inline-block; padding: 0 .6rem 0 0 } td:last-child { display: block }
@@ -165,8 +166,10 @@ def _images(notebook: Any) -> Iterator[tuple[str, str]]:
 
 def _row(outcome: Outcome, page: bool) -> str:
     link = f'<a href="{outcome.notebook}.html">{outcome.notebook}</a>' if page else outcome.notebook
+    good = outcome.status in (verified(True), reproduced(True), predicted(True))
+    tone = "good" if good else "bad" if outcome.status in (FAILED, INTERRUPTED) else ""
     return (
-        f'<tr><td>{link}</td><td class="{outcome.status}">{outcome.status}</td><td class=number>{outcome.seconds:.0f} s'
+        f'<tr><td>{link}</td><td class="{tone}">{outcome.status}</td><td class=number>{outcome.seconds:.0f} s'
         f"</td><td class=number>{format_memory(outcome.memory)}</td><td><pre>{html.escape(outcome.headline)}</pre>"
         "</td></tr>"
     )

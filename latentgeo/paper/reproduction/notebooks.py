@@ -20,9 +20,9 @@ import psutil
 
 from latentgeo.paper.environment import refuse_uncommitted
 from latentgeo.paper.paths import project_root
-from latentgeo.paper.reproduction.verdict import MIME
+from latentgeo.paper.reproduction.record import MIME, NEEDS_DATA
 
-FAILED, NEEDS_DATA, NOT_RUN, INTERRUPTED = "failed", "needs data", "not run", "interrupted"
+FAILED, NOT_RUN, INTERRUPTED = "failed", "not run", "interrupted"
 OUTCOMES = "outcomes.json"  # what became of each notebook, beside the executed copies
 _POLL = 0.5  # seconds between looks at the memory that a notebook takes
 
@@ -33,7 +33,8 @@ class Outcome:
 
     Attributes:
         notebook: its name without the ending.
-        status: ``reproduced``, ``not reproduced``, ``needs data``, ``failed``, ``interrupted`` or ``not run``.
+        status: of its verdict, one of :data:`~latentgeo.paper.reproduction.record.STATUSES`; or ``failed``,
+            ``interrupted`` or ``not run``.
         seconds: wall time.
         headline: its number, or what went wrong.
         memory: largest resident memory of its kernel and the processes under it, in bytes.
@@ -274,11 +275,11 @@ def format_table(outcomes: Sequence[Outcome]) -> str:
     r"""The outcomes as a table of plain text.
 
     Example:
-        >>> print(format_table([Outcome("07_fashion_mnist", "reproduced", 181.2, "CV 3 %\nCV 5 %", 2**30)]))
-        notebook          status      seconds  memory   headline
-        ----------------  ----------  -------  -------  --------
-        07_fashion_mnist  reproduced      181  1.0 GiB  CV 3 %
-                                                        CV 5 %
+        >>> print(format_table([Outcome("07_fashion_mnist", "verified", 181.2, "CV 3 %\nCV 5 %", 2**30)]))
+        notebook          status    seconds  memory   headline
+        ----------------  --------  -------  -------  --------
+        07_fashion_mnist  verified      181  1.0 GiB  CV 3 %
+                                                      CV 5 %
     """
     rows = [("notebook", "status", "seconds", "memory", "headline")]
     rows += [(o.notebook, o.status, f"{o.seconds:.0f}", format_memory(o.memory), o.headline) for o in outcomes]

@@ -13,7 +13,7 @@ from latentgeo.paper import cli
 from latentgeo.paper.environment import environment
 from latentgeo.paper.paths import checksum, project_root
 from latentgeo.paper.reproduction.manifest import MANIFEST, Models, save_files, trace
-from latentgeo.paper.reproduction.verdict import save_table
+from latentgeo.paper.reproduction.record import save_table
 
 SHORT = lg.paper.TrainingConfig(epochs=1, batch_size=64, learning_rate=4e-3, warmup_steps=10)
 OWN = Models("paper", {"mine-seed0": None})

@@ -1,21 +1,22 @@
 """The runner of notebooks, on small notebooks in real kernels."""
 
 import re
+from html import unescape
 
 import nbformat
 import pytest
 
 import latentgeo as lg
 from latentgeo.paper import cli, environment
-from latentgeo.paper.paths import project_root
 from latentgeo.paper.reproduction import evidence
 from latentgeo.paper.reproduction import notebooks as module
-from latentgeo.paper.reproduction.verdict import Verdict
 
 pytestmark = pytest.mark.thorough
 
 PARAMETERS = 'profile: str = "quick"\nn: int = 1'
-VERDICT = "from latentgeo.paper.reproduction.verdict import Verdict\nVerdict('It holds.', n > 0, f'n = {n}, {profile}')"
+VERDICT = """\
+from latentgeo.paper.reproduction.record import record, verified
+record("any", profile=profile, claim="It holds.", status=verified(n > 0), headline=f"n = {n}, {profile}")"""
 
 
 def _notebook(folder, name, *cells):
@@ -35,16 +36,18 @@ def notebooks(tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "project_root", lambda: tmp_path)
     for variable in ("LATENTGEO_FIGURES", "LATENTGEO_RESULTS"):
         monkeypatch.delenv(variable, raising=False)
-    (tmp_path / "README.md").write_text(f"{evidence.BEGIN}\n{evidence.END}\n", encoding="utf-8")
+    (tmp_path / "data" / "results").mkdir(parents=True)
+    page = tmp_path / "data" / "results" / "README.md"
+    page.write_text(f"{evidence.BEGIN}\n{evidence.END}\n", encoding="utf-8")
     return folder
 
 
 def test_the_verdict_of_a_notebook_is_found(notebooks, tmp_path):
     path = _notebook(notebooks, "00_ok", VERDICT)
     outcome = module.run_notebook(path, tmp_path / "out", {"n": 3, "profile": "paper"})
-    assert (outcome.status, outcome.headline) == ("reproduced", "n = 3, paper")
+    assert (outcome.status, outcome.headline) == ("verified", "n = 3, paper")
     outcome = module.run_notebook(path, tmp_path / "out", {"n": -1})
-    assert (outcome.status, outcome.headline) == ("not reproduced", "n = -1, quick")
+    assert (outcome.status, outcome.headline) == ("not verified", "n = -1, quick")
     assert (tmp_path / "out" / "00_ok.ipynb").is_file()
 
 
@@ -59,7 +62,7 @@ def test_all_notebooks_are_run_and_a_failure_makes_the_command_fail(notebooks, c
     table = capsys.readouterr().out.rsplit("\n\n", 2)[-2]
     statuses = dict(re.split("  +", line)[:2] for line in table.splitlines() if line[:2].isdigit())
     assert statuses == {
-        "00_ok": "reproduced",
+        "00_ok": "verified",
         "01_data": "needs data",
         "02_broken": "failed",
         "03_silent": "failed",
@@ -75,7 +78,7 @@ def test_a_failure_ends_the_run_unless_it_is_to_go_on(notebooks, tmp_path):
     _notebook(notebooks, "02_later", VERDICT)
     output = tmp_path / "out"
     found = module.reproduce(output=output)
-    assert [outcome.status for outcome in found] == ["reproduced", "failed", "not run"]
+    assert [outcome.status for outcome in found] == ["verified", "failed", "not run"]
     log = (output / "01_broken.log").read_text()
     assert "before" in log
     assert "AssertionError" in log
@@ -83,7 +86,7 @@ def test_a_failure_ends_the_run_unless_it_is_to_go_on(notebooks, tmp_path):
     found = module.reproduce(output=output, first="02")
     assert [outcome.notebook for outcome in found] == ["02_later"]
     known = {outcome.notebook: outcome.status for outcome in module.read_outcomes(output)}
-    assert known == {"00_ok": "reproduced", "01_broken": "failed", "02_later": "reproduced"}
+    assert known == {"00_ok": "verified", "01_broken": "failed", "02_later": "verified"}
 
 
 def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, capsys):
@@ -94,8 +97,8 @@ def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, ca
     nbformat.write(notebook, path)
     output = tmp_path / "build" / "reproduce"
     assert cli.main(["report"]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'README.md'}\n"  # nothing was run yet
-    assert "| paper item |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == f"{evidence.evidence_page()}\n"  # nothing was run yet
+    assert "| paper item |" in evidence.evidence_page().read_text(encoding="utf-8")
     assert cli.main(["reproduce"]) == 0
     index = output / "html" / "index.html"
     page = index.read_text()
@@ -130,7 +133,7 @@ def test_several_notebooks_run_at_the_same_time(notebooks, tmp_path, capsys):
     assert cli.main(["reproduce", "--jobs", "2"]) == 1
     outcomes = {outcome.notebook: outcome for outcome in module.read_outcomes(tmp_path / "build" / "reproduce")}
     assert list(outcomes) == ["00_a", "01_b", "02_broken", "03_slow", "04_later"]
-    assert [o.status for o in outcomes.values()] == ["reproduced", "reproduced", "failed", "reproduced", "not run"]
+    assert [o.status for o in outcomes.values()] == ["verified", "verified", "failed", "verified", "not run"]
     assert min(outcomes[name].memory for name in ("00_a", "01_b")) > 0
     assert cli.main(["reproduce", "--jobs", "0"]) == 2
     assert "at least one notebook at a time" in capsys.readouterr().err
@@ -150,7 +153,7 @@ def test_an_interruption_keeps_what_was_found(notebooks, tmp_path, monkeypatch):
 
     monkeypatch.setattr(papermill, "execute_notebook", interrupted)
     found = module.reproduce(output=tmp_path / "out")
-    assert [outcome.status for outcome in found] == ["reproduced", "interrupted"]
+    assert [outcome.status for outcome in found] == ["verified", "interrupted"]
     assert module.read_outcomes(tmp_path / "out") == found
 
 
@@ -203,12 +206,14 @@ def test_outside_a_clone_a_sentence_says_so(tmp_path, monkeypatch, capsys):
         said = capsys.readouterr().err
         assert len(said.splitlines()) == 1
         assert "clone" in said or "checkout" in said
-    (tmp_path / "README.md").write_text("Another project's.")
+    page = evidence.evidence_page()
+    page.parent.mkdir(parents=True)
+    page.write_text("Another project's.")
     assert cli.main(["report"]) == 2
-    assert "expected a clone of latentgeo, whose README.md has the lines" in capsys.readouterr().err
-    assert (tmp_path / "README.md").read_text() == "Another project's."
-    (tmp_path / "README.md").unlink()
-    (tmp_path / "README.md").mkdir()  # what cannot be read
+    assert "expected a clone of latentgeo, whose data/results/README.md has the lines" in capsys.readouterr().err
+    assert page.read_text() == "Another project's."
+    page.unlink()
+    page.mkdir()  # what cannot be read
     assert cli.main(["report"]) == 2
 
 
@@ -248,19 +253,44 @@ def test_every_notebook_of_the_project_has_a_profile_and_is_executed():
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         assert notebook.metadata.kernelspec.name == "python3"
         assert "papermill" not in notebook.metadata
-        assert any("assert " in cell.source for cell in code)
         if path.name.startswith("09"):  # CelebA may not be had by a script; without its data nothing is shown
             assert notebook.metadata.latentgeo.data == "celeba"
             assert not any(cell.execution_count or cell.outputs for cell in code)
             continue
         assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), path
         assert not [o.text for cell in code for o in cell.outputs if o.get("name") == "stderr"], path
+
+
+_CHARACTER, _COLUMN, _ROOM = 6.6, 13.0, 860.0  # pixels, in JupyterLab in a window of 1,280
+
+
+def _width(table: str) -> float:
+    """About how many pixels wide a table in HTML is in JupyterLab."""
+    rows = [
+        [unescape(re.sub("<.*?>", "", cell)) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
+        for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+    ]
+    columns = zip(*[row for row in rows if len(row) == max(map(len, rows))], strict=True)
+    return sum(_CHARACTER * max(map(len, column)) + _COLUMN for column in columns)
+
+
+def test_notebooks_speak_in_small_cells_and_record_in_the_last():
+    for path in module.find_notebooks():
+        code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        long = [
+            cell.source
+            for cell in code
+            if len([line for line in cell.source.splitlines() if line.strip()]) > 12 and "nn.Module" not in cell.source
+        ]
+        assert long == [], path
+        assert re.search(r"^(\w+ = )?record\(", code[-1].source, re.MULTILINE), path
+        recorded = [cell for cell in code if "record(" in cell.source and "NEEDS_DATA" not in cell.source]
+        assert len(recorded) == 1, path
+        assert any("assert " in cell.source for cell in code), path
         for cell in code:
             shown = [output.get("data", {}) for output in cell.outputs]
-            drawn = "figures.save" in cell.source or "lg.explore(" in cell.source
-            assert any("image/png" in data for data in shown) == drawn, (path, cell.source)
-
-
-def test_a_verdict_says_what_was_found():
-    assert Verdict("It holds.", False, "n = 0").status == "not reproduced"
-    assert project_root().joinpath("pyproject.toml").is_file()
+            assert sum("image/png" in data for data in shown) <= 1, (path, cell.source)
+            said = "".join("".join(data.get(kind, "")) for data in shown for kind in ("text/html", "text/markdown"))
+            assert not re.search(r"\bnan\b", said, re.IGNORECASE), (path, cell.source)
+            wide = [_width(table) for table in re.findall(r"<table.*?</table>", said, re.DOTALL)]
+            assert all(width <= _ROOM for width in wide), (path, cell.source, wide)
