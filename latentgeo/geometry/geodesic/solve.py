@@ -33,7 +33,7 @@ from latentgeo.geometry.geodesic.result import Geodesic, improved, scaled
 from latentgeo.geometry.geodesic.starts import DataGraph, data_graph
 from latentgeo.progress import bar_options
 
-_BUDGET = 192 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
+_BUDGET = 128 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
 _DETOUR = 1e-3  # relative excess over the way by a third point that is put up with
 _DETOURS = 4  # rounds in which such ways are followed
 Initial = Tensor | Sequence[Tensor | None] | None
