@@ -14,13 +14,14 @@ reproduce: venv data
 check: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow and not thorough" tests
 
+test: export OMP_NUM_THREADS := 1
 test: venv data lint
 	$(BIN)/python -m pytest -n 2 -m "not slow" --doctest-modules
 	LATENTGEO_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 
 # Timings are taken alone, where threads that spin are faster.
 test-all: test
-	OMP_WAIT_POLICY=ACTIVE $(BIN)/python -m pytest -m slow
+	OMP_WAIT_POLICY=ACTIVE OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m slow
 
 # Pages and notebooks in JupyterLab as a reader sees them, in a browser, clicked; screenshots go to build/e2e.
 e2e: venv data browser

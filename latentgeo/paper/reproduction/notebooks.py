@@ -213,9 +213,11 @@ def reproduce(
     }
     for folder in folders.values():
         refuse_uncommitted(Path(folder))
-    # Threads that wait by spinning make a busy machine ten times slower.
-    with mock.patch.dict(os.environ, folders, OMP_WAIT_POLICY="PASSIVE"):
-        outcomes = _run_all(notebooks, output, chosen, keep_going, min(jobs, len(notebooks)))
+    jobs = min(jobs, len(notebooks))
+    # Threads that wait by spinning, or for cores that others have, make a busy machine several times slower.
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
+    with mock.patch.dict(os.environ, folders, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=threads):
+        outcomes = _run_all(notebooks, output, chosen, keep_going, jobs)
     write_outcomes(outcomes, output)
     return outcomes
 
