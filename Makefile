@@ -21,7 +21,7 @@ test: venv data lint
 
 # Timings are taken alone, where threads that spin are faster.
 test-all: test
-	OMP_WAIT_POLICY=ACTIVE OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m slow
+	OMP_WAIT_POLICY=ACTIVE $(BIN)/python -m pytest -m slow
 
 # Pages and notebooks in JupyterLab as a reader sees them, in a browser, clicked; screenshots go to build/e2e.
 e2e: venv data browser
