@@ -231,7 +231,7 @@ def test_each_line_on_which_distance_to_use_says_what_the_results_say():
             "network == 'mlp' and points == 'nearest'"
         ),
         "digits": pd.read_csv(results / "10_injective_flow_distances.csv").query(
-            "dataset == 'digits' and decoder == 'flow'"
+            "dataset == 'digits' and decoder == 'flow' and points == 'nearest'"
         ),
         "blood cells": pd.read_csv(results / "11_transcriptomics.csv").query(
             "data == 'PBMC, Gaussian' and points == 'nearest'"
