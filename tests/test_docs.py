@@ -148,14 +148,18 @@ class _Model(nn.Module):
         return torch.cat([y, y.square().sum(1, keepdim=True)], 1)
 
 
+def _data() -> dict[str, torch.Tensor]:
+    """Data x on the image of such models, and their classes y."""
+    plane = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return {"x": torch.cat([plane, plane.square().sum(1, keepdim=True)], 1), "y": (plane[:, 0] > 0).long()}
+
+
 def test_the_guide_s_code_for_ones_own_model_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for seed in range(3):
         torch.save(_Model(seed).state_dict(), f"seed_{seed}.pt")
-    plane = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = torch.cat([plane, plane.square().sum(1, keepdim=True)], 1)
     code = re.search(r"## Your own model\n.*?```python\n(.*?)```", GUIDE, re.DOTALL)[1]
-    names = {"x": x, "y": (plane[:, 0] > 0).long(), "MyVAE": _Model}
+    names = _data() | {"MyVAE": _Model}
     exec(code.replace("lg.agreement(models, x,", "lg.agreement(models, x, pairs=5, check=False,"), names)
     assert "5 pairs of data" in capsys.readouterr().out
     pairs = names["report"].pairs
@@ -166,7 +170,7 @@ def test_the_guide_s_code_for_ones_own_model_runs(tmp_path, monkeypatch, capsys)
     line = re.search(r"# (models\.append\(.*\))\n", code)[1]  # for encoders that return two
     names["model"].encode = lambda x, encode=names["model"].encode: (encode(x), None)
     exec(line, names)
-    assert lg.latent_model(names["models"][-1]).codes(x).shape == (60, 2)
+    assert lg.latent_model(names["models"][-1]).codes(names["x"]).shape == (60, 2)
 
 
 def test_the_guide_s_code_for_a_decoder_alone_runs():
@@ -188,10 +192,8 @@ def test_the_readme_is_a_front_page_whose_code_runs(capsys):
     said = re.findall(r"^\| \[\w+\]\(notebooks/\w+\.ipynb\) \| .+ \| (.+) \|$", README, re.MULTILINE)
     assert len(said) == len(linked)
     assert all(status.startswith(("verified", "paper result", "new", "needs data")) for status in said)
-    plane = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = torch.cat([plane, plane.square().sum(1, keepdim=True)], 1)
     code = re.search(r"## Your own model\n.*?```python\n(.*?)```", README, re.DOTALL)[1]
-    names = {"x": x, "y": (plane[:, 0] > 0).long(), "load": _Model}
+    names = _data() | {"load": _Model}
     exec(code.replace("lg.agreement(models, x,", "lg.agreement(models, x, pairs=5, check=False,"), names)
     assert "5 pairs of data" in capsys.readouterr().out
     assert (names["report"].pairs["cv_geodesic"].astype(float) < 1e-4).all()
@@ -222,6 +224,8 @@ def test_each_line_on_which_distance_to_use_says_what_the_results_say():
     said.append(
         f"{cv['mean', 'euclidean']:.1f} %, geodesics between nearest points by {cv['nearest', 'geodesic']:.1f} %"
     )
+    first = f"{cv['nearest', 'geodesic']:.1f} % between such points, by {cv['mean', 'geodesic']:.1f} % between codes"
+    assert f"{first}, and Euclidean distances between codes by {cv['mean', 'euclidean']:.1f} %" in README
     tables = {
         "CIFAR-10": pd.read_csv(results / "08_cifar10_distances.csv"),
         "SCVI": pd.read_csv(results / "20_your_own_cells_distances.csv")

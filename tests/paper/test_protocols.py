@@ -17,11 +17,15 @@ from latentgeo.paper.protocols import (
     effect_of_points,
     headline,
     in_words,
+    overview,
+    paper_headline,
     protocol_evidence,
     readable,
+    readable_split,
     split_protocols,
     under_both_protocols,
 )
+from latentgeo.paper.reproduction.record import interval, percent
 
 SPREAD = {"nearest": 0.01, "mean": 0.05}
 
@@ -111,3 +115,16 @@ def test_a_single_decoder_is_not_repeated(tmp_path):
         wide = table.pivot(index=["seed", "pair"], columns=["method", "points"], values="value")
         assert (wide["data", "nearest"] == wide["data", "mean"]).all()
         assert (wide["geodesic", "nearest"] != wide["geodesic", "mean"]).any()
+
+
+def test_protocols_in_tables_and_lines(table):
+    compared = compare_protocols(table)
+    shown = overview(table.assign(converged=True, unique=True, error=0.01))
+    assert (shown["rows"] == table.groupby(["points", "method"], sort=False).size()).all()
+    assert list(readable(compared, "CV", "p").columns) == ["CV", "p"]
+    split = split_protocols(table)
+    assert readable_split(split).loc["nearest", "length / chord"] == f"{split.loc['nearest', 'stretch']:.3f}"
+    said = paper_headline(compared, effect_of_points(table), decoders=8)
+    alone = compared.loc[("mean", "geodesic_one_decoder")]
+    assert percent(*interval(alone, "difference")) in said.partition("K = 1")[2]
+    assert percent(*interval(compared.loc[("mean", "geodesic")], "difference")) in said.partition("K = 1")[0]
