@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import matplotlib.patheffects
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -19,11 +18,10 @@ from torch import Tensor
 from latentgeo.adapters.model import latent_model
 from latentgeo.geometry.geodesic.solve import geodesic
 from latentgeo.geometry.metric import pullback_metric
-from latentgeo.paper.figures.parts import note
+from latentgeo.paper.figures.parts import OUTLINE, note, write_names
 from latentgeo.paper.models.vae import VAE
 from latentgeo.style import METHOD_COLOURS, PAGE, STYLE
 
-_OUTLINE = [matplotlib.patheffects.withStroke(linewidth=2.2, foreground="white")]
 _DASHES = (0, (4, 1.5))
 
 
@@ -184,7 +182,7 @@ def _plane(ax: Axes, view: LatentView, labels: np.ndarray, colours: Sequence[str
         ax.plot(*ends.T, color=METHOD_COLOURS["euclidean"], linewidth=1.3, linestyle=_DASHES, zorder=4)
         ax.plot(*ends.T, "o", color="black", markersize=4.5, markeredgecolor="white", markeredgewidth=0.8, zorder=5)
         _on_both_sides(ax, curve, f"{straight:.1f}", f"{length:.1f}")
-    _write_names(ax, view.codes, labels, [str(number + 1) for number in range(len(colours))])
+    write_names(ax, view.codes, labels, [str(number + 1) for number in range(len(colours))])
     middle = view.extent.mean(0)
     low, high = middle - 0.5 * width, middle + 0.5 * width
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
@@ -198,24 +196,8 @@ def _on_both_sides(ax: Axes, curve: np.ndarray, straight: str, length: str) -> N
     normal = np.array([-along[1], along[0]]) / np.linalg.norm(along)
     normal = normal if normal @ (middle - chord) >= 0 else -normal
     for place, way, text, method in ((middle, 9.5, length, "geodesic"), (chord, -9.5, straight, "euclidean")):
-        style = {"fontsize": 8, "color": METHOD_COLOURS[method], "path_effects": _OUTLINE, "zorder": 7}
+        style = {"fontsize": 8, "color": METHOD_COLOURS[method], "path_effects": OUTLINE, "zorder": 7}
         note(ax, text, place, way * normal, **style)
-
-
-def _write_names(ax: Axes, codes: np.ndarray, labels: np.ndarray, names: Sequence[str], width: float = 1.0) -> None:
-    """Names at the median codes of their types, moved until no two of a given width would overlap."""
-    numbers = np.unique(labels)
-    shape = np.array([width, 1.0])
-    places = np.stack([np.median(codes[labels == number], axis=0) for number in numbers]) / shape
-    least = 0.05 * np.ptp(codes, axis=0).max()
-    for _ in range(200):
-        between = places[:, None] - places[None]
-        distance = np.linalg.norm(between, axis=2) + np.eye(len(places)) * 1e9
-        close = np.maximum(least - distance, 0.0) / np.maximum(distance, 1e-9)
-        places = places + 0.25 * (between * close[..., None]).sum(1)
-    style = {"fontsize": 8, "weight": "bold", "path_effects": _OUTLINE, "ha": "center", "va": "center", "zorder": 6}
-    for number, place in zip(numbers, places * shape, strict=True):
-        ax.text(*place, names[number], **style)
 
 
 def _mirrored(figure: Figure, ax: Axes, matrix: MirroredMatrix) -> None:
@@ -260,7 +242,7 @@ def cell_planes(
             ax.scatter(*z.T, s=size, c=colours, linewidth=0, rasterized=len(z) > 5_000)
             width = 0.6 * max(len(text) for text in class_names[title])  # of a line's height
             named = np.array([bool(class_names[title][label]) for label in labels[title]])
-            _write_names(ax, z[named], labels[title][named], class_names[title], width)
+            write_names(ax, z[named], labels[title][named], class_names[title], width)
             ax.set_title(f"{title}, model {model}", loc="left")
             ax.set(xlabel="$z_1$ (latent units)", ylabel="$z_2$ (latent units)")
             ax.set_aspect("equal", adjustable="datalim")

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from latentgeo.agreement.pairs import METHOD_NAMES
 from latentgeo.agreement.reliability import coefficient_of_variation
+from latentgeo.paper.figures.parts import write_names
 from latentgeo.style import METHOD_COLOURS, PAGE, STYLE
 
 
@@ -43,10 +44,7 @@ def two_models(
     for model, (ax, z) in enumerate(zip(above.subplots(1, 2), codes, strict=True)):
         for c, name in enumerate(class_names):
             ax.scatter(*z[labels == c, :2].T, s=7, color=colours[c], label=f"{c + 1}  {name}", linewidth=0)
-        for c in np.unique(labels):
-            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "edgecolor": colours[c]}
-            middle = np.median(z[labels == c, :2], axis=0)
-            ax.text(*middle, str(c + 1), fontsize=8, weight="bold", ha="center", va="center", bbox=box)
+        write_names(ax, z[:, :2], labels, [str(c + 1) for c in range(len(class_names))])
         ax.set(title=f"training {model + 1}", xlabel="$z_1$", ylabel="$z_2$")
         ax.set_aspect("equal", adjustable="datalim")
     above.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, markerscale=1.6)

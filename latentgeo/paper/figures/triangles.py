@@ -8,18 +8,16 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import proj3d
 from torch import Tensor
 
-from latentgeo.paper.figures.parts import note, square
+from latentgeo.paper.figures.parts import OUTLINE, note, square
 from latentgeo.style import COLOURS, PAGE, STYLE
 
 _SIDES = (COLOURS[0], COLOURS[1], COLOURS[2])  # ab, bc, ca
 _ARROW = 0.36  # length of the longest arrow, relative to the triangle
-_HALO = [patheffects.withStroke(linewidth=2.0, foreground="white")]
 
 
 def square_grid(reach: float) -> Tensor:
@@ -84,7 +82,7 @@ def _letters(ax: Axes, corners: np.ndarray, middle: np.ndarray, distance: float,
     """A, B and C, each at a distance in points from its corner, away from the middle."""
     for corner, letter in zip(corners, "ABC", strict=True):
         away = (corner - middle) / np.linalg.norm(corner - middle)
-        note(ax, letter, corner, distance * away, fontsize=9, weight="bold", path_effects=_HALO, zorder=zorder)
+        note(ax, letter, corner, distance * away, fontsize=9, weight="bold", path_effects=OUTLINE, zorder=zorder)
 
 
 def _write_measures(ax: Axes, view: TriangleView) -> None:
@@ -184,7 +182,7 @@ def _draw_arrows(ax: Axes, points: np.ndarray, tips: np.ndarray) -> None:
         if ends:
             along = (tip - point) / np.linalg.norm(tip - point)
             name, offset = "end" if number == last else "start", (11.0 * along[0], 6.0 * along[1])
-            note(ax, name, tip, offset, color=colour, path_effects=_HALO, zorder=9)
+            note(ax, name, tip, offset, color=colour, path_effects=OUTLINE, zorder=9)
 
 
 def _draw_transport(ax: Axes, view: TransportView, turn: float) -> None:
@@ -240,7 +238,7 @@ def transport_and_curvature(
         for mark, value, letter in zip(field.marks, field.at_marks, "PQRSTUVW", strict=False):
             left = mark[0] > np.mean(ax.get_xlim())
             ax.plot(*mark, "o", color="0.1", markersize=3.5, markeredgecolor="white", markeredgewidth=0.5)
-            style = {"ha": "right" if left else "left", "va": "baseline", "path_effects": _HALO}
+            style = {"ha": "right" if left else "left", "va": "baseline", "path_effects": OUTLINE}
             note(ax, f"{letter}  {value:+.4f}", mark, (-4 if left else 4, 4), **style)
         ax.set(title=field.title, xlabel="$z_1$ (latent units)", ylabel="$z_2$" if number == 0 else "")
         ax.locator_params(nbins=5)
