@@ -10,6 +10,7 @@ import torch
 import latentgeo as lg
 from latentgeo.agreement.pairs import METHODS
 from latentgeo.paper.protocols import (
+    against_epochs,
     by_points,
     compare_points,
     compare_protocols,
@@ -87,8 +88,11 @@ def test_a_comparison_in_words(table):
 class _Fixed:
     """A study as far as a comparison asks."""
 
-    def __init__(self, latent_dim):
+    model = "mlp"
+
+    def __init__(self, latent_dim, epochs=1):
         self.latent_dim = latent_dim
+        self.training = lg.paper.TrainingConfig(epochs=epochs)
 
     def active_dimensions(self):
         return pd.Series([2, 3])
@@ -128,3 +132,18 @@ def test_protocols_in_tables_and_lines(table):
     alone = compared.loc[("mean", "geodesic_one_decoder")]
     assert percent(*interval(alone, "difference")) in said.partition("K = 1")[2]
     assert percent(*interval(compared.loc[("mean", "geodesic")], "difference")) in said.partition("K = 1")[0]
+
+
+def test_protocols_against_epochs(table):
+    longer = table.assign(value=table["value"].where(table["method"] == "euclidean", table["value"] ** 2))
+    tables = {"longer": longer, "shorter": table}
+    compared = {name: compare_protocols(of) for name, of in tables.items()}
+    found = against_epochs({"longer": _Fixed(3, 40), "shorter": _Fixed(3, 12)}, compared)
+    assert found.index.tolist() == [("mlp", 12), ("mlp", 40)]
+    for epochs, name in ((12, "shorter"), (40, "longer")):
+        row, of = found.loc[("mlp", epochs)], compared[name]
+        assert row["models"] == "6"
+        assert row["geodesic, nearest"] == percent(of.loc[("nearest", "geodesic"), "mean_cv"])
+        assert row["Euclidean, means"] == percent(of.loc[("mean", "euclidean"), "mean_cv"])
+        assert row.iloc[-1] == percent(*interval(of.loc[("mean", "geodesic")], "difference"))
+    assert found["geodesic, means"].nunique() == 2
