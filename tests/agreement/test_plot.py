@@ -1,4 +1,4 @@
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -15,14 +15,14 @@ def test_every_pair_is_drawn_and_what_is_not_known_is_left_out():
     numbers |= {f"cv_{method}": pd.array([0.1, None, 0.2], dtype="Float64") for method in ("geodesic", "euclidean")}
     pairs = pd.DataFrame(numbers | {"reliable": [True, False, True]})
     report = Agreement(pd.DataFrame(), pairs, pd.DataFrame(), pd.DataFrame(), ("a", "b"), 0.95)
-    shown = mpl._pylab_helpers.Gcf.get_num_fig_managers()
+    shown = plt.get_fignums()
     figure = report.plot()
     euclidean, geodesic, cv = figure.axes
     assert euclidean.get_ylim() == geodesic.get_ylim()
     assert sum(len(line.get_xdata()) for line in geodesic.lines) == 3
     assert "2 models, 3 pairs" in cv.get_title()
     assert cv.get_xlim() == cv.get_ylim()
-    assert mpl._pylab_helpers.Gcf.get_num_fig_managers() == shown
+    assert plt.get_fignums() == shown
 
 
 def test_what_draws_is_asked_for_by_name(monkeypatch):

@@ -53,17 +53,21 @@ def cases(pairs: int) -> Iterator[Case]:
         "tasic mlp": study("tasic", seeds=10, profile="evidence"),
     }
     for name, of in trained.items():
-        most = 20 if "conv" in name else len(of.data().test) // 2  # convolutions in double precision are slow
-        yield name, *problem(of, min(pairs, most))
-    _, start, end = problem(trained["fashion_mnist mlp"], pairs)
+        yield name, *_pairs_of(of, min(pairs, 20) if "conv" in name else pairs)  # those in double precision are slow
+    _, start, end = _pairs_of(trained["fashion_mnist mlp"], pairs)
     yield "fashion_mnist mlp, 8 decoders", lg.Ensemble(trained["fashion_mnist mlp"].trained(0).decoders), start, end
     A = lg.RadialTwist(1.0)
-    yield "pbmc68k mlp, twisted", *_twisted(problem(trained["pbmc68k mlp"], min(pairs, 100)), A)
+    yield "pbmc68k mlp, twisted", *_twisted(_pairs_of(trained["pbmc68k mlp"], pairs), A)
     yield _random(nn.Tanh, 0, 2, 64, 2.5, pairs)
     yield _random(nn.Tanh, 1, 4, 64, 2.5, pairs)
     yield _random(nn.SiLU, 0, 4, 200, 3.0, pairs)
     yield _random(nn.ReLU, 0, 2, 64, 1.0, pairs)
     yield _random(nn.ReLU, 0, 4, 200, 3.0, pairs)
+
+
+def _pairs_of(study: lg.paper.Study, pairs: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A problem of so many pairs, or as many as there are test data for."""
+    return problem(study, min(pairs, len(study.data().test) // 2))
 
 
 def _twisted(

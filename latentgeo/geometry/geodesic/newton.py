@@ -23,7 +23,8 @@ from latentgeo.geometry.geodesic.lbfgs import Minimum
 from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner, products, regularised
 
 _ROUNDS = 40  # steps of a point on its way at most
-_MISSED = 0.3  # share of a step that may be missed along the surface
+_MISSED = 0.7  # share of a step that may be missed along the surface
+_SOFTEST = 1.5e-9  # eigenvalue of a metric, relative to their mean, that is not raised
 _FARTHEST = 1.5  # times the way that was meant, that a decoded point may have gone
 _NEAR = 0.3  # of a segment, within which a point is near another
 _CLOSE = 1e-4  # of a segment, that a point on a spline may be missed by
@@ -40,7 +41,7 @@ def carried(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Latent points (B, d) carried along while decoded ones go straight from x to the target, as far as they can.
 
-    A step is taken at once where that hits its aim, and else by the classical Runge-Kutta scheme, shortened until it
+    A step is taken at once where that hits its aim, and else by Heun's scheme of second order, shortened until it
     does.
 
     Args:
@@ -72,10 +73,7 @@ def carried(
         bent = curved[left]
         if bent.any():
             k = torch.nonzero(bent).squeeze(1)
-            velocities = [first[k]]
-            for part in (0.5, 0.5, 1.0):
-                velocities.append(_along(f.jacobian(at[k] + part * velocities[-1]), ahead[k] + off[k]))
-            there[k] = at[k] + (velocities[0] + 2.0 * velocities[1] + 2.0 * velocities[2] + velocities[3]) / 6.0
+            there[k] = at[k] + 0.5 * (first[k] + _along(f.jacobian(there[k]), ahead[k] + off[k]))
         there = torch.where(torch.isfinite(there), there, at)
         reached = done[left] + step[left]
         value, new_J = f.linearised(there)
@@ -106,14 +104,19 @@ def carried(
     return z, decoded, J
 
 
-def _floor(J: Tensor) -> float:
-    return torch.finfo(J.dtype).eps ** 0.5 * 0.1
+def _floor(dtype: torch.dtype) -> float:
+    """Of metrics of Jacobians known to this precision: directions that it cannot tell from none get no step."""
+    return max(0.1 * torch.finfo(dtype).eps, _SOFTEST)
 
 
 def _along(J: Tensor, r: Tensor) -> Tensor:
-    """The latent step that goes along r in data space, (B, D, d) and (B, D) -> (B, d)."""
-    L = torch.linalg.cholesky(regularised((J.mT @ J).double(), _floor(J)))
-    return torch.cholesky_solve((J.mT @ r[:, :, None]).double(), L).squeeze(-1).to(r)
+    """The latent step that goes along r in data space, (B, D, d) and (B, D) -> (B, d).
+
+    In double precision: in squares of single ones the smallest singular values would drown.
+    """
+    floor, J = _floor(J.dtype), J.double()
+    L = torch.linalg.cholesky(regularised(J.mT @ J, floor))
+    return torch.cholesky_solve(J.mT @ r[:, :, None].double(), L).squeeze(-1).to(r)
 
 
 def along_chord(f: Decoder, start: Tensor, end: Tensor, ends: Tensor, N: int) -> Tensor:
@@ -128,54 +131,58 @@ def along_chord(f: Decoder, start: Tensor, end: Tensor, ends: Tensor, N: int) ->
     return torch.cat([first, second.flip(1)[:, 1:]], 1)
 
 
-def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
     """Points of the surface along the splines of decoded nodes (P, N + 1, D), so many for each segment.
 
     Returns:
-        Latent and decoded, shapes (P, parts N + 1, d) and (P, parts N + 1, D); decoded ones NaN where the latent curve
-        jumps.
+        Decoded, shape (P, parts N + 1, D), and the Jacobians there, (P, parts N + 1, D, d), NaN where no point of the
+        surface was found; and for which pairs the latent curve is whole, (P,).
     """
     N = x.shape[1] - 1
     aim = resample(x, parts * N)
     inner = torch.tensor([i for i in range(parts * N) if i % parts], device=x.device)
     before, t = inner // parts, ((inner % parts) / parts)[:, None].to(x)
     # Cubics whose velocities at the nodes decode to those of the splines: near the aim, in any coordinates.
-    J = f.jacobian(curve.flatten(0, 1))
-    v = _along(J, f.tangent(x.flatten(0, 1), (x + slopes(x)).flatten(0, 1))).unflatten(0, x.shape[:2])
+    at_nodes = f.jacobian(curve.flatten(0, 1))
+    v = _along(at_nodes, f.tangent(x.flatten(0, 1), (x + slopes(x)).flatten(0, 1))).unflatten(0, x.shape[:2])
+    at_nodes = at_nodes.unflatten(0, x.shape[:2])
     a, b, va, vb = curve[:, before], curve[:, before + 1], v[:, before], v[:, before + 1]
     guess = a + t * (va + t * (3.0 * (b - a) - 2.0 * va - vb + t * (va + vb - 2.0 * (b - a))))
     aims, guess = aim[:, inner].flatten(0, 1), guess.flatten(0, 1)
-    decoded, J_guess = f.linearised(guess)
+    decoded, J = f.linearised(guess)
     # Where one is not near, a node is the better place to come from.
     segment = f.step(x[:, before], x[:, before + 1]).flatten()
     near = f.step(decoded, aims) < _NEAR * segment
     guess, decoded = (
         torch.where(near[:, None], one, other.flatten(0, 1)) for one, other in ((guess, a), (decoded, x[:, before]))
     )
-    J = torch.where(near[:, None, None], J_guess, J.unflatten(0, x.shape[:2])[:, before].flatten(0, 1))
-    z, decoded, _ = carried(f, guess, decoded, aims, J, _CLOSE * segment)
-    fine = curve.new_empty(len(x), parts * N + 1, curve.shape[2])
-    fine[:, inner], fine[:, ::parts] = z.unflatten(0, (len(x), -1)), curve
+    J = torch.where(near[:, None, None], J, at_nodes[:, before].flatten(0, 1))
+    found = carried(f, guess, decoded, aims, J, _CLOSE * segment)
+    fine, points, J = (of.new_empty(len(x), parts * N + 1, *of.shape[2:]) for of in (curve, x, at_nodes))
+    for of, nodes, others in zip((fine, points, J), (curve, x, at_nodes), found, strict=True):
+        of[:, ::parts], of[:, inner] = nodes, others.unflatten(0, (len(x), -1))
     # A point that did not get there from its guess may from its neighbour.
-    lost = f.step(decoded, aims) > _LOST * segment
+    lost = f.step(found[1], aims) > _LOST * segment
     if lost.any():
         rows, at = lost.unflatten(0, (len(x), -1)).nonzero().unbind(1)
         from_ = fine[rows, inner[at] - 1]
-        found, reached, _ = carried(f, from_, f(from_), aims[lost], None, _CLOSE * segment[lost])
-        still = f.step(reached, aims[lost]) > _LOST * segment[lost]
-        fine[rows, inner[at]] = found.masked_fill(still[:, None], torch.nan)
+        found = carried(f, from_, f(from_), aims[lost], None, _CLOSE * segment[lost])
+        still = f.step(found[1], aims[lost]) > _LOST * segment[lost]
+        for of, others in zip((fine, points, J), found, strict=True):
+            others[still] = torch.nan
+            of[rows, inner[at]] = others
     # Of two codes of one image each may be the end of a piece: then the latent curve jumps where its image does not.
-    points, ahead = f.pushed(fine[:, :-1].flatten(0, 1), fine.diff(dim=1).flatten(0, 1))
-    points = torch.cat([points.unflatten(0, (len(x), -1)), x[:, -1:]], 1)
+    ahead = (J[:, :-1] @ fine.diff(dim=1)[..., None]).squeeze(-1)
     small = f.step(points[:, :-1], points[:, 1:])
     small = small + small.mean(1, keepdim=True)
-    far = (ahead.unflatten(0, (len(x), -1)).norm(dim=2) > _TORN * small).nonzero()
+    whole = torch.ones_like(small[:, 0], dtype=torch.bool)
+    far = (ahead.norm(dim=2) > _TORN * small).nonzero()
     if len(far):
         rows, at = far.unbind(1)
         z = carried(f, fine[rows, at], points[rows, at], points[rows, at + 1])[0]
         apart, gap = ((fine[rows, at + 1] - from_).norm(dim=1) for from_ in (z, fine[rows, at]))
-        points[rows[~(apart < 0.5 * gap)]] = torch.nan
-    return fine, points
+        whole[rows[~(apart < 0.5 * gap)]] = False
+    return points, J, whole
 
 
 def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Minimum]:
@@ -210,16 +217,16 @@ def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: 
     )
     J = f.jacobian(curve[left, 1:-1].flatten(0, 1)).unflatten(0, (len(left), curve.shape[1] - 2))  # [A, N - 1, D, d]
     while len(left):
-        whitened = CurvePreconditioner(*products(J), J.shape[1] + 1, _floor(J))
-        rows = torch.arange(len(left), device=left.device)
-        y = whitened.gradient((J.mT @ f.tangent_gradient(x[left, 1:-1], slope[left])[..., None]).squeeze(-1), rows)
-        promised = 0.5 * y.square().sum((1, 2)) / value[left].clamp_min(tiny)
+        whitened = CurvePreconditioner(*products(J.double()), J.shape[1] + 1, _floor(J.dtype))
+        rows, pull = torch.arange(len(left), device=left.device), f.tangent_gradient(x[left, 1:-1], slope[left])
+        y = whitened.gradient((J.mT @ pull[..., None]).squeeze(-1).double(), rows)
+        promised = (0.5 * y.square().sum((1, 2))).to(value) / value[left].clamp_min(tiny)
         rate = (promised / before[left].clamp_min(tiny)).clamp(0.0, _SLOWEST)
         report.gain[left] = promised / torch.where(report.iterations[left] > 0, 1.0 - rate, 1.0)
         report.converged[left] = report.gain[left] <= tol
         before[left] = promised
         go = ~report.converged[left] & (report.iterations[left] < min(max_iter, _PATIENCE)) & torch.isfinite(promised)
-        left, J, promised, v = left[go], J[go], promised[go], -whitened.step(y, rows)[go]
+        left, J, promised, v = left[go], J[go], promised[go], -whitened.step(y, rows)[go].to(J)
         Jv = (J @ v[..., None]).squeeze(-1)
         z, image, trying = curve[left, 1:-1], x[left, 1:-1], torch.arange(len(left), device=left.device)
         for _ in range(_HALVINGS):

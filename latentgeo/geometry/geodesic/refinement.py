@@ -34,7 +34,7 @@ from latentgeo.geometry.geodesic.result import Geodesic, improved
 Metrics = tuple[Tensor, Tensor]  # along curves, as CurvePreconditioner takes them
 _MEMORY = 10  # secant pairs of the solver
 _PATIENCE = 15  # steps for every decimal digit that is asked for, after which L-BFGS gives up
-_FEW_STEPS = 8  # the same at the finest level in few dimensions, where Gauss-Newton steps cost little
+_FEW_STEPS = 8  # the same where Gauss-Newton steps cost little
 _STARTING_TOL = 3e-3  # relative excess of curves that only serve to start the next level
 _ROUGH = 1e-4  # relative error of a measurement that asks for a finer one
 _LOOKS = 8  # chords that a straight line is looked at by
@@ -48,7 +48,7 @@ _FINER = 0.1  # of the tolerance, that curves in many dimensions are solved to: 
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
 _MANY = 12  # dimensions, above which they cost more than hundreds of steps of L-BFGS; unless cost does not count
 _RAISED = 1e-2  # of a metric's eigenvalues, relative to their mean, that all of them are raised by there
-_WILD = 4.0  # times the chord, that the straight line's image may be long to be a first curve
+_WILD = 2.0  # times the chord, that the straight line's image may be long to be a first curve
 
 
 def bytes_per_pair(f: Decoder, start: Tensor, segments: int) -> int:
@@ -196,7 +196,7 @@ def _first_attempt(
         metric = MetricFactor((J[rows].mT @ J[rows]).mean(1), curve.dtype)
         at = torch.arange(len(rows), device=rows.device)
         goal = max(tol, _STARTING_TOL)
-        patience = _patience(goal, max_iter, _PATIENCE)
+        patience = _patience(goal, max_iter, _PATIENCE if _many(curve, tol) else _FEW_STEPS)
         for N in levels(segments)[:-1]:
             flat = FlatPreconditioner(metric.of(at), N)
             curve, found = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, patience)
@@ -334,7 +334,7 @@ def _result(
     def measured(rows: Tensor, each: int) -> tuple[Tensor, ...]:
         """Some curves by so many chords for each segment, of which every other end has been decoded before."""
         if carried:
-            return length_of(f, between(f, nodes[rows], x[rows, ::2], each)[1])
+            return _length_between(f, *between(f, nodes[rows], x[rows, ::2], each)[::2])
         if each == 2:
             return length_of(f, x[rows])
         inner = resample(nodes[rows], each * N)[:, :-1].unflatten(1, (2 * N, each // 2))[:, :, 1:]
@@ -345,11 +345,12 @@ def _result(
     everyone = torch.arange(len(nodes), device=nodes.device)
     if carried:
         each = parts(N)
-        fine, points = between(f, nodes, _decoded(f, nodes[:, 1:-1], ends), each)
-        twice, x, found = fine[:, :: each // 2], points[:, :: each // 2], length_of(f, points)
-        at = f.jacobian(twice[:, 1:-1].flatten(0, 1)).unflatten(0, (len(nodes), -1))
-        whitened = CurvePreconditioner(*products(at), 2 * N, _SOFT)
-        remaining = _remaining(f, twice, ends, whitened)[1]
+        points, J, whole = between(f, nodes, _decoded(f, nodes[:, 1:-1], ends), each)
+        x, J, found = points[:, :: each // 2], J[:, :: each // 2][:, 1:-1].double(), _length_between(f, points, whole)
+        whitened = CurvePreconditioner(*products(J), 2 * N, _SOFT)
+        value, slope = normal_slope(f, x)
+        slope = J.mT @ f.tangent_gradient(x[:, 1:-1], slope).double()[..., None]
+        remaining = _promised(value, slope.squeeze(-1), whitened, everyone)
     else:
         twice = resample(nodes, 2 * N)
         if metrics is None:
@@ -379,6 +380,11 @@ def _result(
     )
 
 
+def _length_between(f: Decoder, points: Tensor, whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The lengths of decoded curves (P, M + 1, D), see :func:`length_of`; NaN for those that are not whole."""
+    return length_of(f, points.masked_fill(~whole[:, None, None], torch.nan))
+
+
 def _remaining(
     f: Decoder, curve: Tensor, ends: Tensor, whitened: FlatPreconditioner | CurvePreconditioner
 ) -> tuple[Tensor, Tensor]:
@@ -391,7 +397,15 @@ def _remaining(
             x = _joined(decoded.detach().unflatten(0, (len(rows), -1)), ends[rows])
             value, slope = normal_slope(f, x)
             (g,) = torch.autograd.grad(decoded, z, slope.flatten(0, 1))
-        y = whitened.gradient(g.unflatten(0, (len(rows), -1)), rows)
-        found.append((x, 0.5 * y.square().sum((1, 2)) / value.clamp_min(torch.finfo(value.dtype).tiny)))
+        found.append((x, _promised(value, g.unflatten(0, (len(rows), -1)), whitened, rows)))
     x, share = (torch.cat(part) for part in zip(*found, strict=True))
-    return x, share.nan_to_num(torch.inf, torch.inf)
+    return x, share
+
+
+def _promised(
+    value: Tensor, gradient: Tensor, whitened: FlatPreconditioner | CurvePreconditioner, rows: Tensor
+) -> Tensor:
+    """Share of the energy of some curves that Newton's step promises, (A,), from its gradient (A, M - 1, d)."""
+    y = whitened.gradient(gradient, rows)
+    share = 0.5 * y.square().sum((1, 2)).to(value) / value.clamp_min(torch.finfo(value.dtype).tiny)
+    return share.nan_to_num(torch.inf, torch.inf)

@@ -33,12 +33,14 @@ def test_points_are_carried_to_the_same_image_in_any_coordinates():
     h = as_decoder(lg.reparametrise(f, A), A(_normal(1, 2)))
     z, aim = _normal(200, 2), _normal(200, 2, seed=1) * 0.3
     target = f(z + aim)
-    arrived, decoded, J = carried(h, A(z), f(z), target)
-    missed = (h(arrived) - target).norm(dim=1) / (target - f(z)).norm(dim=1)
-    assert missed.quantile(0.9) < 0.2
-    assert missed.max() < 1.0
-    torch.testing.assert_close(decoded, h(arrived))
-    torch.testing.assert_close(J, h.jacobian(arrived))
+    way = (target - f(z)).norm(dim=1)
+    for close, most in ((None, 0.7), (0.01 * way, 0.01)):
+        arrived, decoded, J = carried(h, A(z), f(z), target, close=close)
+        missed = (h(arrived) - target).norm(dim=1) / way
+        assert missed.quantile(0.9) < most
+        assert missed.max() < 1.0
+        torch.testing.assert_close(decoded, h(arrived))
+        torch.testing.assert_close(J, h.jacobian(arrived))
 
 
 def test_a_first_curve_along_the_chord_is_the_same_in_other_coordinates():
@@ -51,14 +53,16 @@ def test_a_first_curve_along_the_chord_is_the_same_in_other_coordinates():
     assert (apart / (ends[:, 1] - ends[:, 0]).norm(dim=1)).median() < 0.05
 
 
-def test_a_strong_twist_leaves_distances_what_they_are():
-    f, A = _network(), lg.RadialTwist(1.0)
-    a, b = _normal(40, 2), _normal(40, 2, seed=1)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_strong_twist_leaves_distances_what_they_are(dtype):
+    f, A = _network(dtype=dtype), lg.RadialTwist(1.0)
+    a, b = _normal(40, 2).to(dtype), _normal(40, 2, seed=1).to(dtype)
     here = lg.geodesic(f, a, b)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         there = lg.geodesic(lg.reparametrise(f, A), A(a), A(b))
     assert there.converged.double().mean() >= 0.95
+    assert there.decoder_rows <= 5 * here.decoder_rows
     change = (there.length / here.length - 1).abs()
     assert (change <= here.error + there.error)[there.converged].double().mean() >= 0.9
 
