@@ -233,7 +233,7 @@ def test_each_line_on_which_distance_to_use_says_what_the_results_say():
     tables = {
         "CIFAR-10": pd.read_csv(results / "08_cifar10_distances.csv").query("points == 'nearest'"),
         "SCVI": pd.read_csv(results / "20_your_own_cells_distances.csv")
-        .query("models.str.startswith('SCVI')")
+        .query("points == 'nearest'")
         .rename(columns={"model": "seed"}),
         "Fashion-MNIST": pd.read_csv(results / "07_fashion_mnist_distances.csv").query(
             "network == 'mlp' and points == 'nearest'"
