@@ -14,6 +14,7 @@ def test_a_record_saves_all_of_a_notebook_each_with_its_models_and_says_what_was
     plt = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.setenv("LATENTGEO_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("LATENTGEO_FIGURES", str(tmp_path / "figures"))
+    shown = plt.get_fignums()
     both, one = Models("quick", {"a": 1.0, "b": 2.0}), Models("quick", {"a": 1.0})
     table = pd.DataFrame({"x": [1.0]})
     said = record(
@@ -43,7 +44,7 @@ def test_a_record_saves_all_of_a_notebook_each_with_its_models_and_says_what_was
         "07_drawn.pdf": ["a"],
         "07_drawn.png": ["a"],
     }
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == shown
 
 
 def test_every_status_is_explained():
