@@ -24,7 +24,7 @@ from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner, prod
 
 _ROUNDS = 40  # steps of a point on its way at most
 _MISSED = 0.7  # share of a step that may be missed along the surface
-_SOFTEST = 1.5e-9  # eigenvalue of a metric, relative to their mean, that is not raised
+_SOFTEST = 1.5e-9  # what metrics' eigenvalues are raised by, relative to their mean, in double precision
 _FARTHEST = 1.5  # times the way that was meant, that a decoded point may have gone
 _NEAR = 0.3  # of a segment, within which a point is near another
 _CLOSE = 1e-4  # of a segment, that a point on a spline may be missed by
@@ -105,7 +105,10 @@ def carried(
 
 
 def _floor(dtype: torch.dtype) -> float:
-    """Of metrics of Jacobians known to this precision: directions that it cannot tell from none get no step."""
+    """What eigenvalues of a metric are raised by where its Jacobian is known to this precision, relative to their mean.
+
+    Directions that rounding cannot tell from none then get no step.
+    """
     return max(0.1 * torch.finfo(dtype).eps, _SOFTEST)
 
 
