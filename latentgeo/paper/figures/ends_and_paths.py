@@ -67,6 +67,7 @@ def ends_and_paths(profiles: Mapping[str, Profile], bridge: pd.DataFrame, recipe
     crossed.set(xscale="log", yscale="log", ylabel="s.d. over models (%)", xlabel="data on the bridge (%)")
     crossed.set_xticks(at, [f"{100 * share:g}" for share in shares])
     crossed.xaxis.set_minor_locator(NullLocator())
+    crossed.yaxis.set_major_locator(LogLocator(subs=(1, 3, 5)))
     crossed.yaxis.set_major_formatter("{x:g}")
     crossed.yaxis.set_minor_formatter(NullFormatter())
     crossed.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
