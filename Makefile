@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 FIGURES := $(CURDIR)/build/test/figures
 
-.PHONY: reproduce check test test-all e2e browser docs venv data notebooks evidence lint lock clean
+.PHONY: reproduce check test test-all e2e browser docs venv data evidence lint lock clean
 
 reproduce: venv data
 	$(BIN)/latentgeo reproduce --profile quick --keep-going --jobs 2
@@ -51,15 +51,11 @@ venv: .venv/installed
 data: venv
 	$(BIN)/latentgeo data fashion_mnist
 
-# Run the notebooks in place at the quick profile, for committing them with their outputs. CelebA's needs its data.
-notebooks: venv data
-	LATENTGEO_FIGURES=$(CURDIR)/build/figures LATENTGEO_RESULTS=$(CURDIR)/build/results $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(filter-out notebooks/09_celeba.ipynb,$(wildcard notebooks/*.ipynb))
-
-# Draw the committed figures and write the committed results, and the table of evidence from them: hours where nothing is
-# trained yet, minutes where the run store has it.
+# Draw the committed figures, write the committed results and the table of evidence from them, and show the outputs in the
+# notebooks: a day or two where nothing is trained yet, hours where the run store has it. make evidence ONLY="07 08": these.
 evidence: venv data
-	LATENTGEO_FIGURES=$(CURDIR)/figures LATENTGEO_RESULTS=$(CURDIR)/data/results $(BIN)/latentgeo reproduce --profile evidence --keep-going --output build/evidence
-	$(BIN)/latentgeo report
+	LATENTGEO_FIGURES=$(CURDIR)/figures LATENTGEO_RESULTS=$(CURDIR)/data/results $(BIN)/latentgeo reproduce --profile evidence --keep-going --output build/evidence $(if $(ONLY),--only $(ONLY))
+	$(BIN)/latentgeo report --in-place --output build/evidence
 
 # Pin again what a fresh environment resolves to.
 lock:

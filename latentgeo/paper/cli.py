@@ -15,7 +15,14 @@ from latentgeo.paper.profiles import PROFILES
 from latentgeo.paper.reproduction.evidence import update_page
 from latentgeo.paper.reproduction.html import write_report
 from latentgeo.paper.reproduction.manifest import trace
-from latentgeo.paper.reproduction.notebooks import FAILED, INTERRUPTED, format_table, read_outcomes, reproduce
+from latentgeo.paper.reproduction.notebooks import (
+    FAILED,
+    INTERRUPTED,
+    format_table,
+    read_outcomes,
+    reproduce,
+    show_outputs,
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,11 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--keep-going", action="store_true", help="run the others when a notebook fails")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks run at the same time (default: 1)")
     run.add_argument("--parameters", type=Path, metavar="FILE", help="YAML or JSON file of notebook parameters")
-    commands.add_parser(
+    report = commands.add_parser(
         "report",
         parents=[output],
         help="write the table of evidence in data/results/README.md, and what `reproduce` left as HTML",
     )
+    report.add_argument("--in-place", action="store_true", help="show its outputs in notebooks/ too")
     tracing = commands.add_parser("trace", help="say where a figure or a table comes from")
     tracing.add_argument("path", type=Path, nargs="+", metavar="FILE")
     data = commands.add_parser("data", help="get a data set: from here, from Debian's package, or by download")
@@ -94,9 +102,12 @@ def _trace(path: Sequence[Path]) -> None:
     print("\n\n".join(map(trace, path)))
 
 
-def _report(output: Path) -> None:
+def _report(output: Path, in_place: bool) -> None:
     print(update_page())
     outcomes = read_outcomes(output)
+    if in_place:
+        require("--in-place", "notebooks", "nbformat")
+        print(*show_outputs(output), sep="\n")
     if outcomes:
         print(write_report(output, outcomes))
 

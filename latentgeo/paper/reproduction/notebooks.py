@@ -20,7 +20,7 @@ import psutil
 
 from latentgeo.paper.environment import refuse_uncommitted
 from latentgeo.paper.paths import project_root
-from latentgeo.paper.reproduction.record import MIME, NEEDS_DATA
+from latentgeo.paper.reproduction.record import MIME, NEEDS_DATA, STATUSES
 
 FAILED, NOT_RUN, INTERRUPTED = "failed", "not run", "interrupted"
 OUTCOMES = "outcomes.json"  # what became of each notebook, beside the executed copies
@@ -271,6 +271,42 @@ def read_outcomes(output: Path) -> list[Outcome]:
         return [Outcome(**row) for row in json.loads((output / OUTCOMES).read_text(encoding="utf-8"))]
     except FileNotFoundError:
         return []
+
+
+def show_outputs(output: Path) -> list[Path]:
+    """Put the outputs of executed copies into the notebooks that they are copies of.
+
+    Args:
+        output: folder that :func:`reproduce` left. Of notebooks that failed, were interrupted or lack their data
+            nothing is taken.
+
+    Returns:
+        The notebooks that were written.
+
+    Raises:
+        ValueError: a copy has other code than its notebook, before anything is written.
+    """
+    import nbformat
+
+    found = {}
+    for outcome in read_outcomes(output):
+        if outcome.status not in STATUSES or outcome.status == NEEDS_DATA:
+            continue
+        path = project_root() / "notebooks" / f"{outcome.notebook}.ipynb"
+        notebook, copy = (nbformat.read(of, as_version=4) for of in (path, output / path.name))
+        executed = {cell.id: cell for cell in copy.cells}
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        if any(cell.id not in executed or executed[cell.id].source != cell.source for cell in code):
+            raise ValueError(f"{output / path.name}: expected a copy of {path}, whose code is another; run it again")
+        for count, cell in enumerate(code, 1):
+            cell.outputs, cell.execution_count = executed[cell.id].outputs, count
+            for shown in cell.outputs:
+                if "execution_count" in shown:
+                    shown.execution_count = count
+        found[path] = notebook
+    for path, notebook in found.items():
+        nbformat.write(notebook, path)
+    return list(found)
 
 
 def format_table(outcomes: Sequence[Outcome]) -> str:

@@ -116,6 +116,32 @@ def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, ca
     assert index.read_text() == page
 
 
+def test_outputs_are_shown_in_the_notebook_whose_code_they_are_of(notebooks, tmp_path, capsys):
+    path = _notebook(notebooks, "00_ok", "n", VERDICT)
+    output, before = tmp_path / "build", nbformat.read(path, 4)
+    failed = _notebook(notebooks, "01_broken", "n", "1 / 0").read_bytes()
+    run = ["reproduce", "--profile", "evidence", "--keep-going", "--output", str(output)]
+    assert cli.main(run) == 1
+    assert cli.main(["report", "--output", str(output)]) == 0
+    assert nbformat.read(path, 4) == before
+    capsys.readouterr()
+    assert cli.main(["report", "--in-place", "--output", str(output)]) == 0
+    assert f"{path}\n" in capsys.readouterr().out
+    after = nbformat.read(path, 4)
+    assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
+    assert [cell.metadata for cell in after.cells] == [cell.metadata for cell in before.cells]
+    assert [cell.execution_count for cell in after.cells] == [1, 2, 3]
+    assert [output.execution_count for output in after.cells[2].outputs] == [3]
+    assert "evidence scale" in after.cells[2].outputs[0].data["text/plain"]
+    assert (notebooks / "01_broken.ipynb").read_bytes() == failed
+    after.cells[1].source = "n + 1"
+    nbformat.write(after, path)
+    changed = path.read_bytes()
+    assert cli.main(["report", "--in-place", "--output", str(output)]) == 2
+    assert "expected a copy of" in capsys.readouterr().err
+    assert path.read_bytes() == changed
+
+
 @pytest.mark.slow
 def test_several_notebooks_run_at_the_same_time(notebooks, tmp_path, capsys):
     meet = (
