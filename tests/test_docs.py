@@ -155,7 +155,7 @@ def _data() -> dict[str, torch.Tensor]:
 
 def test_the_guide_s_code_for_ones_own_model_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for seed in range(3):
+    for seed in range(5):
         torch.save(_Model(seed).state_dict(), f"seed_{seed}.pt")
     code = re.search(r"## Your own model\n.*?```python\n(.*?)```", GUIDE, re.DOTALL)[1]
     names = _data() | {"MyVAE": _Model}

@@ -128,7 +128,7 @@ def geodesic_neighbors(
     ``pbmc68k_reduced``, under a small autoencoder of their 50 principal components, 9,500 geodesics were solved in
     11 seconds on one thread for d = 2, and 17,600 in 21 seconds for d = 8. Most of that time went to few cells, whom
     data space bounds badly: with ``candidates=56`` it took 2 and 3 seconds, and 98 % and 95 % of the cells were
-    certified, rather than 99 % and 98 %.
+    certified, rather than 99 % and 98 %. Under SCVI of their 765 genes, with a smooth activation, it is about a minute.
 
     Args:
         adata: cells, shape (n, genes).

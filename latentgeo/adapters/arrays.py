@@ -74,8 +74,8 @@ def codes_of(
         rows: NumPy array, SciPy sparse matrix or what can be sliced like one, shape (n, D); or an AnnData, whole, for
             encoders that take it.
         model: its encoder is given (B, D), or (B, \*event).
-        points: which ones, see :meth:`LatentModel.points`; those that are not found, or tied, are warned of. Rows that
-            are latent points already are taken as they are.
+        points: which ones, see :meth:`LatentModel.points`; those that are not found, or have others as near, are warned
+            of. Rows that are latent points already are taken as they are.
         others: codes of other data, see :func:`latentgeo.project`.
         dtype: as for :func:`tensor_of`.
         event_shape: of a row, where the encoder wants more than one axis.
@@ -92,12 +92,12 @@ def codes_of(
         part = rows[first : first + _CHUNK]
         x = part if is_anndata(part) else tensor_of(part, model, dtype)
         parts.append(model.points(x if event_shape is None else x.reshape(len(x), *event_shape), points, others))
-    codes, converged, _, tied = (torch.cat(of) for of in zip(*parts, strict=True))
-    if tied.any() or not converged.all():
+    codes, converged, _, apart = (torch.cat(of) for of in zip(*parts, strict=True))
+    if apart.any() or not converged.all():
         warnings.warn(
-            f"of {n} data {int(tied.sum())} have other points of the image about as near, so that distances from these "
-            f"are those of one of several points, and for {int((~converged).sum())} the search did not converge; "
-            "points='mean' takes the encoder's codes, which are not identified",
+            f"of {n} data {int((apart > 0).sum())} have other points of the image about as near, so that distances "
+            f"from these are those of one of several points, and for {int((~converged).sum())} the search did not "
+            "converge; points='mean' takes the encoder's codes, which are not identified",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -6,7 +6,8 @@ import dataclasses
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,13 +48,20 @@ class Points(NamedTuple):
         codes: shape (n, d).
         converged: whether they were found; shape (n,).
         unique: whether a second search found the same points of the image; shape (n,).
-        tied: whether it found others that are about as near; shape (n,).
+        apart: where it found others that are about as near, how far they may be from these on the image, in data units;
+            0 elsewhere; shape (n,).
     """
 
     codes: Tensor
     converged: Tensor
     unique: Tensor
-    tied: Tensor
+    apart: Tensor
+
+    def __repr__(self) -> str:
+        """Say how many there are, how many were found, and how many have others as near."""
+        counts = (f"{int(of.sum())} {name}" for name, of in (("converged", self.converged), ("unique", self.unique)))
+        found = f"{', '.join(counts)}, {int((self.apart > 0).sum())} with others about as near"
+        return f"Points({len(self.codes)} codes, d = {self.codes.shape[1]}: {found})"
 
 
 class Conditioned:
@@ -75,9 +83,8 @@ class Conditioned:
 
     def holds(self, condition: object) -> bool:
         """Whether a condition is this one."""
-        mine, other = (c if isinstance(c, Mapping) else {"": c} for c in (self.condition, condition))
-        same = (np.array_equal(np.asarray(mine[k]), np.asarray(other[k])) for k in mine if k in other)
-        return mine.keys() == other.keys() and all(same)
+        mine, other = map(_by_name, (self.condition, condition))
+        return mine.keys() == other.keys() and _agree(mine, other)
 
     @staticmethod
     def _repeated(condition: object, rows: object) -> object:
@@ -87,6 +94,15 @@ class Conditioned:
         if isinstance(rows, Tensor):
             c = c.to(rows.device, rows.dtype if c.is_floating_point() and rows.is_floating_point() else c.dtype)
         return c.expand(len(rows), *c.shape)
+
+
+def _by_name(condition: object) -> Mapping[str, object]:
+    return condition if isinstance(condition, Mapping) else {"": condition}
+
+
+def _agree(first: Mapping[str, object], second: Mapping[str, object]) -> bool:
+    """Whether two conditions are the same wherever both say something."""
+    return all(np.array_equal(np.asarray(first[k]), np.asarray(second[k])) for k in first if k in second)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -113,8 +129,10 @@ class LatentModel:
     code_likelihood: Callable[[Tensor], Misfit] | None = None
 
     def __repr__(self) -> str:
-        """Name the model, not its layers."""
-        return f"LatentModel({self.name!r})"
+        """Name the model and the condition that it is held at, not its layers."""
+        condition = getattr(self.encode, "condition", None)
+        held = f", condition={condition}" if isinstance(condition, Mapping | numbers.Number | str) else ""
+        return f"LatentModel({self.name!r}{held})"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be called."""
@@ -152,6 +170,8 @@ class LatentModel:
                 return self._codes(data)
             if data.ndim < 2:
                 raise ValueError(f"{self.name}: expected data of shape (n, *event), got {tuple(data.shape)}")
+            if data.is_floating_point() and not torch.isfinite(data).all():
+                raise ValueError(f"{self.name}: expected finite data, got NaN or infinity; drop those rows first")
             data = self._moved(data)
             return torch.cat([self._codes(part) for part in data.split(_ENCODED)])
 
@@ -176,7 +196,7 @@ class LatentModel:
         codes = self.codes(data)
         everything = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
         if points == "mean":
-            return Points(codes, everything, everything, ~everything)
+            return Points(codes, everything, everything, torch.zeros_like(codes[:, 0]))
         if points == "posterior":
             found = self._nearest_to_posterior(data, codes, codes if others is None else others)
         elif self.code_likelihood is not None:
@@ -185,7 +205,7 @@ class LatentModel:
             found = most_likely(f, log_likelihood, values, codes, codes if others is None else others)
         else:
             found = self._projected(data, codes, others)
-        return Points(found.codes, found.converged, found.unique, found.tied)
+        return Points(found.codes, found.converged, found.unique, found.apart)
 
     def _projected(self, data: object, codes: Tensor, others: Tensor | None) -> Projection:
         if not isinstance(data, Tensor):
@@ -197,10 +217,12 @@ class LatentModel:
         try:
             return project(self.decoder, x.to(codes.dtype), codes, others)
         except ValueError as error:
-            raise ValueError(
-                f"{self.name}: {error}. The decoder does not give data as the encoder takes them; choose points='mean' "
-                "to measure between the encoder's codes"
-            ) from error
+            unfit = "as the decoder gives" in str(error) or "as the likelihood's" in str(error)
+            remedy = (
+                ". The decoder does not give data as the encoder takes them; choose points='mean' to measure between "
+                "the encoder's codes"
+            )
+            raise ValueError(f"{self.name}: {error}{remedy if unfit else ''}") from error
 
     @torch.no_grad()
     def _nearest_to_posterior(self, data: object, codes: Tensor, others: Tensor) -> Projection:
@@ -228,6 +250,11 @@ class LatentModel:
     @torch.no_grad()
     def _codes(self, data: object) -> Tensor:
         z = self._encoded(data)
+        if isinstance(z, np.ndarray):
+            raise TypeError(
+                f"{self.name}: expected encode to return a tensor of latent points (n, d), got an array; write "
+                "torch.as_tensor(…)"
+            )
         if not isinstance(z, Tensor):
             remedy = "return the posterior mean alone"
             if isinstance(z, tuple) and not hasattr(z, "_fields"):
@@ -277,8 +304,8 @@ class LatentModel:
                 f"{self.name}: expected encode to take data alone, got one that takes more ({error}); hold a label, "
                 "batch or time fixed: lg.latent_model(model, condition=c)"
             ) from error
-        except RuntimeError as error:
-            if "memory" in str(error) or not isinstance(data, Tensor):
+        except (RuntimeError, ValueError) as error:
+            if "memory" in str(error) or not isinstance(data, Tensor) or takes_anndata(self):
                 raise
             remedy = "" if data.is_floating_point() else "; convert integers with data.float()"
             raise ValueError(
@@ -295,6 +322,33 @@ def takes_anndata(model: LatentModel) -> bool:
 def is_anndata(data: object) -> bool:
     """Whether data are cells as AnnData or MuData."""
     return all(hasattr(data, of) for of in ("obs", "obsm", "uns", "var_names"))
+
+
+def labels_of(data: object, labels: object) -> object:
+    """Labels of data, or the column of an AnnData's ``.obs`` that they name."""
+    if not isinstance(labels, str):
+        return labels
+    columns = list(data.obs) if is_anndata(data) else []
+    if labels not in columns:
+        expected = f"one of {columns} in .obs, or a label for each cell" if columns else "a label for each datum"
+        raise ValueError(f"labels: expected {expected}, got {labels!r}")
+    return data.obs[labels]
+
+
+def warn_of_conditions(models: Sequence[LatentModel]) -> None:
+    """Say so where models are held at different conditions, of which each has a surface of its own."""
+    held = [(model.name, getattr(model.encode, "condition", None)) for model in models]
+    held = [(name, condition) for name, condition in held if condition is not None]
+    for name, condition in held[1:]:
+        if not _agree(_by_name(held[0][1]), _by_name(condition)):
+            warnings.warn(
+                f"{held[0][0]!r} is held at {held[0][1]} and {name!r} at {condition}, along whose surfaces distances "
+                "differ though the models agree. To hold them at the same one, say it where they are made: "
+                "latent_model(model, condition=…), from_scvi(model, library_size=…, batch=…, covariates=…)",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
 
 
 def parameter_of(model: LatentModel) -> Tensor | None:
@@ -370,6 +424,8 @@ def latent_model(model: object, name: str | None = None, *, condition: object = 
     remedy = "write LatentModel(encode=lambda x: …, decoder=lambda z: …)"
     if isinstance(model, Mapping | str | Path):  # its parameters, or where they are saved
         remedy = "build the model as for training, then model.load_state_dict(torch.load(…)) and model.eval()"
+    elif isinstance(model, Sequence):
+        remedy = "pass one model at a time"
     elif package in _ADAPTERS:
         remedy = f"pass lg.{_ADAPTERS[package]}(model)"
     elif callable(getattr(model, "encoder", None)) and callable(decode):

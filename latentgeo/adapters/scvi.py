@@ -102,7 +102,8 @@ def from_scvi(
         TypeError: it is not a model of scvi-tools, or its module does not generate data from codes.
         ValueError: it is untrained, or was loaded without the counts of its cells, its likelihood has no isometric
             embedding (the message says what would), the batch or a covariate is unknown, or the library size is not
-            positive.
+            positive; later, cells have other genes than its own. Models that are compared should be held at the
+            same library size, batch and covariates: name them where models were set up with different cells.
 
     Example:
         >>> import scvi  # doctest: +SKIP
@@ -134,10 +135,11 @@ def from_scvi(
         key: value.to(module.device, dtype if value.is_floating_point() else value.dtype)
         for key, value in _held(model, batch, covariates, library_size).items()
     }
+    condition = _condition(model, held, library_size)
     network = copy.deepcopy(module).requires_grad_(False).to(dtype).eval()
     varying = getattr(module, "gene_likelihood", None) == "normal" and module.dispersion == "gene-cell"
     try:
-        encoder = _Encoder(model, network, held).eval()
+        encoder = _Encoder(model, network, held, condition).eval()
         generator = _Generator(model, copy.deepcopy(network), held, library_size, ignore_zero_inflation).eval()
         decoder = generator if varying else fisher_rao(generator)
         origin = encoder(model.adata[:1])
@@ -226,11 +228,38 @@ def _choose(model: BaseModelClass, held: dict[str, Tensor], covariates: dict[str
             if not isinstance(value, numbers.Real) or not math.isfinite(value):
                 raise ValueError(f"covariates[{name!r}]: expected a finite number, got {value!r}")
             held["extra_continuous_covs"][0, continuous.index(name)] = float(value)
-        elif name == labels.get("original_key"):
+        elif name in _key_of(labels):
             held["labels"][:] = _place(f"covariates[{name!r}]", value, labels["categorical_mapping"])
         else:
-            known = [*categorical, *continuous, labels.get("original_key")]
-            raise ValueError(f"covariates: expected names among {known}, those of the model's, got {name!r}")
+            known = [*categorical, *continuous, *_key_of(labels)]
+            expected = f"names among {known}, those of the model's" if known else "none, as this model has none"
+            raise ValueError(f"covariates: expected {expected}, got {name!r}")
+
+
+def _key_of(field: Mapping[str, object]) -> list[str]:
+    """The column of the cells that a field comes from; none where scvi-tools has made it up itself."""
+    key = field.get("original_key")
+    return [] if key is None or key.startswith("_scvi") else [key]
+
+
+def _condition(model: BaseModelClass, held: Mapping[str, Tensor], library_size: float | None) -> dict[str, object]:
+    """What cells are compared at, by the names that :func:`from_scvi` takes it by."""
+    found = {"library_size": float(f"{held['X'].sum().item():.6g}")}
+    if getattr(model.module, "use_size_factor_key", False):
+        found["library_size"] = held["size_factor"].item()
+    elif hasattr(model.module, "d_encoder"):  # each training has its own opinion of a cell's depth
+        found = {} if library_size is None else {"library_size": float(library_size)}
+    batch, labels = _state(model, "batch"), _state(model, "labels")
+    if _key_of(batch):
+        found["batch"] = batch["categorical_mapping"][held["batch"].item()]
+    for key in _key_of(labels):
+        found[key] = labels["categorical_mapping"][held["labels"].item()]
+    categorical = _state(model, "extra_categorical_covs").get("mappings", {})
+    for place, (name, categories) in enumerate(categorical.items()):
+        found[name] = categories[int(held["extra_categorical_covs"][0, place])]
+    for place, name in enumerate(_state(model, "extra_continuous_covs").get("columns", [])):
+        found[name] = held["extra_continuous_covs"][0, place].item()
+    return found
 
 
 def _checked_size(given: float | None, default: float, most: float = math.inf) -> float:
@@ -283,6 +312,16 @@ def _manager_of(model: BaseModelClass, data: AnnData) -> AnnDataManager:
     if data is model.adata:
         model.adata_manager.validate()
         return model.adata_manager
+    known, given = list(model.adata.var_names), list(data.var_names)
+    if given != known:
+        other = next((name for name in given if name not in set(known)), None)
+        remedy = "take data[:, model.adata.var_names]"
+        if not set(known) <= set(given):
+            remedy = "cells need all of them; if they are the same by other names, rename data.var_names"
+        raise ValueError(
+            f"data: expected the {len(known)} genes that {type(model).__name__} was trained on, in their order, got "
+            f"{len(given)}{'' if other is None else f', with others such as {other!r}'}; {remedy}"
+        )
     state = np.random.get_state()
     try:  # it looks whether counts are integers in cells that it draws
         with warnings.catch_warnings():
@@ -311,8 +350,11 @@ class _Encoder(nn.Module):
     _apart = ("_model",)  # which evaluates itself
     takes_anndata = True
 
-    def __init__(self, model: BaseModelClass, module: nn.Module, held: dict[str, Tensor]) -> None:
+    def __init__(
+        self, model: BaseModelClass, module: nn.Module, held: dict[str, Tensor], condition: Mapping[str, object]
+    ) -> None:
         super().__init__()
+        self.condition = condition
         # Not as attributes of the module, which would make the model's parameters this one's.
         self._model, self.module = (model,), module
         self._fields = list(held)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from latentgeo.adapters.model import LatentModel, latent_model
+from latentgeo.adapters.model import POINTS, LatentModel, labels_of, latent_model, warn_of_conditions
 from latentgeo.agreement.pairs import draw_pairs, farthest_from_codes, measure_pairs
 from latentgeo.agreement.reliability import compare_reliability
 from latentgeo.extras import require
@@ -39,7 +39,12 @@ UNSTEADY = 0.1  # mean coefficient of variation of geodesics, beyond which neith
 _FEW_PAIRS = 3  # pairs, below which nothing is said of how much they differ
 _NEGLIGIBLE = 1e-3  # relative differences that nobody asks about
 _FEW = 5  # trainings, below which Student's intervals are several times as wide as a normal distribution's
-_REMEDIES = {"not converged": " (raise segments, or max_iter)"}
+_TIED = "an end has other points as near"
+_REMEDIES = {
+    "not converged": " (raise segments, or max_iter)",
+    _TIED: " (where a decoder has kinks, as of ReLU: train with a smooth activation)",
+    "out of the data's support": " (train for longer, or give more data)",
+}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -50,7 +55,8 @@ class Agreement:
         distances: one row for each model, pair and method: ``model``, ``pair``, ``method``, ``value`` (data units;
             latent units for ``euclidean``, which is between the encoder's codes in any case), ``converged`` and
             ``error`` (estimated relative error of the value; 0 where it is exact), and whether the points at both ends
-            are ``unique``, and other points of the image ``tied`` with one of them.
+            are ``unique``, and other points of the image ``tied`` with them, so that the geodesic could differ by more
+            than ``max_cv``.
         pairs: one row for each pair: ``first`` and ``second`` (rows of the data) and, with labels, ``first_label`` and
             ``second_label``; ``geodesic``, the mean over the models in which it converged, with its Student interval
             ``geodesic_low`` to ``geodesic_high`` over these and their coefficient of variation ``cv_geodesic``; the
@@ -63,6 +69,7 @@ class Agreement:
         assumptions: from :func:`latentgeo.check_assumptions`, with a column ``model``; empty if not asked for.
         names: the models.
         level: of the intervals.
+        points: between what distances were measured.
     """
 
     distances: pd.DataFrame
@@ -71,6 +78,7 @@ class Agreement:
     assumptions: pd.DataFrame
     names: tuple[str, ...]
     level: float
+    points: str = "nearest"
 
     def __repr__(self) -> str:
         """Say how many models, pairs and reliable pairs, not the tables."""
@@ -115,6 +123,11 @@ class Agreement:
             f"{reliable} of {P} geodesic distances are reliable: found by the solver, within the data, and steady. How "
             "well a mean over trainings is known, its interval says."
         )
+        if self.points == "mean":
+            lines.append(
+                "They are measured between the encoder's codes, which are not identified: other coordinates would "
+                "place them elsewhere. Those of points='nearest' are."
+            )
         if S < _FEW:
             lines[0] += f" So few trainings leave intervals wide; train {_FEW} or more."
         reasons = self.pairs.loc[~self.pairs["reliable"], "reason"].str.split("; ").explode()
@@ -149,11 +162,15 @@ class Agreement:
         cv, lines = self.methods.loc["geodesic", "mean_cv"], []
         stretch = self._stretch()
         if self.pairs["reliable"].mean() < RELIED_ON or cv > UNSTEADY:
+            cause = "as where models fold or have latent dimensions too few or too many"
+            tied = self.pairs["reason"].str.contains(_TIED, regex=False)
+            kinked = self.assumptions.query("assumption in @TOLERATED and verdict != 'holds'")
+            if len(kinked) and tied.mean() > 1.0 - RELIED_ON:
+                cause = "here as decoders with kinks (ReLU) leave ends undecided: train with a smooth activation"
             lines.append(
                 f"Rely on none of these distances: fewer than {100 * RELIED_ON:g} % of the pairs are reliable, or "
-                f"geodesics vary by more than {100 * UNSTEADY:g} %, as where models fold or have latent dimensions too "
-                "few or too many. That chords are steady then says nothing; shortest paths through a graph of the data "
-                "are nearer to the truth."
+                f"geodesics vary by more than {100 * UNSTEADY:g} %, {cause}. That chords are steady then says nothing; "
+                "shortest paths through a graph of the data (as in sklearn.manifold.Isomap) are nearer to the truth."
             )
         elif len(stretch) >= _FEW_PAIRS:
             spread = stretch.std()
@@ -168,7 +185,7 @@ class Agreement:
             )
         lines.append(
             "Compare no codes between trainings. What all models leave out alike, for want of latent dimensions or of "
-            "data, is steady and not seen here: hold what they leave of the data against its noise."
+            "data, is steady and not seen here: compare how far reconstructions miss the data with the data's noise."
         )
         return lines
 
@@ -193,8 +210,8 @@ class Agreement:
             found = "it contains zero, so that these models do not decide which agree better"
         lines = [
             f"Mean coefficient of variation over models: geodesic {100 * row.mean_cv:.2g} %, Euclidean "
-            f"{100 * base.mean_cv:.2g} %; difference {100 * row.difference:.2g} points, {100 * self.level:g} % "
-            f"interval over models [{100 * low:.2g}, {100 * high:.2g}]: {found}.",
+            f"{100 * base.mean_cv:.2g} %; difference {100 * row.difference:.2g} percentage points, "
+            f"{100 * self.level:g} % interval over models [{100 * low:.2g}, {100 * high:.2g}]: {found}.",
             f"The same with each model's distances divided by their mean, so that a scale does not count: geodesic "
             f"{100 * row.scale_free_cv:.2g} %, Euclidean {100 * base.scale_free_cv:.2g} %; difference "
             f"{100 * row.scale_free_difference:.2g} points [{100 * row.scale_free_difference_low:.2g}, "
@@ -224,7 +241,7 @@ def agreement(
     *,
     pairs: int | tuple[Sequence[int], Sequence[int]] | np.ndarray = 100,
     points: str = "nearest",
-    labels: Sequence[object] | None = None,
+    labels: Sequence[object] | str | None = None,
     segments: int = 16,
     tol: float = 1e-4,
     max_iter: int = 200,
@@ -242,7 +259,7 @@ def agreement(
     A pair's geodesic distance is called reliable if
 
     - the solver converged under every model, and so did the search for the points at its ends, to which a second search
-      found no others about as near;
+      found no others about as near that are so far apart as to change it by more than ``max_cv``;
     - the geodesic stays where the data have codes. With the images :math:`f(z_i)` of codes as landmarks, its farthest
       point must be no farther from the nearest of them than twice the distance within which 95 % of them have a
       neighbour, :math:`\max_t \min_i \|f(z(t)) - f(z_i)\| \le 2\, q_{95}\big(\min_{j \ne i} \|f(z_j) - f(z_i)\|\big)`.
@@ -263,7 +280,8 @@ def agreement(
         points: between what distances are measured: ``"nearest"``, the points of the image nearest to the data, or
             ``"posterior"``, those nearest to the posterior means of the image, which are identified; or ``"mean"``, the
             codes of the encoder, which are not; see :meth:`latentgeo.LatentModel.points`.
-        labels: of the data, length n, to stand in the table of pairs.
+        labels: of the data, length n, or for an AnnData the name of a column of ``.obs``, to stand in the table of
+            pairs.
         segments: N of the geodesics.
         tol: tolerance of the geodesics.
         max_iter: iterations of the geodesics on each level.
@@ -284,7 +302,8 @@ def agreement(
         TypeError: one of them is not a model, or the data have no rows.
 
     Warns:
-        UserWarning: two models give exactly the same codes, and so are not independent trainings.
+        UserWarning: two models give exactly the same codes, and so are not independent trainings; or they are held at
+            different conditions, such as batches, library sizes or labels.
 
     Example:
         The same decoder in two coordinate systems, that of the second bent: geodesics agree and codes do not.
@@ -300,9 +319,12 @@ def agreement(
     """
     if not (max_cv > 0 and math.isfinite(max_cv)) or not 0 < level < 1:
         raise ValueError(f"expected max_cv > 0 and 0 < level < 1, got {max_cv!r} and {level!r}")
+    if points not in POINTS:
+        raise ValueError(f"points: expected one of {', '.join(POINTS)}, got {points!r}")
     named = _named(models)
     rows = _rows(data)
     n = len(rows)
+    labels = labels_of(rows, labels)
     names_of = None if labels is None else np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if names_of is not None and names_of.shape != (n,):
         raise ValueError(f"labels: expected one for each of the {n} data, got shape {names_of.shape}")
@@ -328,9 +350,10 @@ def agreement(
         euclidean = (codes[model.name][first] - codes[model.name][second]).norm(dim=1)
         table.loc[table["method"] == "euclidean", "value"] = euclidean.double().cpu().numpy()
         at = np.searchsorted(ends, np.stack([first, second]))  # [2, P]
-        converged, unique, tied = (of.cpu().numpy()[at][:, table["pair"]] for of in at_ends[1:])
-        table["converged"] &= converged.all(0)
-        table = table.assign(unique=unique.all(0), tied=tied.any(0))
+        ended, unique, apart = (of.double().cpu().numpy()[at] for of in at_ends[1:])  # [2, P] each
+        tied = apart.sum(0) > max_cv * found.length.double().cpu().numpy()
+        table["converged"] &= ended.all(0)[table["pair"]]
+        table = table.assign(unique=unique.all(0)[table["pair"]], tied=tied[table["pair"]])
         tables.append(table)
         gaps.append(farthest_from_codes(f, z, ends, found.points, seed))
         bar.update()
@@ -351,6 +374,7 @@ def agreement(
         assumptions=assumptions,
         names=tuple(model.name for model in named),
         level=level,
+        points=points,
     )
 
 
@@ -376,6 +400,7 @@ def _named(models: Sequence[object] | Mapping[str, object]) -> list[LatentModel]
             f"models: expected at least two independently trained models, got {len(named)}; train the same recipe "
             "again from another seed"
         )
+    warn_of_conditions(named)
     return named
 
 
@@ -475,7 +500,7 @@ def _pair_table(
     reasons = []
     for p in range(converged.shape[1]):
         found = []
-        checks = {"not converged": ~converged[:, p], "an end has other points as near": tied[:, p]}
+        checks = {"not converged": ~converged[:, p], _TIED: tied[:, p]}
         for what, failed in (checks | {"out of the data's support": gaps[:, p] > _MAX_GAP}).items():
             if failed.any():
                 found.append(f"{what} in {failed.sum()} of {S} models")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from latentgeo.adapters.arrays import tensor_of
-from latentgeo.adapters.model import POINTS, is_anndata, latent_model, takes_anndata
+from latentgeo.adapters.model import POINTS, is_anndata, labels_of, latent_model, takes_anndata
 from latentgeo.agreement.pairs import measure_pairs
 from latentgeo.explorer.decoded import Pictures, largest
 from latentgeo.explorer.labels import classes
@@ -67,7 +67,8 @@ class Explorer:
             ``(encode, decoder)``, or an object with the methods ``encode`` and ``decode``.
         data: what the encoder takes, shape (n, *event), or cells as AnnData: whole where the encoder takes them so, as
             that of :func:`latentgeo.from_scvi`, else their ``.X``. At most 3,000 rows, evenly spaced, are drawn.
-        labels: class of each row, integers or names, at most 30 different ones.
+        labels: class of each row, integers or names, at most 30 different ones; or for an AnnData the name of a column
+            of ``.obs``.
         class_names: names of the classes 0, 1, …, for integer labels.
         axes: the two latent coordinates that are shown, or ``"pca"`` for the first two principal axes of the codes; by
             default the coordinates for d = 2, else the principal axes. The background is then that of the plane of
@@ -111,7 +112,7 @@ class Explorer:
         model: object,
         data: Tensor | np.ndarray | AnnData,
         *,
-        labels: Sequence[object] | np.ndarray | Tensor | None = None,
+        labels: Sequence[object] | np.ndarray | Tensor | str | None = None,
         class_names: Sequence[str] | None = None,
         axes: Sequence[int] | str | None = None,
         points: str = "nearest",
@@ -121,8 +122,10 @@ class Explorer:
         segments: int = 16,
         tol: float = 1e-4,
     ) -> None:
+        if points not in POINTS:
+            raise ValueError(f"points: expected one of {', '.join(POINTS)}, got {points!r}")
         self.model = latent_model(model)
-        cells = is_anndata(data)
+        cells, labels = is_anndata(data), labels_of(data, labels)
         genes = list(data.var_names) if cells else None
         if cells and not takes_anndata(self.model):
             if data.X is None:
@@ -150,8 +153,6 @@ class Explorer:
         self.shown = np.unique(np.linspace(0, len(data) - 1, min(_SHOWN, len(data))).round().astype(int))
         self.segments, self.tol = segments, tol
         self._data, self._points = data, points
-        if points not in POINTS:
-            raise ValueError(f"points: expected one of {', '.join(POINTS)}, got {points!r}")
 
     def __repr__(self) -> str:
         """Name the model, the numbers of points and of latent dimensions."""
@@ -189,7 +190,7 @@ class Explorer:
             raise ValueError(f"select: expected two different points, got row {i} twice")
         found = self.model.points(self._data[[i, j]], self._points, others=self.codes)
         ends = found.codes.split(1)
-        sure = bool((found.converged & ~found.tied).all())
+        sure = bool((found.converged & (found.apart == 0)).all())
         options = {"segments": self.segments, "tol": self.tol, "data": self._graph}
         table, found = measure_pairs(self._decoder, *ends, **options)
         straight = straight_line(*ends, self.segments)[0]

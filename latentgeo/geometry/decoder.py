@@ -330,7 +330,8 @@ def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
         _check_dtype(decoder, like)
         return decoder
     if not callable(decoder):
-        raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}")
+        remedy = "; pass its decoder" if callable(getattr(decoder, "decoder", None)) else ""
+        raise TypeError(f"decoder: expected a callable (B, d) -> (B, *event), got {type(decoder).__name__}{remedy}")
     modules = check_modes("decoder", decoder)
     if any(p.is_inference() for module in modules for p in module.parameters()):
         raise ValueError(

@@ -12,6 +12,7 @@ identified: in other coordinates :math:`z' = A(z)`, in which the model is exactl
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch import distributions as dist
 
 from latentgeo.geometry.arrays import takes_arrays
+from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import Chunked, Decoder, DecoderLike, Ensemble, as_decoder, check_points
 from latentgeo.geometry.geodesic.lbfgs import minimise
 from latentgeo.geometry.geodesic.preconditioner import MetricFactor, mean_metric
@@ -38,6 +40,9 @@ _SUM = 1e3  # weight of the condition that shares sum to one, in units of the la
 _STALLED = 1e-2  # of the misfit that the accuracy on kinks allows; what gains less in a round is stalled
 _OTHERS = 256  # data at most among whose codes a second start is looked for
 _TIED = 0.02  # of a squared distance by which another one is about as small
+_MISSED = 1.2  # times that spread, by which an image misses data clearly
+_SPREAD = 8  # data, from which their spread about their mean is known
+_CHORDS = 16  # that a curve between two points is measured by
 _SAME = 30.0  # times the accuracy asked for, at which two images are the same
 _SAME_KINKS = 10.0  # the same on kinks
 
@@ -54,15 +59,16 @@ class Projection:
             the start, or to a thousandth of that where the least misfit lies on kinks of the decoder (ReLU); shape
             (n,).
         unique: whether a second start led to the same image, False if there was none; shape (n,).
-        tied: whether it led to another image that is about as near, to 2 % of the squared distance, or about as likely,
-            to one nat; shape (n,).
+        apart: where it led to another image that is about as near, to 2 % of the squared distance, or about as likely,
+            to one nat, the length of a curve between both, that of the straight latent line: they are no farther apart
+            on the image; 0 elsewhere; shape (n,).
     """
 
     codes: Tensor
     residual: Tensor
     converged: Tensor
     unique: Tensor
-    tied: Tensor
+    apart: Tensor
 
 
 @takes_arrays("x", "start", "others")
@@ -98,6 +104,9 @@ def project(decoder: DecoderLike, x: Tensor, start: Tensor, others: Tensor | Non
         TypeError: x or start is not a tensor of floating-point numbers of the decoder's type (counts may be integers).
         ValueError: shapes do not fit, values are not finite, or data are outside the support of the likelihood.
 
+    Warns:
+        UserWarning: the image misses eight data or more by clearly more than their own mean would.
+
     Example:
         The points of a parabola nearest to (1, 1), which lies on it, and to (0, 2), of which there are two, at
         :math:`\pm\sqrt{3/2}`:
@@ -123,7 +132,7 @@ def project(decoder: DecoderLike, x: Tensor, start: Tensor, others: Tensor | Non
         raise ValueError("x: expected finite values, got NaN or infinity; drop those rows first")
     if len(x) == 0:
         nothing = torch.ones(0, dtype=torch.bool, device=start.device)
-        return Projection(start, start.new_zeros(0), nothing, nothing, nothing)
+        return Projection(start, start.new_zeros(0), nothing, nothing, start.new_zeros(0))
     others = start if others is None else others.detach()
     check_points("others", others, ndim=2)
     others = others[:: -(-len(others) // _OTHERS)]
@@ -133,8 +142,25 @@ def project(decoder: DecoderLike, x: Tensor, start: Tensor, others: Tensor | Non
     with torch.inference_mode(False):
         x, start, others = x.detach().clone(), start.clone(), others.clone()
         if likelihoods is None:
-            return nearest(f, _as_image(f, x, start), start, others)
+            found = nearest(f, _as_image(f, x, start), start, others)
+            _warn_of_misfit(x.flatten(1), found.residual)
+            return found
         return most_likely(f, _log_likelihood(likelihoods, x, start), x[0].numel(), start, others)
+
+
+def _warn_of_misfit(x: Tensor, residual: Tensor) -> None:
+    """Say so where the image misses data (n, D) by clearly more than their own mean would."""
+    if len(x) < _SPREAD:
+        return
+    spread, missed = (x - x.mean(0)).square().sum(1).mean().sqrt(), residual.square().mean().sqrt()
+    if missed > _MISSED * spread:
+        warnings.warn(
+            f"the decoder's image misses the data by {missed:.3g} (root mean square), more than their own mean does, "
+            f"{spread:.3g}. Does it return logits? Then write lambda z: torch.sigmoid(decode(z)). Or are the data "
+            "scaled otherwise than in training?",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def nearest(f: Decoder, target: Tensor, start: Tensor, others: Tensor) -> Projection:
@@ -222,20 +248,25 @@ def _search(
         slack: by how much more than the least misfit another one is about as good.
         floor: what rounding may change misfits of data by, of the misfits (A,) and the numbers (A,) of the data.
     """
-    codes, value, converged, kinked = _minimised(f, misfit, start, offset, floor, scale)
+    found, value, converged, kinked = _minimised(f, misfit, start, offset, floor, scale)
     with torch.no_grad():
-        order = f.chords(f(codes), f(others)).nan_to_num(torch.inf).argsort(1)
+        order = f.chords(f(found), f(others)).nan_to_num(torch.inf).argsort(1)
     second = others[order[:, min(max(1, len(others) // 4), len(others) - 1)]]
     again, other_value, other_converged, other_kinked = _minimised(f, misfit, second, offset, floor, scale)
     accuracy = _SAME * torch.finfo(start.dtype).eps ** 0.5 * scale
     accuracy = torch.where(kinked | other_kinked, torch.maximum(accuracy, _SAME_KINKS * _KINKED * scale), accuracy)
     with torch.no_grad():
-        same = (f.chord(f(codes), f(again)) <= accuracy) & (len(others) > 1)
+        same = (f.chord(f(found), f(again)) <= accuracy) & (len(others) > 1)
         better = other_converged & (other_value < value - torch.where(converged, accuracy.square(), 0.0))
-        codes = codes.where(~better[:, None], again)
+        codes = found.where(~better[:, None], again)
         least = misfit(codes, torch.arange(len(codes), device=codes.device))
         tied = ~same & other_converged & (torch.maximum(value, other_value) - least <= slack(least))
-    return Projection(codes, least, converged | better, same & converged & other_converged, tied)
+        apart, tied = torch.zeros_like(least), torch.nonzero(tied).squeeze(1)
+        if len(tied):
+            lines = resample(torch.stack([found[tied], again[tied]], 1), _CHORDS)
+            x = f(lines.flatten(0, 1)).unflatten(0, lines.shape[:2])
+            apart[tied] = f.step(x[:, :-1], x[:, 1:]).sum(1)
+    return Projection(codes, least, converged | better, same & converged & other_converged, apart)
 
 
 def _minimised(
@@ -387,9 +418,12 @@ def _log_likelihood(likelihoods: Callable[[Tensor], list[dist.Distribution]], x:
                     f"x: expected rows of shape {tuple(shape)}, as the likelihood's, got {tuple(x.shape[1:])}"
                 )
             if not p.support.check(x).all():
+                remedy = "are these normalised or scaled values?"
+                if isinstance(p.base_dist if isinstance(p, dist.Independent) else p, dist.Bernoulli):
+                    remedy = "binarise them (x > 0.5), or let decode return the mean, torch.sigmoid(logits)"
                 raise ValueError(
                     f"x: expected data in the support of {type(p).__name__}, {p.support}, got values from "
-                    f"{x.min():.3g} to {x.max():.3g}; are these normalised or scaled values?"
+                    f"{x.min():.3g} to {x.max():.3g}; {remedy}"
                 )
 
     def log_likelihood(z: Tensor, rows: Tensor) -> Tensor:

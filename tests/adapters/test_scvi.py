@@ -1,4 +1,6 @@
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import latentgeo as lg
 
 anndata = pytest.importorskip("anndata")
 scvi = pytest.importorskip("scvi")
+GUIDE = Path(lg.__file__).with_name("README.md")
 GENES, CELLS = 12, 64
 SMOOTH = {"extra_decoder_kwargs": {"activation_fn": nn.Softplus}}
 
@@ -318,14 +321,61 @@ def test_cells_keep_their_batches_wherever_anndata_goes(trained, capsys):
 
 
 def test_models_are_compared_on_counts_and_on_cells(trained):
-    models = {batch: lg.from_scvi(trained, batch=batch) for batch in "ab"}
+    other = _trained(setup={"batch_key": "batch"}, **SMOOTH)
+    models = {"first": lg.from_scvi(trained), "second": lg.from_scvi(other)}
     options = {"pairs": 4, "segments": 8, "tol": 1e-2, "check": False}
     report = lg.agreement(models, _counts(trained), **options)
-    with pytest.warns(UserWarning, match="same codes"):  # an AnnData's cells keep their own batch
-        own = lg.agreement(models, trained.adata, **options)
+    own = lg.agreement(models, trained.adata, labels="type", **options)
     for found in (report, own):
-        assert found.names == ("a", "b")
+        assert found.names == ("first", "second")
         assert np.isfinite(found.distances["value"]).all()
+    assert own.pairs["first_label"].tolist() == trained.adata.obs["type"].iloc[own.pairs["first"]].tolist()
+    with pytest.raises(ValueError, match=r"labels: expected one of \[.*'type'.*\] in \.obs.*got 'kind'"):
+        lg.agreement(models, trained.adata, labels="kind", **options)
+
+
+def test_models_are_compared_at_one_condition_alone(trained):
+    held = lg.from_scvi(trained, library_size=50.0, batch="a")
+    assert repr(held) == "LatentModel('SCVI', condition={'library_size': 50.0, 'batch': 'a'})"
+    for other in ({"batch": "a"}, {"library_size": 50.0}, {"library_size": 49.0, "batch": "a"}):
+        with pytest.warns(UserWarning, match=r"'SCVI 1' is held at .*'SCVI 2' at .*library_size=…"):
+            lg.agreement([held, lg.from_scvi(trained, **other)], trained.adata, pairs=1, points="mean", check=False)
+    condition = lg.from_scvi(_trained(setup=EVERYTHING, **SMOOTH), **HELD).encode.condition
+    assert {name: condition[name] for name in ("batch", "donor", "age")} == {
+        "batch": "a",
+        "donor": "y",
+        "age": pytest.approx(0.3),
+    }
+    assert set(condition) == {"library_size", "batch", "donor", "age"}
+
+
+def test_the_guide_s_table_of_types_over_trainings(trained):
+    guide = GUIDE.read_text(encoding="utf-8")
+    code = re.search(r"the spread over trainings says.*?```python\n(.*?)```", guide, re.DOTALL)[1]
+    adata = _cells()[:20].copy()
+    adata.obs["cell_type"] = adata.obs["type"]
+    names = {"adata": adata, "models": [lg.from_scvi(trained), lg.from_scvi(_trained(**SMOOTH))], "lg": lg}
+    exec(code, names)
+    types, tables = names["types"], names["tables"]
+    assert types.index.tolist() == [("B", "B"), ("B", "T"), ("T", "B"), ("T", "T")]
+    assert types.loc[("B", "T"), "mean"] == pytest.approx(np.mean([table.loc["B", "T"] for table in tables]))
+    assert (types["low"] < types["mean"]).all()
+    assert (types["mean"] < types["high"]).all()
+    assert adata.obsp["geodesic"].shape == (20, 20)
+
+
+def test_cells_of_other_genes_are_refused(trained):
+    cells, adata = lg.from_scvi(trained), _cells()
+    renamed, fewer, turned = adata.copy(), adata[:, :5].copy(), adata[:, ::-1].copy()
+    renamed.var_names = [f"X{k}" for k in range(GENES)]
+    for other, message in (
+        (renamed, r"others such as 'X0'; cells need all of them; if they are the same by other names, rename"),
+        (fewer, r"the 12 genes that SCVI was trained on, in their order, got 5; cells need all"),
+        (turned, r"got 12; take data\[:, model\.adata\.var_names\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cells.encode(other)
+    assert torch.equal(cells.encode(turned[:, adata.var_names].copy()), cells.encode(adata))
 
 
 @pytest.mark.parametrize(
@@ -384,7 +434,7 @@ def test_what_does_not_fit_is_refused(trained):
         lg.from_scvi(trained).encode(-torch.ones(2, GENES))
     with pytest.raises(TypeError, match="AnnData set up like the model's, or a tensor of counts, got list"):
         lg.from_scvi(trained).encode([1, 2])
-    with pytest.raises(ValueError, match=r"covariates: expected names among .*, got 'age'"):
+    with pytest.raises(ValueError, match=r"covariates: expected none, as this model has none, got 'age'"):
         lg.from_scvi(trained, covariates={"age": 1.0})
     adata = _cells()
     scvi.model.SCVI.setup_anndata(adata)

@@ -107,6 +107,49 @@ def test_points_that_are_not_found_or_not_the_only_ones_are_a_reason():
     assert "other points as near" in report.summary()
 
 
+class _Tied(lg.LatentModel):
+    """A model that finds other points as near, so far apart."""
+
+    def points(self, data, points="nearest", others=None):
+        found = super().points(data, points, others)
+        return found._replace(apart=torch.full_like(found.apart, self.decoder.apart))
+
+
+def test_other_points_as_near_are_a_reason_where_they_can_change_the_distance():
+    def tied(apart):
+        model = _Model()
+        decoder = model.decode.__func__.__get__(model)
+        wrapped = lambda z: decoder(z)  # noqa: E731
+        wrapped.apart = apart
+        return _Tied(model.encode, wrapped, str(apart))
+
+    options = {"pairs": 12, "check": False, "max_cv": 0.1}
+    length = lg.agreement([tied(0.0), _Model()], _data(), **options).pairs["geodesic"].to_numpy(float)
+    half = float(np.median(length))
+    report = lg.agreement([tied(0.05 * half), _Model()], _data(), **options)
+    reasons = np.array(["other points as near in 1 of 2" in reason for reason in _reasons(report)])
+    assert np.array_equal(reasons, 2 * 0.05 * half > 0.1 * length)
+    assert 0 < reasons.sum() < len(reasons)
+
+
+def test_models_at_different_conditions_are_told_of():
+    def circle(z, r):
+        return r[:, None] * torch.cat([z.cos(), z.sin()], 1)
+
+    at = {r: lg.latent_model((lambda x, r: x[:, 1:].atan2(x[:, :1]), circle), condition=r) for r in (1.0, 2.0)}
+    data = circle(torch.linspace(0, 2, 9, dtype=torch.float64)[:, None], torch.ones(9).double())
+    with pytest.warns(UserWarning, match=r"'model 1' is held at 1\.0 and 'model 2' at 2\.0"):
+        lg.agreement([at[1.0], at[2.0]], data, pairs=2, points="mean", check=False)
+
+
+def test_codes_are_said_to_be_not_identified():
+    options = {"pairs": 4, "check": False}
+    models = [_Model(), _Model(seed=1)]
+    said = {of: lg.agreement(models, _data(), points=of, **options).summary() for of in ("mean", "nearest")}
+    assert "not identified" in said["mean"]
+    assert "not identified" not in said["nearest"]
+
+
 def test_what_the_decoder_gives_must_be_the_data():
     model = (lambda x: x[:, :2], lambda z: torch.cat([z, z.square(), z], 1))
     with pytest.raises(ValueError, match="points='mean'"):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import scipy.optimize
@@ -101,7 +102,9 @@ def test_of_two_nearest_points_neither_is_called_unique():
     expected = torch.tensor([1.5**0.5, 1.5**0.5, 0.0]).double()
     torch.testing.assert_close(found.codes.abs().flatten(), expected, atol=1e-6, rtol=0)
     assert found.unique.tolist() == [False, False, True]
-    assert found.tied.tolist() == [True, True, False]
+    z = torch.linspace(-(1.5**0.5), 1.5**0.5, 10_001, dtype=torch.float64)[:, None]
+    arc = (parabola(z[1:]) - parabola(z[:-1])).norm(dim=1).sum()
+    torch.testing.assert_close(found.apart, torch.stack([arc, arc, 0.0 * arc]), atol=0, rtol=1e-2)
 
 
 def test_the_nearer_of_two_points_is_found_from_the_other_side():
@@ -111,10 +114,22 @@ def test_the_nearer_of_two_points_is_found_from_the_other_side():
     grid = torch.linspace(-3, 3, 600_001).double()[:, None]
     best = grid[(parabola(grid) - x).norm(dim=1).argmin()]
     assert not found.unique.item()
-    assert not found.tied.item()  # the other one is farther
+    assert found.apart.item() == 0  # the other one is farther
     torch.testing.assert_close(found.codes[0], best, atol=1e-5, rtol=0)
     assert project(parabola, x, start).codes.item() < 0  # nothing else to start from, and said so:
     assert not project(parabola, x, start).unique.item()
+
+
+def test_an_image_that_misses_the_data_by_more_than_their_mean_is_told_of():
+    logits = network(2, 20)
+    z = torch.randn(30, 2, generator=torch.Generator().manual_seed(0)).double()
+    x = (4.0 * logits(z)).sigmoid().detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        project(lambda z: (4.0 * logits(z)).sigmoid(), x, z)
+        project(logits, x[:7] + 9.0, z[:7])  # of so few data nothing is known
+    with pytest.warns(UserWarning, match=r"misses the data by .*more than their own mean.*torch\.sigmoid"):
+        project(lambda z: 4.0 * logits(z), x + 0.5, z)
 
 
 def test_noise_that_no_point_explains_is_flagged_or_found():
