@@ -27,6 +27,10 @@ MATHJAX = {  # read by MathJax as it starts; only what is marked as mathematics 
     "HTML-CSS": {"availableFonts": [], "imageFont": None, "webFont": "STIX-Web", "linebreaks": {"automatic": True}},
 }
 MATHJAX_START = "MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"
+_SCALES = (
+    "A status is that of the scale at which the notebook ran. The quick one has few models and pairs, which leaves "
+    "some claims undecided; those of the README rest on the evidence scale, with numbers in data/results/README.md."
+)
 _UNSAID = 'alt="No description has been provided for this image"'  # what nbconvert says of an image
 _STYLE = """
 :root { color-scheme: light dark; --line: #ddd; --good: #006d5b; --bad: #a3004d }
@@ -127,7 +131,7 @@ def write_report(output: Path, outcomes: Sequence[Outcome]) -> Path:
     index.write_text(
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>latentgeo</title><style>{_STYLE}</style>"
-        f"<h1>latentgeo: what the notebooks found</h1><table><tr>{header}</tr>{''.join(rows)}</table>"
+        f"<h1>latentgeo: what the notebooks found</h1><p>{_SCALES}</p><table><tr>{header}</tr>{''.join(rows)}</table>"
         f"<h2>Figures</h2>{''.join(drawn)}</html>\n",
         encoding="utf-8",
     )
@@ -167,9 +171,11 @@ def _images(notebook: Any) -> Iterator[tuple[str, str]]:
 def _row(outcome: Outcome, page: bool) -> str:
     link = f'<a href="{outcome.notebook}.html">{outcome.notebook}</a>' if page else outcome.notebook
     good = outcome.status in (verified(True), reproduced(True), predicted(True))
-    tone = "good" if good else "bad" if outcome.status in (FAILED, INTERRUPTED) else ""
+    bad = outcome.status in (verified(False), reproduced(False), predicted(False), FAILED, INTERRUPTED)
+    tone = "good" if good else "bad" if bad else ""
+    scale = f"<br><small>{outcome.profile} scale</small>" if outcome.profile else ""
     return (
-        f'<tr><td>{link}</td><td class="{tone}">{outcome.status}</td><td class=number>{outcome.seconds:.0f} s'
+        f'<tr><td>{link}</td><td class="{tone}">{outcome.status}{scale}</td><td class=number>{outcome.seconds:.0f} s'
         f"</td><td class=number>{format_memory(outcome.memory)}</td><td><pre>{html.escape(outcome.headline)}</pre>"
         "</td></tr>"
     )

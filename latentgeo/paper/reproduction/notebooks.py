@@ -38,6 +38,7 @@ class Outcome:
         seconds: wall time.
         headline: its number, or what went wrong.
         memory: largest resident memory of its kernel and the processes under it, in bytes.
+        profile: the scale at which it ran.
     """
 
     notebook: str
@@ -45,6 +46,7 @@ class Outcome:
     seconds: float
     headline: str
     memory: int = 0
+    profile: str = ""
 
 
 def find_notebooks(only: Sequence[str] = (), first: str = "") -> list[Path]:
@@ -120,7 +122,8 @@ def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> 
     began = time.perf_counter()
 
     def outcome(status: str, headline: str) -> Outcome:
-        return Outcome(path.stem, status, time.perf_counter() - began, headline, memory[0])
+        profile = str(parameters.get("profile", ""))
+        return Outcome(path.stem, status, time.perf_counter() - began, headline, memory[0], profile)
 
     with _peak_memory() as memory, log.open("w", encoding="utf-8") as printed:
         try:
@@ -242,7 +245,7 @@ def _run_all(
         while waiting or running:
             while waiting and len(running) < jobs:
                 path = waiting.pop(0)
-                print(f"running {path.stem} …", flush=True)
+                print(f"running {path.stem}, {len(notebooks) - len(waiting)} of {len(notebooks)} …", flush=True)
                 if jobs == 1:
                     note(run_notebook(path, output, parameters))
                 else:
