@@ -151,3 +151,6 @@ def test_every_committed_figure_and_table_has_a_record_of_its_bytes(folder):
     for name, path in files.items():
         assert records[name]["files"][name] == checksum(path.read_bytes()), name
         assert f"models    {len(records[name]['models'])}\n" in trace(path) + "\n"
+        made = records[name]["environment"]  # from what was committed
+        assert made["dirty"] is False, name
+        assert len(made["commit"]) == 40, name
