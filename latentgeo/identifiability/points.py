@@ -61,7 +61,7 @@ class Projection:
         unique: whether a second start led to the same image, False if there was none; shape (n,).
         apart: where it led to another image that is about as near, to 2 % of the squared distance, or about as likely,
             to one nat, the length of a curve between both, that of the straight latent line: they are no farther apart
-            on the image; 0 elsewhere; shape (n,).
+            on the image, and infinite where it leaves the decoder's domain; 0 elsewhere; shape (n,).
     """
 
     codes: Tensor
@@ -265,7 +265,7 @@ def _search(
         if len(tied):
             lines = resample(torch.stack([found[tied], again[tied]], 1), _CHORDS)
             x = f(lines.flatten(0, 1)).unflatten(0, lines.shape[:2])
-            apart[tied] = f.step(x[:, :-1], x[:, 1:]).sum(1)
+            apart[tied] = f.step(x[:, :-1], x[:, 1:]).sum(1).nan_to_num(torch.inf, torch.inf)
     return Projection(codes, least, converged | better, same & converged & other_converged, apart)
 
 

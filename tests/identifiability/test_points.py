@@ -107,6 +107,21 @@ def test_of_two_nearest_points_neither_is_called_unique():
     torch.testing.assert_close(found.apart, torch.stack([arc, arc, 0.0 * arc]), atol=0, rtol=1e-2)
 
 
+def test_points_that_no_finite_line_joins_are_infinitely_far_apart():
+    def branches(z):  # two, with nothing between them
+        return torch.cat([z.square(), 0.1 * z, (z.square() - 0.25).sqrt()], 1)
+
+    x = torch.tensor([[1.0, 0.0, 0.75**0.5]]).double()
+    found = project(branches, x, torch.tensor([[0.9]]).double(), torch.tensor([[-0.9], [0.9]]).double())
+    assert found.apart.item() == math.inf
+
+
+def test_grey_images_are_told_how_a_bernoulli_decoder_takes_them():
+    x = torch.full((1, 2), 0.5, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"x > 0\.5.*torch\.sigmoid\(logits\)"):
+        project(lambda z: dist.Bernoulli(logits=z), x, torch.zeros(1, 2).double())
+
+
 def test_the_nearer_of_two_points_is_found_from_the_other_side():
     x = torch.tensor([[0.3, 3.0]]).double()  # nearer to the right branch
     start, others = torch.tensor([[-1.5]]).double(), torch.tensor([[-1.0], [1.0]]).double()
