@@ -13,6 +13,7 @@ from latentgeo.paper.reproduction.record import STATUSES, SUFFIX, Evidence
 
 BEGIN = "<!-- evidence: written by `latentgeo report` from the tables beside this page -->"
 END = "<!-- end of evidence -->"
+_EMPTY = "A paper item or a scale that is left empty is that of the row above."
 
 
 def read_evidence(folder: Path) -> pd.DataFrame:
@@ -44,22 +45,25 @@ def _number(value: float, unit: str = "") -> str:
 
 
 def format_evidence(table: pd.DataFrame) -> str:
-    """The table of evidence in Markdown.
+    """The evidence in Markdown, a table for each notebook; items and scales are said once where rows share them.
 
     Args:
         table: from :func:`read_evidence`.
     """
-    lines = [
-        "| paper item | ours | value | 95 % interval | tolerance | scale | status |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in table.itertuples():
-        unit = f" {row.unit}" if row.unit else ""
-        interval = "–" if math.isnan(row.low) else f"[{_number(row.low)}, {_number(row.high)}]{unit}"
-        value, tolerance = _number(row.value, unit), _number(row.tolerance, unit)
-        link = f"{row.quantity} ([{row.notebook[:2]}](../../notebooks/{row.notebook}.ipynb))"
-        lines.append(f"| {row.item} | {link} | {value} | {interval} | {tolerance} | {row.note} | {row.status} |")
-    return "\n".join(lines)
+    lines = []
+    for notebook, rows in table.groupby("notebook", sort=False):
+        lines += ["", f"### [{notebook}](../../notebooks/{notebook}.ipynb)", ""]
+        lines += ["| paper item | ours | value | 95 % interval | tolerance | scale | status |", f"|{'---|' * 7}"]
+        above = "", ""
+        for row in rows.itertuples():
+            unit = f" {row.unit}" if row.unit else ""
+            interval = "–" if math.isnan(row.low) else f"[{_number(row.low)}, {_number(row.high)}]{unit}"
+            value, tolerance, scale = _number(row.value, unit), _number(row.tolerance, unit), row.note or "–"
+            same_item, same = row.item == above[0], (row.item, scale) == above
+            above = row.item, scale
+            said = ["" if same_item else row.item, row.quantity, value, interval, tolerance, "" if same else scale]
+            lines.append(f"| {' | '.join(said)} | {row.status} |")
+    return "\n".join(lines[1:])
 
 
 def with_evidence(page: str, table: pd.DataFrame) -> str:
@@ -80,7 +84,7 @@ def with_evidence(page: str, table: pd.DataFrame) -> str:
             "each; run this there"
         )
     said = "\n".join(f"- *{status}*: {words}." for status, words in STATUSES.items())
-    return f"{before}{BEGIN}\n{said}\n\n{format_evidence(table)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{said}\n\n{_EMPTY}\n\n{format_evidence(table)}\n{END}{after}"
 
 
 def update_page() -> Path:

@@ -46,8 +46,8 @@ def test_a_changed_number_makes_the_page_stale(save, tmp_path):
     assert before.startswith("a\n")
     assert before.endswith("\nb")
     assert "stale" not in before
-    where = "[07](../../notebooks/07_one.ipynb)"
-    assert f"| claim | CV ({where}) | 1.25 % | [0.5, 2] % | – | S = 3 | paper result reproduced |" in before
+    assert "### [07_one](../../notebooks/07_one.ipynb)\n" in before
+    assert "| claim | CV | 1.25 % | [0.5, 2] % | – | S = 3 | paper result reproduced |" in before
     assert with_evidence(before, read_evidence(tmp_path)) == before
     save("07_one", dataclasses.replace(ROW, value=1.26))
     assert with_evidence(before, read_evidence(tmp_path)) != before
@@ -60,8 +60,21 @@ def test_rows_come_back_as_they_were_saved_in_the_order_of_the_notebooks(save, t
     assert table["notebook"].tolist() == ["07_one", "09_two"]
     assert table["value"][0] == 1 / 3
     assert (tmp_path / "MANIFEST.json").exists()
-    assert "| b | y ([09](../../notebooks/09_two.ipynb)) | – | – | – |  | needs data |" in format_evidence(table)
+    assert "| b | y | – | – | – | – | needs data |" in format_evidence(table)
     assert read_evidence(tmp_path / "none").empty
+
+
+def test_items_and_scales_are_said_once_where_rows_share_them(save, tmp_path):
+    others = {"item": "other"}, {"item": "other", "note": "S = 9"}, {"item": "other", "note": ""}
+    save("07_one", ROW, ROW, *(dataclasses.replace(ROW, **other) for other in others))
+    rows = [line.split(" | ") for line in format_evidence(read_evidence(tmp_path)).splitlines() if "| CV" in line]
+    assert [(row[0].strip("| "), row[5]) for row in rows] == [
+        ("claim", "S = 3"),
+        ("", ""),
+        ("other", "S = 3"),
+        ("", "S = 9"),
+        ("", "–"),
+    ]
 
 
 def test_a_page_without_a_place_and_a_table_without_a_column_are_refused(tmp_path):
