@@ -43,6 +43,7 @@ venv: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and "latentgeo needs Python 3.11 or newer, got " + v + "; call make PYTHON=python3.11")'
+	@echo 'setting up .venv: two gigabytes, some minutes'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .

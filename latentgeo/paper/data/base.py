@@ -23,6 +23,10 @@ class DataError(ValueError):
 class MissingDataError(DataError, FileNotFoundError):
     """A data file is not on this machine: the message says where it was looked for."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the message alone, as nothing has gone wrong in a program."""
+        return str(self).splitlines()
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

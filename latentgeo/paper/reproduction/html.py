@@ -40,7 +40,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .4rem .6rem; vertical-align: top }
 tr { border-bottom: 1px solid var(--line) } td.number { text-align: right; white-space: nowrap }
 figure { margin: 2rem 0 } img { max-width: 100%; background: white }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: 13px }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: 13px } td p { margin: 0 0 .3rem }
 .good { color: var(--good) } .bad { color: var(--bad) }
 @media (max-width: 40rem) {
   tr { display: block; padding: .6rem 0 } tr:has(th) { display: none }
@@ -126,7 +126,7 @@ def write_report(output: Path, outcomes: Sequence[Outcome]) -> Path:
         f'<a href="{name}.html">{name}</a></figcaption></figure>'
         for name, image, said in figures
     ]
-    header = "".join(f"<th>{name}</th>" for name in ("notebook", "status", "time", "memory", "what it found"))
+    header = "".join(f"<th>{name}</th>" for name in ("notebook", "status", "time", "memory", "claim and numbers"))
     index = pages / "index.html"
     index.write_text(
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
@@ -174,8 +174,9 @@ def _row(outcome: Outcome, page: bool) -> str:
     bad = outcome.status in (verified(False), reproduced(False), predicted(False), FAILED, INTERRUPTED)
     tone = "good" if good else "bad" if bad else ""
     scale = f"<br><small>{outcome.profile} scale</small>" if outcome.profile else ""
+    claim = f"<p>{html.escape(outcome.claim)}</p>" if outcome.claim else ""
     return (
         f'<tr><td>{link}</td><td class="{tone}">{outcome.status}{scale}</td><td class=number>{outcome.seconds:.0f} s'
-        f"</td><td class=number>{format_memory(outcome.memory)}</td><td><pre>{html.escape(outcome.headline)}</pre>"
-        "</td></tr>"
+        f"</td><td class=number>{format_memory(outcome.memory)}</td>"
+        f"<td>{claim}<pre>{html.escape(outcome.headline)}</pre></td></tr>"
     )

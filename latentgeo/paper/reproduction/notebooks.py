@@ -39,6 +39,7 @@ class Outcome:
         headline: its number, or what went wrong.
         memory: largest resident memory of its kernel and the processes under it, in bytes.
         profile: the scale at which it ran.
+        claim: of its verdict, in one sentence.
     """
 
     notebook: str
@@ -47,6 +48,7 @@ class Outcome:
     headline: str
     memory: int = 0
     profile: str = ""
+    claim: str = ""
 
 
 def find_notebooks(only: Sequence[str] = (), first: str = "") -> list[Path]:
@@ -121,9 +123,9 @@ def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> 
     executed, log = output / path.name, output / f"{path.stem}.log"
     began = time.perf_counter()
 
-    def outcome(status: str, headline: str) -> Outcome:
+    def outcome(status: str, headline: str, claim: str = "") -> Outcome:
         profile = str(parameters.get("profile", ""))
-        return Outcome(path.stem, status, time.perf_counter() - began, headline, memory[0], profile)
+        return Outcome(path.stem, status, time.perf_counter() - began, headline, memory[0], profile, claim)
 
     with _peak_memory() as memory, log.open("w", encoding="utf-8") as printed:
         try:
@@ -151,7 +153,7 @@ def run_notebook(path: Path, output: Path, parameters: Mapping[str, object]) -> 
     verdicts = [data[MIME] for data in shown if MIME in data]
     if not verdicts:
         return outcome(FAILED, "the notebook shows no verdict")
-    return outcome(verdicts[-1]["status"], verdicts[-1]["headline"])
+    return outcome(*(verdicts[-1][name] for name in ("status", "headline", "claim")))
 
 
 @contextmanager

@@ -45,16 +45,18 @@ def notebooks(tmp_path, monkeypatch):
 def test_the_verdict_of_a_notebook_is_found(notebooks, tmp_path):
     path = _notebook(notebooks, "00_ok", VERDICT)
     outcome = module.run_notebook(path, tmp_path / "out", {"n": 3, "profile": "paper"})
-    assert (outcome.status, outcome.headline) == ("verified", "n = 3, paper")
+    assert (outcome.status, outcome.headline, outcome.claim) == ("verified", "n = 3, paper", "It holds.")
     outcome = module.run_notebook(path, tmp_path / "out", {"n": -1})
     assert (outcome.status, outcome.headline) == ("not verified", "n = -1, quick")
     assert (tmp_path / "out" / "00_ok.ipynb").is_file()
 
 
-def test_all_notebooks_are_run_and_a_failure_makes_the_command_fail(notebooks, capsys):
+def test_all_notebooks_are_run_and_a_failure_makes_the_command_fail(notebooks, tmp_path, capsys):
     _notebook(notebooks, "00_ok", VERDICT)
     _notebook(notebooks, "01_data", "import latentgeo as lg", "raise lg.paper.MissingDataError('no faces. Three ways')")
     assert cli.main(["reproduce"]) == 0  # needing data is not a failure
+    shown = nbformat.read(tmp_path / "build" / "reproduce" / "01_data.ipynb", 4).cells[-1].outputs
+    assert [output.traceback for output in shown] == [["no faces. Three ways"]]
     _notebook(notebooks, "02_broken", "assert n > 1, 'n is too small'")
     _notebook(notebooks, "03_silent", "n")
     _notebook(notebooks, "04_dead", "import os", "os._exit(9)")
@@ -98,7 +100,7 @@ def test_the_report_is_rendered_without_running_anything(notebooks, tmp_path, ca
     output = tmp_path / "build" / "reproduce"
     assert cli.main(["report"]) == 0
     assert capsys.readouterr().out == f"{evidence.evidence_page()}\n"  # nothing was run yet
-    assert "| paper item |" in evidence.evidence_page().read_text(encoding="utf-8")
+    assert "- *verified*" in evidence.evidence_page().read_text(encoding="utf-8")
     assert cli.main(["reproduce"]) == 0
     index = output / "html" / "index.html"
     page = index.read_text()
