@@ -119,12 +119,12 @@ def look(f: Decoder, points: Tensor, modules: list[nn.Module]) -> None:
         together = f(torch.cat([last, first]))
     if _differ(alone[0], together[1]):
         raise ValueError(_RANDOM if _differ(alone[0], f(first.clone())[0]) else _dependent(modules))
-    error = _differentiated(f, last, v, h, around)
+    z, (error, Jv) = last, _differentiated(f, last, v, h, around)
     if error is not None and len(points) > 1:  # a decoder may be odd at one point
-        v, h = _direction(first)
-        error = _differentiated(f, first, v, h, f(torch.cat([first + k * h * v for k in (-1, 0, 1)])))
+        z, (v, h) = first, _direction(first)
+        error, Jv = _differentiated(f, z, v, h, f(torch.cat([z + k * h * v for k in (-1, 0, 1)])))
     if error is None:
-        error = _backwards(f, last, v, points)
+        error = _backwards(f, z, v, Jv, points)
     if error is not None:
         raise error
 
@@ -153,7 +153,9 @@ def _dependent(modules: list[nn.Module]) -> str:
     )
 
 
-def _differentiated(f: Decoder, z: Tensor, v: Tensor, h: float, around: Tensor | None) -> ValueError | None:
+def _differentiated(
+    f: Decoder, z: Tensor, v: Tensor, h: float, around: Tensor | None
+) -> tuple[ValueError | None, Tensor]:
     """Set the first way to differentiate a decoder that agrees with differences.
 
     Args:
@@ -167,7 +169,7 @@ def _differentiated(f: Decoder, z: Tensor, v: Tensor, h: float, around: Tensor |
         ValueError: there is no way.
 
     Returns:
-        What to say where no way agrees.
+        What to say where no way agrees, and the derivative along v, shape (D,).
     """
     directions = torch.stack([v, v.roll(1, 1)])[: z.shape[1]]
     wrong, usable, errors = None, WAYS[0], []
@@ -179,7 +181,7 @@ def _differentiated(f: Decoder, z: Tensor, v: Tensor, h: float, around: Tensor |
             errors.append(error)
             continue
         if around is None or not disagree(Jv[0, 0], around, h):
-            return None
+            return None, Jv[0, 0]
         if wrong is None:
             wrong, usable = Jv[0, 0], way
     f.way, f.composed = usable, usable != "forward"
@@ -195,38 +197,36 @@ def _differentiated(f: Decoder, z: Tensor, v: Tensor, h: float, around: Tensor |
     slope, other = (around[2] - around[0]) / (2.0 * h), (finer[2] - finer[0]) / (2.0 * _FINER * h)
     unsteady = (slope - other).norm() > _STEADY * slope.norm() + _FLAT * wrong.norm()
     if unsteady or not disagree(wrong, finer, _FINER * h):
-        return None  # the step was too long
+        return None, wrong  # the step was too long
     if not wrong.any():
-        return ValueError(_DETACHED)
+        return ValueError(_DETACHED), wrong
     flat = bool(slope.norm() < _FLAT * wrong.norm())
     share = 100.0 * ((wrong - slope).norm() / slope.norm()).item()
-    return ValueError(
-        "decoder: its derivative is not that of its values by differences along a direction: "
-        + (
-            "they do not change. It is vector-quantised or rounded, with a straight-through gradient, so that it is "
-            "neither smooth nor injective; measure before that"
-            if flat
-            else f"it is off by {share:.2g} %. Part of it was detached (.detach(), .data), or has a backward of its "
-            "own that is wrong; let gradients pass throughout"
-        )
+    said = "decoder: its derivative is not that of its values by differences along a direction: " + (
+        "they do not change. It is vector-quantised or rounded, with a straight-through gradient, so that it is "
+        "neither smooth nor injective; measure before that"
+        if flat
+        else f"it is off by {share:.2g} %. Part of it was detached (.detach(), .data), or has a backward of its "
+        "own that is wrong; let gradients pass throughout"
     )
+    return ValueError(said), wrong
 
 
-def _backwards(f: Decoder, z: Tensor, v: Tensor, points: Tensor) -> ValueError | None:
+def _backwards(f: Decoder, z: Tensor, v: Tensor, Jv: Tensor, points: Tensor) -> ValueError | None:
     r"""What to say where the gradient is not that of the derivative, :math:`(J^\top w) \cdot v \ne w \cdot J v`.
 
     Args:
         f: the decoder.
         z: a point (1, d).
         v: a direction (1, d).
+        Jv: the derivative along it, shape (D,).
         points: others, shape (n, d).
     """
-    _, Jv = along(f, f.way, z, v.unsqueeze(0))
     size = Jv.abs().amax()
     if size == 0:
         return ValueError(_STEPS) if _jumps(f, z, points) else None
-    w = Jv[0] / size
-    expected, found = (w * Jv[0]).sum(), (f.vjp(z, w) * v).sum()
+    w = Jv / size
+    expected, found = (w * Jv).sum(), (f.vjp(z, w.unsqueeze(0)) * v).sum()
     if (expected - found).abs() > 64.0 * torch.finfo(z.dtype).eps ** 0.5 * expected:  # NaN is no difference
         return ValueError(
             "decoder: gradients do not pass through all of it: part of it was computed under torch.no_grad(), or has "
