@@ -60,7 +60,7 @@ def test_points_on_kinks_are_found(dtype):
         torch.manual_seed(0)
         layers = [nn.Linear(3, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 12)]
     f = nn.Sequential(*layers).double().requires_grad_(False)
-    z = normal(30, 3)
+    z = normal(100, 3)
     x = noisy(f, z, 0.5)
     found = project(copy.deepcopy(f).to(dtype), x.to(dtype), z.to(dtype))
     assert found.converged.float().mean() > 0.9
