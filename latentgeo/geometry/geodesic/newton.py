@@ -23,11 +23,15 @@ from latentgeo.geometry.geodesic.lbfgs import Minimum
 from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner, products, regularised
 
 _ROUNDS = 40  # steps of a point on its way at most
+_SHORTEST = 1e-3  # share of its way, that a step of a point that gets on is long
 _MISSED = 0.7  # share of a step that may be missed along the surface
+_AIMED = 0.35  # the share that steps are chosen for
+_SHORTER, _LONGER = 0.3, 1.5  # times, that steps become shorter or longer at most
 _SOFTEST = 1.5e-9  # what metrics' eigenvalues are raised by, relative to their mean, in double precision
 _FARTHEST = 1.5  # times the way that was meant, that a decoded point may have gone
 _NEAR = 0.3  # of a segment, within which a point is near another
 _CLOSE = 1e-4  # of a segment, that a point on a spline may be missed by
+_KNOWN = 8.0  # times the rounding, that a point can be missed by
 _LOST = 0.1  # of a segment, beyond which it is not on the spline
 _TORN = 4.0  # times its step in data space, that a latent step says it is, beyond which it may be a jump
 _HALVINGS = 5
@@ -60,7 +64,8 @@ def carried(
     done, step = torch.zeros_like(z[:, 0]), torch.ones_like(z[:, 0])
     way = f.step(x, target)
     curved = torch.zeros_like(done, dtype=torch.bool)
-    left = torch.nonzero(torch.isfinite(way) & (way > 0)).squeeze(1)
+    known = _KNOWN * f.rounding(x[:, None])  # within which no point can be told from another
+    left = torch.nonzero(torch.isfinite(way) & (way > known)).squeeze(1)
     # The decoded point and the Jacobian at z, and what is still missed there of the way done.
     at_x, at_J, off = x[left], J[left], torch.zeros_like(x[left])
     for _ in range(_ROUNDS):
@@ -83,7 +88,7 @@ def carried(
         hit = (missed <= _MISSED * step[left] * way[left]) & (f.step(at_x, value) <= _FARTHEST * meant)
         over = hit & (reached >= 1.0 - 1e-6)
         if close is not None:  # what is not near enough sets out again from where it is
-            again = over & (missed > close[left])
+            again = over & (missed > close[left].maximum(known[left]))
             k = left[again]
             x[k], way[k], done[k], curved[k] = value[again], missed[again], 0.0, False
             reached, new_off = reached.masked_fill(again, 0.0), new_off.masked_fill(again[:, None], 0.0)
@@ -92,14 +97,17 @@ def carried(
         done[left] = torch.where(hit, reached, done[left])
         at_J, at_x = torch.where(hit[:, None, None], new_J, at_J), torch.where(hit[:, None], value, at_x)
         off = torch.where(hit[:, None], new_off, off)
-        # The first miss calls for the better scheme, every other for a shorter step.
-        shorter = torch.where(hit, 1.5 * step[left], torch.where(bent, 0.4 * step[left], step[left]))
+        # The first miss calls for the better scheme; after it steps are as long as should miss half of what they may.
+        factor = (_AIMED * step[left] * way[left] / missed.clamp_min(torch.finfo(x.dtype).tiny)).sqrt()
+        longer, shorter = factor.clamp(1.0, _LONGER), torch.where(bent, factor.clamp(_SHORTER, _MISSED), 1.0)
+        new_step = step[left] * torch.where(hit, longer, shorter)
         if close is not None:
-            shorter = shorter.masked_fill(again, 1.0)
+            new_step = new_step.masked_fill(again, 1.0)
         curved[left] |= ~hit
-        step[left] = shorter.minimum(1.0 - done[left])
-        decoded[left[over]], J[left[over]] = at_x[over], at_J[over]
-        left, at_x, at_J, off = left[~over], at_x[~over], at_J[~over], off[~over]
+        step[left] = new_step.minimum(1.0 - done[left])
+        go = ~over & (step[left] > _SHORTEST)
+        decoded[left[~go]], J[left[~go]] = at_x[~go], at_J[~go]
+        left, at_x, at_J, off = left[go], at_x[go], at_J[go], off[go]
     decoded[left], J[left] = at_x, at_J
     return z, decoded, J
 
@@ -134,8 +142,15 @@ def along_chord(f: Decoder, start: Tensor, end: Tensor, ends: Tensor, N: int) ->
     return torch.cat([first, second.flip(1)[:, 1:]], 1)
 
 
-def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Points of the surface along the splines of decoded nodes (P, N + 1, D), so many for each segment.
+def between(f: Decoder, curve: Tensor, x: Tensor, at_nodes: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Points of the surface along the splines of decoded nodes, so many for each segment.
+
+    Args:
+        f: the decoder.
+        curve: nodes, shape (P, N + 1, d).
+        x: decoded, shape (P, N + 1, D).
+        at_nodes: Jacobians there, shape (P, N + 1, D, d).
+        parts: of each segment.
 
     Returns:
         Decoded, shape (P, parts N + 1, D), and the Jacobians there, (P, parts N + 1, D, d), NaN where no point of the
@@ -146,9 +161,8 @@ def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> tuple[Tensor, T
     inner = torch.tensor([i for i in range(parts * N) if i % parts], device=x.device)
     before, t = inner // parts, ((inner % parts) / parts)[:, None].to(x)
     # Cubics whose velocities at the nodes decode to those of the splines: near the aim, in any coordinates.
-    at_nodes = f.jacobian(curve.flatten(0, 1))
-    v = _along(at_nodes, f.tangent(x.flatten(0, 1), (x + slopes(x)).flatten(0, 1))).unflatten(0, x.shape[:2])
-    at_nodes = at_nodes.unflatten(0, x.shape[:2])
+    aside = f.tangent(x.flatten(0, 1), (x + slopes(x)).flatten(0, 1))
+    v = _along(at_nodes.flatten(0, 1), aside).unflatten(0, x.shape[:2])
     a, b, va, vb = curve[:, before], curve[:, before + 1], v[:, before], v[:, before + 1]
     guess = a + t * (va + t * (3.0 * (b - a) - 2.0 * va - vb + t * (va + vb - 2.0 * (b - a))))
     aims, guess = aim[:, inner].flatten(0, 1), guess.flatten(0, 1)
@@ -182,13 +196,15 @@ def between(f: Decoder, curve: Tensor, x: Tensor, parts: int) -> tuple[Tensor, T
     far = (ahead.norm(dim=2) > _TORN * small).nonzero()
     if len(far):
         rows, at = far.unbind(1)
-        z = carried(f, fine[rows, at], points[rows, at], points[rows, at + 1])[0]
+        z = carried(f, fine[rows, at], points[rows, at], points[rows, at + 1], J[rows, at])[0]
         apart, gap = ((fine[rows, at + 1] - from_).norm(dim=1) for from_ in (z, fine[rows, at]))
         whole[rows[~(apart < 0.5 * gap)]] = False
     return points, J, whole
 
 
-def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Minimum]:
+def gauss_newton(
+    f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: int
+) -> tuple[Tensor, Tensor, Tensor, Minimum]:
     r"""Minimise the energy of curves by Gauss-Newton steps, :math:`v = -(J^\top \nabla^2 E\, J)^{-1} J^\top \nabla E`.
 
     Args:
@@ -199,11 +215,13 @@ def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: 
         max_iter: steps at most.
 
     Returns:
-        The curves and a report as of :func:`latentgeo.geometry.geodesic.lbfgs.minimise`.
+        The curves, decoded too, shape (P, N + 1, D), the Jacobians at their inner nodes, shape (P, N - 1, D, d), and a
+        report as of :func:`latentgeo.geometry.geodesic.lbfgs.minimise`.
     """
-    P = len(curve)
+    P, inner = len(curve), curve.shape[1] - 2
     curve, tiny = curve.clone(), torch.finfo(curve.dtype).tiny
-    x = torch.cat([ends[:, :1], f(curve[:, 1:-1].flatten(0, 1)).unflatten(0, (P, -1)), ends[:, 1:]], 1)
+    x, J = (values.unflatten(0, (P, inner)) for values in f.linearised(curve[:, 1:-1].flatten(0, 1)))
+    x = torch.cat([ends[:, :1], x, ends[:, 1:]], 1)
     value, slope = energy_and_gradient(f, x)
     report = Minimum(
         x=curve,
@@ -218,40 +236,38 @@ def gauss_newton(f: Decoder, curve: Tensor, ends: Tensor, tol: float, max_iter: 
         torch.ones_like(value),
         torch.zeros_like(value),
     )
-    J = f.jacobian(curve[left, 1:-1].flatten(0, 1)).unflatten(0, (len(left), curve.shape[1] - 2))  # [A, N - 1, D, d]
     while len(left):
-        whitened = CurvePreconditioner(*products(J.double()), J.shape[1] + 1, _floor(J.dtype))
+        whitened = CurvePreconditioner(*products(J[left].double()), inner + 1, _floor(J.dtype))
         rows, pull = torch.arange(len(left), device=left.device), f.tangent_gradient(x[left, 1:-1], slope[left])
-        y = whitened.gradient((J.mT @ pull[..., None]).squeeze(-1).double(), rows)
+        y = whitened.gradient((J[left].mT @ pull[..., None]).squeeze(-1).double(), rows)
         promised = (0.5 * y.square().sum((1, 2))).to(value) / value[left].clamp_min(tiny)
         rate = (promised / before[left].clamp_min(tiny)).clamp(0.0, _SLOWEST)
         report.gain[left] = promised / torch.where(report.iterations[left] > 0, 1.0 - rate, 1.0)
         report.converged[left] = report.gain[left] <= tol
         before[left] = promised
         go = ~report.converged[left] & (report.iterations[left] < min(max_iter, _PATIENCE)) & torch.isfinite(promised)
-        left, J, promised, v = left[go], J[go], promised[go], -whitened.step(y, rows)[go].to(J)
-        Jv = (J @ v[..., None]).squeeze(-1)
+        left, promised, v = left[go], promised[go], -whitened.step(y, rows)[go].to(J)
+        Jv = (J[left] @ v[..., None]).squeeze(-1)
         z, image, trying = curve[left, 1:-1], x[left, 1:-1], torch.arange(len(left), device=left.device)
         for _ in range(_HALVINGS):
             if len(trying) == 0:
                 break
             k, s = left[trying], step[left[trying], None, None]
             aim = image[trying] + s * f.from_tangent(image[trying], Jv[trying])
-            parts = (values.flatten(0, 1) for values in (z[trying], image[trying], aim, J[trying]))
-            new, there, slopes_there = (part.unflatten(0, (len(k), curve.shape[1] - 2)) for part in carried(f, *parts))
+            parts = (values.flatten(0, 1) for values in (z[trying], image[trying], aim, J[k]))
+            new, there, slopes_there = (part.unflatten(0, (len(k), inner)) for part in carried(f, *parts))
             decoded = torch.cat([ends[k, :1], there, ends[k, 1:]], 1)
             energy, gradient = energy_and_gradient(f, decoded)
             allowed = value[k] * (1.0 - _DECREASE * step[k] * promised[trying] + 4.0 * torch.finfo(value.dtype).eps)
             better = energy <= allowed
             a = k[better]
             curve[a, 1:-1], x[a], value[a], slope[a] = new[better], decoded[better], energy[better], gradient[better]
-            J[trying[better]] = slopes_there[better]
+            J[a] = slopes_there[better]
             step[a] = (2.0 * step[a]).clamp_max(1.0)
             report.iterations[a] += 1
             step[k[~better]] *= 0.4
             trying = trying[~better]
         stuck = torch.zeros_like(report.converged)
         stuck[left[trying]] = True
-        go = ~stuck[left]
-        left, J = left[go], J[go]
-    return curve, report
+        left = left[~stuck[left]]
+    return curve, x, J, report

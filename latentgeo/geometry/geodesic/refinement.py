@@ -34,7 +34,7 @@ from latentgeo.geometry.geodesic.result import Geodesic, improved
 Metrics = tuple[Tensor, Tensor]  # along curves, as CurvePreconditioner takes them
 _MEMORY = 10  # secant pairs of the solver
 _PATIENCE = 15  # steps for every decimal digit that is asked for, after which L-BFGS gives up
-_FEW_STEPS = 8  # the same where Gauss-Newton steps cost little
+_FEW_STEPS = 5  # the same where Gauss-Newton steps cost little
 _STARTING_TOL = 3e-3  # relative excess of curves that only serve to start the next level
 _ROUGH = 1e-4  # relative error of a measurement that asks for a finer one
 _LOOKS = 8  # chords that a straight line is looked at by
@@ -126,16 +126,11 @@ def refine(f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int, 
     """
     start, end = curve[:, 0], curve[:, -1]
     ends = f(torch.cat([start, end])).reshape(2, len(start), -1).transpose(0, 1)  # [P, 2, D]
-    wild = torch.zeros_like(start[:, 0], dtype=torch.bool)
     if curve.shape[2] > FULL_METRIC_DIM:
         nodes, report = _without_jacobians(f, curve, ends, segments, tol, max_iter)
         found = _result(f, nodes, ends, None, report, tol)
     else:
-        if curve.shape[1] == 2 and not _many(curve, tol):
-            wild = _wild(f, curve, ends)
-        J = f.jacobian(torch.cat([start, end])).unflatten(0, (2, -1)).transpose(0, 1)  # [P, 2, D, d]
-        nodes, report, metrics = _first_attempt(f, curve, ends, J, segments, tol, max_iter, ~wild)
-        found = _improved(f, _result(f, nodes, ends, metrics, report, tol), curve, ends, J, tol, max_iter, wild)
+        found = _by_turns(f, curve, ends, segments, tol, max_iter)
     if gradient:
         x = _decoded(f, found.points[:, 1:-1], ends)
         covector = end_covectors(f, x) / found.length[:, None, None]
@@ -160,11 +155,11 @@ def _without_jacobians(
 
 
 def _first_attempt(
-    f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, segments: int, tol: float, max_iter: int, chosen: Tensor
-) -> tuple[Tensor, Minimum, Metrics]:
+    f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, segments: int, tol: float, max_iter: int
+) -> Geodesic:
     """Curves by L-BFGS: coarse ones in coordinates whitened by a mean metric, the finest by that along the curve.
 
-    Where a coarse level does not end soon only the start is left to other methods, as far as there are any.
+    Where a coarse level does not end soon the pair is left to other methods, as far as there are any.
 
     Args:
         f: the decoder.
@@ -174,43 +169,23 @@ def _first_attempt(
         segments: N.
         tol: see :func:`refine`.
         max_iter: see :func:`refine`.
-        chosen: which curves to attempt, shape (P,).
-
-    Returns:
-        The curves, how they ended, and the metric along them, see :func:`_finest`; NaN where none was needed.
     """
-    P, d = len(curve), curve.shape[2]
-    nodes = resample(curve, segments)
-    report = Minimum(
-        x=nodes,
-        value=curve.new_full((P,), torch.inf),
-        gradient=torch.zeros_like(nodes[:, 1:-1]).flatten(1),
-        gain=curve.new_full((P,), torch.inf),
-        converged=torch.zeros(P, dtype=torch.bool, device=curve.device),
-        iterations=torch.zeros(P, dtype=torch.long, device=curve.device),
-    )
-    metrics = curve.new_full((P, 3, d, d), torch.nan), curve.new_full((P, 2, d, d), torch.nan)
-    rows, straight = torch.nonzero(chosen).squeeze(1), curve.shape[1] == 2
-    curve = curve[rows]
-    if straight and len(rows):
-        metric = MetricFactor((J[rows].mT @ J[rows]).mean(1), curve.dtype)
-        at = torch.arange(len(rows), device=rows.device)
+    found = Geodesic.unsolved(resample(curve, segments), tol)
+    rows, straight = torch.arange(len(curve), device=curve.device), curve.shape[1] == 2
+    if straight:
+        metric, at = MetricFactor((J.mT @ J).mean(1), curve.dtype), rows
         goal = max(tol, _STARTING_TOL)
         patience = _patience(goal, max_iter, _PATIENCE if _many(curve, tol) else _FEW_STEPS)
         for N in levels(segments)[:-1]:
             flat = FlatPreconditioner(metric.of(at), N)
-            curve, found = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, patience)
-            report.iterations[rows] += found.iterations
-            going_on = found.converged | _many(curve, tol)
+            curve, report = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, patience)
+            found.iterations[rows] += report.iterations
+            going_on = report.converged | _many(curve, tol)
             at, rows, curve = (part[going_on] for part in (at, rows, curve))
     if len(rows):
-        nodes[rows], found, known = _finest(f, resample(curve, segments), ends[rows], J[rows], tol, max_iter)
-        for all_of, some in zip(metrics, known, strict=True):
-            all_of[rows] = some
-        for name in ("value", "gain", "converged"):
-            getattr(report, name)[rows] = getattr(found, name)
-        report.iterations[rows] += found.iterations
-    return nodes, report, metrics
+        nodes, report, metrics = _finest(f, resample(curve, segments), ends[rows], J[rows], tol, max_iter)
+        found = improved(found, rows, _result(f, nodes, ends[rows], metrics, report, tol))
+    return found
 
 
 def _finest(
@@ -261,23 +236,27 @@ def _wild(f: Decoder, curve: Tensor, ends: Tensor) -> Tensor:
     return f.step(x[:, :-1], x[:, 1:]).sum(1) > _WILD * f.chord(ends[:, 0], ends[:, 1])
 
 
-def _improved(
-    f: Decoder, found: Geodesic, curve: Tensor, ends: Tensor, J: Tensor, tol: float, max_iter: int, wild: Tensor
-) -> Geodesic:
-    """What other methods make of the pairs that have not converged, one after the other."""
-    N, possible = found.points.shape[1] - 1, torch.isfinite(ends).flatten(1).all(1)
+def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, N: int, tol: float, max_iter: int) -> Geodesic:
+    """Curves by one method after the other, each for the pairs that have not converged by those before."""
+    straight, possible = curve.shape[1] == 2, torch.isfinite(ends).flatten(1).all(1)
+    J = f.jacobian(torch.cat([curve[:, 0], curve[:, -1]])).unflatten(0, (2, -1)).transpose(0, 1)  # [P, 2, D, d]
+    many = _many(curve, tol)
+    wild = torch.zeros_like(possible) if many or not straight else _wild(f, curve, ends)
+
+    def first_attempt(rows: Tensor) -> Geodesic:
+        return _first_attempt(f, curve[rows], ends[rows], J[rows], N, tol, max_iter)
 
     def newton(rows: Tensor) -> Geodesic:
         c = curve[rows]
-        straight = c.shape[1] == 2
         first = along_chord(f, c[:, 0], c[:, -1], ends[rows], N) if straight else resample(c, N)
-        nodes, report = gauss_newton(f, first, ends[rows], tol, max_iter)
-        return _result(f, nodes, ends[rows], None, report, tol, carried=True)
+        nodes, x, inner, report = gauss_newton(f, first, ends[rows], tol, max_iter)
+        at_nodes = torch.cat([J[rows, :1], inner, J[rows, 1:]], 1)
+        return _result(f, nodes, ends[rows], None, report, tol, (x, at_nodes))
 
-    def first_attempt(rows: Tensor) -> Geodesic:
-        everyone = torch.ones_like(rows, dtype=torch.bool)
-        nodes, report, metrics = _first_attempt(f, curve[rows], ends[rows], J[rows], N, tol, max_iter, everyone)
-        return _result(f, nodes, ends[rows], metrics, report, tol)
+    def as_given(rows: Tensor) -> Geodesic:
+        nodes, nothing = resample(curve[rows], N), torch.zeros_like(rows)
+        left = ends.new_full((len(rows),), torch.inf)
+        return _result(f, nodes, ends[rows], None, Minimum(nodes, left, nodes, left, nothing > 0, nothing), tol)
 
     def last_attempt(rows: Tensor) -> Geodesic:
         nodes, report, metrics = _finest(f, found.points[rows], ends[rows], J[rows], tol, max_iter)
@@ -286,8 +265,14 @@ def _improved(
     def measured_anew(rows: Tensor) -> Geodesic:
         nothing, excess = torch.zeros_like(rows), found.excess[rows]
         report = Minimum(curve, excess, curve, excess, excess <= tol, nothing)
-        return _result(f, found.points[rows], ends[rows], None, report, tol, carried=True)
+        nodes = found.points[rows]
+        known = tuple(of.unflatten(0, nodes.shape[:2]) for of in f.linearised(nodes.flatten(0, 1)))
+        return _result(f, nodes, ends[rows], None, report, tol, known)
 
+    found = Geodesic.unsolved(resample(curve, N), tol)
+    rows = torch.nonzero(~wild).squeeze(1)
+    if len(rows):
+        found = improved(found, rows, first_attempt(rows))
     # Splines in latent coordinates are poor where these turn quickly: more is missed than was asked for, or their
     # chords converge slowly, and the energy of the nodes, which knows no coordinates, is another. In many dimensions
     # carrying points along is dear, and with kinks it is of no use there.
@@ -301,8 +286,9 @@ def _improved(
     rows = torch.nonzero(unsure).squeeze(1)
     if len(rows):
         found = improved(found, rows, measured_anew(rows))
-    methods = ((newton, possible), (first_attempt, possible & wild), (last_attempt, possible))
-    for method, chosen in () if _many(curve, tol) else methods:
+    unmeasured = possible & found.upper.isnan()
+    methods = (newton, possible), (as_given, unmeasured), (first_attempt, possible & wild), (last_attempt, possible)
+    for method, chosen in () if many else methods:
         rows = torch.nonzero(chosen & ~found.converged).squeeze(1)
         if len(rows):
             found = improved(found, rows, method(rows))
@@ -316,7 +302,7 @@ def _result(
     metrics: Metrics | None,
     report: Minimum,
     tol: float,
-    carried: bool = False,
+    linearised: tuple[Tensor, Tensor] | None = None,
 ) -> Geodesic:
     """Curves (P, N + 1, d) with their lengths and certificates.
 
@@ -327,14 +313,15 @@ def _result(
         metrics: along the curves, see :func:`_finest`, where they are known.
         report: of the minimiser of their energy.
         tol: that was asked for.
-        carried: whether latent points between the nodes are found in data space, and not on a spline.
+        linearised: decoded nodes and the Jacobians there, shapes (P, N + 1, D) and (P, N + 1, D, d), where points
+            between them are to be found in data space, and not on a spline in latent space.
     """
     N = nodes.shape[1] - 1
 
     def measured(rows: Tensor, each: int) -> tuple[Tensor, ...]:
         """Some curves by so many chords for each segment, of which every other end has been decoded before."""
-        if carried:
-            return _length_between(f, *between(f, nodes[rows], x[rows, ::2], each)[::2])
+        if linearised is not None:
+            return _length_between(f, *between(f, nodes[rows], *(of[rows] for of in linearised), each)[::2])
         if each == 2:
             return length_of(f, x[rows])
         inner = resample(nodes[rows], each * N)[:, :-1].unflatten(1, (2 * N, each // 2))[:, :, 1:]
@@ -343,9 +330,9 @@ def _result(
         return length_of(f, torch.cat([points, x[rows, -1:]], 1))
 
     everyone = torch.arange(len(nodes), device=nodes.device)
-    if carried:
+    if linearised is not None:
         each = parts(N)
-        points, J, whole = between(f, nodes, _decoded(f, nodes[:, 1:-1], ends), each)
+        points, J, whole = between(f, nodes, *linearised, each)
         x, J, found = points[:, :: each // 2], J[:, :: each // 2][:, 1:-1].double(), _length_between(f, points, whole)
         whitened = CurvePreconditioner(*products(J), 2 * N, _SOFT)
         value, slope = normal_slope(f, x)
@@ -367,7 +354,7 @@ def _result(
     if len(rough):
         for old, new in zip(found, measured(rough, 4 * parts(N)), strict=True):
             old[rough] = new
-    if metrics is None and not carried:
+    if metrics is None and linearised is None:
         remaining = _DIAGONAL * remaining.maximum(report.gain)
     # Between two identical ends there is no curve, only the rounding of two passes through the decoder.
     same = (nodes[:, 0] == nodes[:, -1]).all(1)

@@ -557,7 +557,7 @@ def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged(
     with pytest.warns(RuntimeWarning, match="not resolved by their 6 segments"):
         coarse = lg.geodesic(f, A(u)[i], A(u)[j], segments=6)
     wrong = (coarse.length / exact - 1).abs() > 0.1
-    assert wrong.sum() > 30
+    assert wrong.sum() > 10
     assert coarse.converged[wrong].sum() <= 1
     assert coarse.converged.double().mean() > 0.95
     for segments, converged in ((8, 0.99), (16, 0.999)):
