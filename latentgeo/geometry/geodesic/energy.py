@@ -24,7 +24,6 @@ import functools
 import torch
 from torch import Tensor
 
-from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder
 
 
@@ -54,20 +53,29 @@ def curve_energy(f: Decoder, x: Tensor) -> Tensor:
     return energy
 
 
-def energy_and_gradient(f: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Energy E of decoded curves, and its derivative by their inner points: (P, N + 1, D) -> (P,), (P, N - 1, D).
+def energy_and_gradient(f: Decoder, inner: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Energy E of decoded curves, and its derivative by their inner points.
 
     Where the image lies in a flat space, that of the straight line between the ends is its squared length, and what
     a curve's deviation adds to it is a quadratic form.
+
+    Args:
+        f: the decoder.
+        inner: decoded points, shape (P, N - 1, D).
+        ends: decoded ends, shape (P, 2, D).
+
+    Returns:
+        Energies and derivatives, shapes (P,) and (P, N - 1, D).
     """
     if f.flat:
-        ends = x[:, 0], x[:, -1]
-        deviation = x[:, 1:-1] - straight_line(*ends, x.shape[1] - 1)[:, 1:-1]
-        slope = stiffness(x.shape[1] - 1)[1:-1, 1:-1].to(x) @ deviation
-        return (ends[1] - ends[0]).square().sum(1) + (deviation * slope).sum((1, 2)), 2.0 * slope
-    inner = x[:, 1:-1].detach().requires_grad_()
+        N = inner.shape[1] + 1
+        t = torch.arange(1, N, dtype=inner.dtype, device=inner.device)[None, :, None] / N
+        deviation = inner - torch.lerp(ends[:, :1], ends[:, 1:], t)
+        slope = 2.0 * stiffness(N)[1:-1, 1:-1].to(inner) @ deviation
+        return (ends[:, 1] - ends[:, 0]).square().sum(1) + 0.5 * (deviation * slope).sum((1, 2)), slope
+    inner = inner.detach().requires_grad_()
     with torch.enable_grad():
-        energy = curve_energy(f, torch.cat([x[:, :1], inner, x[:, -1:]], 1))
+        energy = curve_energy(f, torch.cat([ends[:, :1], inner, ends[:, 1:]], 1))
         (gradient,) = torch.autograd.grad(energy.sum(), inner)
     return energy.detach(), gradient
 

@@ -215,14 +215,13 @@ def gauss_newton(
         max_iter: steps at most.
 
     Returns:
-        The curves, decoded too, shape (P, N + 1, D), the Jacobians at their inner nodes, shape (P, N - 1, D, d), and a
+        The curves, their inner nodes decoded, shape (P, N - 1, D), and the Jacobians there, (P, N - 1, D, d); and a
         report as of :func:`latentgeo.geometry.geodesic.lbfgs.minimise`.
     """
     P, inner = len(curve), curve.shape[1] - 2
     curve, tiny = curve.clone(), torch.finfo(curve.dtype).tiny
     x, J = (values.unflatten(0, (P, inner)) for values in f.linearised(curve[:, 1:-1].flatten(0, 1)))
-    x = torch.cat([ends[:, :1], x, ends[:, 1:]], 1)
-    value, slope = energy_and_gradient(f, x)
+    value, slope = energy_and_gradient(f, x, ends)
     report = Minimum(
         x=curve,
         value=value,
@@ -238,7 +237,7 @@ def gauss_newton(
     )
     while len(left):
         whitened = CurvePreconditioner(*products(J[left].double()), inner + 1, _floor(J.dtype))
-        rows, pull = torch.arange(len(left), device=left.device), f.tangent_gradient(x[left, 1:-1], slope[left])
+        rows, pull = torch.arange(len(left), device=left.device), f.tangent_gradient(x[left], slope[left])
         y = whitened.gradient((J[left].mT @ pull[..., None]).squeeze(-1).double(), rows)
         promised = (0.5 * y.square().sum((1, 2))).to(value) / value[left].clamp_min(tiny)
         rate = (promised / before[left].clamp_min(tiny)).clamp(0.0, _SLOWEST)
@@ -248,7 +247,7 @@ def gauss_newton(
         go = ~report.converged[left] & (report.iterations[left] < min(max_iter, _PATIENCE)) & torch.isfinite(promised)
         left, promised, v = left[go], promised[go], -whitened.step(y, rows)[go].to(J)
         Jv = (J[left] @ v[..., None]).squeeze(-1)
-        z, image, trying = curve[left, 1:-1], x[left, 1:-1], torch.arange(len(left), device=left.device)
+        z, image, trying = curve[left, 1:-1], x[left], torch.arange(len(left), device=left.device)
         for _ in range(_HALVINGS):
             if len(trying) == 0:
                 break
@@ -256,12 +255,11 @@ def gauss_newton(
             aim = image[trying] + s * f.from_tangent(image[trying], Jv[trying])
             parts = (values.flatten(0, 1) for values in (z[trying], image[trying], aim, J[k]))
             new, there, slopes_there = (part.unflatten(0, (len(k), inner)) for part in carried(f, *parts))
-            decoded = torch.cat([ends[k, :1], there, ends[k, 1:]], 1)
-            energy, gradient = energy_and_gradient(f, decoded)
+            energy, gradient = energy_and_gradient(f, there, ends[k])
             allowed = value[k] * (1.0 - _DECREASE * step[k] * promised[trying] + 4.0 * torch.finfo(value.dtype).eps)
             better = energy <= allowed
             a = k[better]
-            curve[a, 1:-1], x[a], value[a], slope[a] = new[better], decoded[better], energy[better], gradient[better]
+            curve[a, 1:-1], x[a], value[a], slope[a] = new[better], there[better], energy[better], gradient[better]
             J[a] = slopes_there[better]
             step[a] = (2.0 * step[a]).clamp_max(1.0)
             report.iterations[a] += 1

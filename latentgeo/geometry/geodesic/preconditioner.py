@@ -25,11 +25,14 @@ def regularised(metric: Tensor, floor: float) -> Tensor:
 
     A metric that is not finite, or as good as zero, is replaced by the identity.
     """
-    identity = torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
-    size = metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    size = metric.diagonal(dim1=-2, dim2=-1).mean(-1)
     least = torch.finfo(metric.dtype).tiny / torch.finfo(metric.dtype).eps  # below, there is no factor
-    usable = torch.isfinite(metric).all(-1, keepdim=True).all(-2, keepdim=True) & (size > least)
-    return torch.where(usable, metric + floor * size * identity, identity)
+    usable = torch.isfinite(metric.sum((-2, -1))) & (size > least)
+    raised = metric.clone()
+    raised.diagonal(dim1=-2, dim2=-1).add_(floor * size[..., None])
+    if not usable.all():
+        raised[~usable] = torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
+    return raised
 
 
 def _mean_diagonal(decode: Decoder, nodes: Tensor) -> Tensor:
@@ -158,7 +161,7 @@ class CurvePreconditioner:
         dtype = own.dtype
         self._diagonal: list[Tensor] = []  # L_i, lower triangular, [P, d, d]
         self._below: list[Tensor] = []  # C_{i,i-1}, [P, d, d]; zero for the first
-        blocks = 4.0 * N * regularised(metrics.double(), floor)
+        blocks = regularised(metrics.double(), floor).mul_(4.0 * N)
         couplings = (-2.0 * N * couplings.double()).nan_to_num(0.0, 0.0, 0.0)
         self.sound = torch.ones(len(own), dtype=torch.bool, device=own.device)
         for i, block in enumerate(blocks.unbind(1)):
@@ -203,13 +206,14 @@ def products(J: Tensor) -> tuple[Tensor, Tensor]:
 
 def _interpolated(own: Tensor, cross: Tensor, N: int) -> tuple[Tensor, Tensor]:
     """Metrics at the inner nodes, (P, N - 1, d, d), and products with the next, (P, N - 2, d, d)."""
-    M = own.shape[1] - 1
-    i = torch.arange(1, N, device=own.device)
-    k = i * M // N
-    w = (i * M / N - k).to(own)[None, :, None, None]
-    ahead = w + M / N  # of the next node, in the same interval
-    here, there, over = own[:, k], own[:, k + 1], cross[:, k]
-    metrics = (1.0 - w) ** 2 * here + w**2 * there + w * (1.0 - w) * (over + over.mT)
-    couplings = (1.0 - ahead) * (1.0 - w) * here + ahead * w * there + ahead * (1.0 - w) * over
-    couplings = couplings + (1.0 - ahead) * w * over.mT
-    return metrics, couplings[:, :-1]
+    M, inner = own.shape[1] - 1, torch.arange(1, N, device=own.device)
+    metrics, couplings = [], []
+    for k in range(M):
+        i = inner[inner * M // N == k]
+        here = (i * M / N - k).to(own)
+        there = here + M / N  # of the next node, in the same interval
+        known = torch.stack([own[:, k], own[:, k + 1], cross[:, k], cross[:, k].mT], 1)
+        for found, w in ((metrics, here), (couplings, there)):
+            weights = torch.stack([(1.0 - w) * (1.0 - here), w * here, w * (1.0 - here), (1.0 - w) * here], 1)
+            found.append((weights @ known.flatten(2)).unflatten(2, own.shape[2:]))
+    return torch.cat(metrics, 1), torch.cat(couplings, 1)[:, :-1]

@@ -89,7 +89,7 @@ def _minimise_energy(
         z = interior(y, rows).flatten(0, 1).requires_grad_()
         with torch.enable_grad():
             x = f(z)
-            value, slope = energy_and_gradient(f, _joined(x.detach().unflatten(0, (-1, N - 1)), ends[rows]))
+            value, slope = energy_and_gradient(f, x.detach().unflatten(0, (-1, N - 1)), ends[rows])
             (gradient,) = torch.autograd.grad(x, z, slope.flatten(0, 1))
         return value, preconditioner.gradient(gradient.unflatten(0, (-1, N - 1)), rows).flatten(1)
 
@@ -251,7 +251,7 @@ def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, N: int, tol: float, max_i
         first = along_chord(f, c[:, 0], c[:, -1], ends[rows], N) if straight else resample(c, N)
         nodes, x, inner, report = gauss_newton(f, first, ends[rows], tol, max_iter)
         at_nodes = torch.cat([J[rows, :1], inner, J[rows, 1:]], 1)
-        return _result(f, nodes, ends[rows], None, report, tol, (x, at_nodes))
+        return _result(f, nodes, ends[rows], None, report, tol, (_joined(x, ends[rows]), at_nodes))
 
     def as_given(rows: Tensor) -> Geodesic:
         nodes, nothing = resample(curve[rows], N), torch.zeros_like(rows)
