@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import Decoder
-from latentgeo.geometry.geodesic.certificate import certified, length_of, normal_slope, parts
+from latentgeo.geometry.geodesic.certificate import SAFETY, certified, length_of, normal_slope, parts
 from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors, energy_and_gradient
 from latentgeo.geometry.geodesic.lbfgs import Minimum, minimise
 from latentgeo.geometry.geodesic.newton import along_chord, between, gauss_newton
@@ -356,6 +356,8 @@ def _result(
             old[rough] = new
     if metrics is None and linearised is None:
         remaining = _DIAGONAL * remaining.maximum(report.gain)
+    if _many(nodes, tol):  # and valleys bend as no Hessian tells: no less than was asked for
+        remaining = remaining.clamp_min(tol / SAFETY)
     # Between two identical ends there is no curve, only the rounding of two passes through the decoder.
     same = (nodes[:, 0] == nodes[:, -1]).all(1)
     return Geodesic(
