@@ -125,12 +125,16 @@ def refine(f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int, 
         gradient: whether to differentiate the lengths by the ends.
     """
     start, end = curve[:, 0], curve[:, -1]
-    ends = f(torch.cat([start, end])).reshape(2, len(start), -1).transpose(0, 1)  # [P, 2, D]
+    points, which = torch.stack([start, end], 1).flatten(0, 1).unique(dim=0, return_inverse=True)
+    which = which.unflatten(0, (-1, 2))  # as points have many pairs
     if curve.shape[2] > FULL_METRIC_DIM:
+        ends = f(points)[which]  # [P, 2, D]
         nodes, report = _without_jacobians(f, curve, ends, segments, tol, max_iter)
         found = _result(f, nodes, ends, None, report, tol)
     else:
-        found = _by_turns(f, curve, ends, segments, tol, max_iter)
+        x, J = f.linearised(points)
+        ends = x[which]
+        found = _by_turns(f, curve, ends, J[which], segments, tol, max_iter)
     if gradient:
         x = _decoded(f, found.points[:, 1:-1], ends)
         covector = end_covectors(f, x) / found.length[:, None, None]
@@ -236,10 +240,19 @@ def _wild(f: Decoder, curve: Tensor, ends: Tensor) -> Tensor:
     return f.step(x[:, :-1], x[:, 1:]).sum(1) > _WILD * f.chord(ends[:, 0], ends[:, 1])
 
 
-def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, N: int, tol: float, max_iter: int) -> Geodesic:
-    """Curves by one method after the other, each for the pairs that have not converged by those before."""
+def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, N: int, tol: float, max_iter: int) -> Geodesic:
+    """Curves by one method after the other, each for the pairs that have not converged by those before.
+
+    Args:
+        f: the decoder.
+        curve: initial curves, see :func:`refine`.
+        ends: decoded ends, shape (P, 2, D).
+        J: Jacobians there, shape (P, 2, D, d).
+        N: segments.
+        tol: see :func:`refine`.
+        max_iter: see :func:`refine`.
+    """
     straight, possible = curve.shape[1] == 2, torch.isfinite(ends).flatten(1).all(1)
-    J = f.jacobian(torch.cat([curve[:, 0], curve[:, -1]])).unflatten(0, (2, -1)).transpose(0, 1)  # [P, 2, D, d]
     many = _many(curve, tol)
     wild = torch.zeros_like(possible) if many or not straight else _wild(f, curve, ends)
 
