@@ -30,7 +30,7 @@ _KINKED = 1.4  # median order of convergence below which the decoder is not smoo
 _NEGLIGIBLE = 1e-6  # a relative error for which nobody needs to hear of kinks
 _TURNED = 1e-5  # relative change of a length by rounding that is let pass
 _FINE = 64  # chords at least that a curve is measured by
-SAFETY = 3.5  # by which decrements may fall short of what curves can lose
+_SAFETY = 3.5  # by which decrements may fall short of what curves can lose
 
 
 def parts(N: int) -> int:
@@ -70,7 +70,7 @@ def certified(
     length, quadrature, order = measured
     zero = same | (length == 0)
     scale = length.masked_fill(zero, 1.0)
-    error = (quadrature / scale + SAFETY * remaining / 2.0).masked_fill(zero, 0.0)
+    error = (quadrature / scale + _SAFETY * remaining / 2.0).masked_fill(zero, 0.0)
     speed = N * f.step(x[:, :-1], x[:, 1:])
     variation = (speed.std(1, correction=0) / scale).masked_fill(zero, 0.0)
     resolved = torch.isfinite(length) & (variation <= _MAX_SPEED_VARIATION) & (error <= _MAX_ERROR)
@@ -108,7 +108,7 @@ def length_of(f: Decoder, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         kinked = rate > _SMOOTH_RATE
         length = torch.where(kinked, whole + (whole - half) * rate / (1.0 - rate), romberg)
         missed = torch.where(kinked, (length - richardson).abs(), (romberg - richardson).abs())
-        found.append(torch.stack([length, missed + turned + 2.0 * rounding, -torch.log2(rate)]))
+        found.append(torch.stack([length, missed + turned + 4.0 * rounding, -torch.log2(rate)]))
     found, turned = torch.stack(found), torch.stack(turns)  # [strides, 3, P] and [strides, P]
     known = turned <= _TURNED * sums[: len(turned)]
     known[-1] = True

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import Decoder
-from latentgeo.geometry.geodesic.certificate import SAFETY, certified, length_of, normal_slope, parts
+from latentgeo.geometry.geodesic.certificate import certified, length_of, normal_slope, parts
 from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors, energy_and_gradient
 from latentgeo.geometry.geodesic.lbfgs import Minimum, minimise
 from latentgeo.geometry.geodesic.newton import along_chord, between, gauss_newton
@@ -44,7 +44,8 @@ _SMOOTH = 1.95  # order of convergence of chords, below which a curve is rough
 _UNSURE = 10.0  # times the tolerance, that a length may be off by before it is measured another way
 _DIAGONAL = 2.0  # times, that estimates may fall shorter where only the diagonal of a metric is known
 _SOFT = 1e-6  # of a metric's eigenvalues, relative to their mean, below which directions do not count
-_FINER = 0.1  # of the tolerance, that curves in many dimensions are solved to: their valleys bend as no Hessian tells
+_FINER = 0.1  # of the tolerance, that curves are solved to: past saddles, along which L-BFGS creeps
+_BENT = 4.0  # times, that its estimates may fall short in many dimensions
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
 _MANY = 12  # dimensions, above which they cost more than hundreds of steps of L-BFGS; unless cost does not count
 _RAISED = 1e-2  # of a metric's eigenvalues, relative to their mean, that all of them are raised by there
@@ -125,8 +126,9 @@ def refine(f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int, 
         gradient: whether to differentiate the lengths by the ends.
     """
     start, end = curve[:, 0], curve[:, -1]
+    # One point may be an end of many pairs.
     points, which = torch.stack([start, end], 1).flatten(0, 1).unique(dim=0, return_inverse=True)
-    which = which.unflatten(0, (-1, 2))  # as points have many pairs
+    which = which.unflatten(0, (-1, 2))
     if curve.shape[2] > FULL_METRIC_DIM:
         ends = f(points)[which]  # [P, 2, D]
         nodes, report = _without_jacobians(f, curve, ends, segments, tol, max_iter)
@@ -211,7 +213,7 @@ def _finest(
     N = curve.shape[1] - 1
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
     d = curve.shape[2]
-    goal, each = (tol, _FEW_STEPS) if d <= _FEW else (_FINER * tol, _PATIENCE)
+    goal, each = _FINER * tol, _FEW_STEPS if d <= _FEW else _PATIENCE
     if not _many(curve, tol):
         whitened, patience = CurvePreconditioner(*metrics, N, _SOFT), _patience(goal, max_iter, each)
     else:  # of which most have collapsed: what the curvature does there no metric tells
@@ -369,8 +371,8 @@ def _result(
             old[rough] = new
     if metrics is None and linearised is None:
         remaining = _DIAGONAL * remaining.maximum(report.gain)
-    if _many(nodes, tol):  # and valleys bend as no Hessian tells: no less than was asked for
-        remaining = remaining.clamp_min(tol / SAFETY)
+    if _many(nodes, tol):  # and valleys bend as no Hessian tells
+        remaining = remaining.maximum(_BENT * report.gain)
     # Between two identical ends there is no curve, only the rounding of two passes through the decoder.
     same = (nodes[:, 0] == nodes[:, -1]).all(1)
     return Geodesic(

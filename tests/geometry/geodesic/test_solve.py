@@ -306,7 +306,7 @@ def _wide(activation, width=200, d=4, D=40, scale=3.0):
 @pytest.mark.thorough
 def test_kinks_are_named_and_the_error_allows_for_them():
     relu, smooth = _wide(nn.ReLU()), _wide(nn.SiLU())
-    a, b = _box(20, [-2.0] * 4, [2.0] * 4)
+    a, b = _box(60, [-2.0] * 4, [2.0] * 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         assert lg.geodesic(smooth, a, b).order.median() > 1.5
@@ -333,7 +333,7 @@ def test_a_smooth_decoder_is_not_said_to_have_kinks_however_small_the_tolerance(
 def test_kinks_that_look_smooth_by_chance_are_allowed_for():
     """In two dimensions a curve crosses few kinks, and the chords of one alignment may miss them all."""
     relu = _wide(nn.ReLU(), width=64, d=2, scale=1.0)
-    a, b = _box(60, [-2.0] * 2, [2.0] * 2)
+    a, b = _box(200, [-2.0] * 2, [2.0] * 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         found = lg.geodesic(relu, a, b)
