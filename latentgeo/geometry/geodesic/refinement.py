@@ -29,7 +29,7 @@ from latentgeo.geometry.geodesic.preconditioner import (
     mean_metric,
     products,
 )
-from latentgeo.geometry.geodesic.result import Geodesic, improved
+from latentgeo.geometry.geodesic.result import Geodesic, improved, unsolved
 
 Metrics = tuple[Tensor, Tensor]  # along curves, as CurvePreconditioner takes them
 _MEMORY = 10  # secant pairs of the solver
@@ -176,7 +176,7 @@ def _first_attempt(
         tol: see :func:`refine`.
         max_iter: see :func:`refine`.
     """
-    found = Geodesic.unsolved(resample(curve, segments), tol)
+    found = unsolved(resample(curve, segments), tol)
     rows, straight = torch.arange(len(curve), device=curve.device), curve.shape[1] == 2
     if straight:
         metric, at = MetricFactor((J.mT @ J).mean(1), curve.dtype), rows
@@ -284,7 +284,7 @@ def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, N: int, tol: f
         known = tuple(of.unflatten(0, nodes.shape[:2]) for of in f.linearised(nodes.flatten(0, 1)))
         return _result(f, nodes, ends[rows], None, report, tol, known)
 
-    found = Geodesic.unsolved(resample(curve, N), tol)
+    found = unsolved(resample(curve, N), tol)
     rows = torch.nonzero(~wild).squeeze(1)
     if len(rows):
         found = improved(found, rows, first_attempt(rows))

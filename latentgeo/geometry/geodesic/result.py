@@ -64,20 +64,20 @@ class Geodesic:
         points, gradient = start.new_zeros(P, segments + 1, d), start.new_zeros(P, 2, d)
         return cls(points, none, none, none, none, none, none, counts > 0, counts, tol, 0, gradient)
 
-    @classmethod
-    def unsolved(cls, points: Tensor, tol: float) -> Geodesic:
-        """Curves of which nothing is known: anything that is known of others is better."""
-        P = len(points)
-        unknown, infinite = points.new_full((P,), torch.nan), points.new_full((P,), torch.inf)
-        none = torch.zeros(P, dtype=torch.long, device=points.device)
-        order = torch.full_like(unknown, 2.0)
-        return cls(points, unknown, unknown, unknown, infinite, infinite, order, none > 0, none, tol, 0)
-
     @staticmethod
     def joined(parts: list[Geodesic]) -> Geodesic:
         """The pairs of several results, one after the other; of at least one."""
         first = {name: value for name, value in vars(parts[0]).items() if isinstance(value, Tensor)}
         return dataclasses.replace(parts[0], **{name: torch.cat([getattr(p, name) for p in parts]) for name in first})
+
+
+def unsolved(points: Tensor, tol: float) -> Geodesic:
+    """Curves (P, N + 1, d) of which nothing is known: anything that is known of others is better."""
+    P = len(points)
+    unknown, infinite = points.new_full((P,), torch.nan), points.new_full((P,), torch.inf)
+    none = torch.zeros(P, dtype=torch.long, device=points.device)
+    order = torch.full_like(unknown, 2.0)
+    return Geodesic(points, unknown, unknown, unknown, infinite, infinite, order, none > 0, none, tol, 0)
 
 
 def scaled(found: Geodesic, unit: float) -> Geodesic:
