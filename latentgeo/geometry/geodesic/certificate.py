@@ -108,7 +108,7 @@ def length_of(f: Decoder, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         kinked = rate > _SMOOTH_RATE
         length = torch.where(kinked, whole + (whole - half) * rate / (1.0 - rate), romberg)
         missed = torch.where(kinked, (length - richardson).abs(), (romberg - richardson).abs())
-        found.append(torch.stack([length, missed + turned + 4.0 * rounding, -torch.log2(rate)]))
+        found.append(torch.stack([length, missed + turned + 2.0 * rounding, -torch.log2(rate)]))
     found, turned = torch.stack(found), torch.stack(turns)  # [strides, 3, P] and [strides, P]
     known = turned <= _TURNED * sums[: len(turned)]
     known[-1] = True
