@@ -28,6 +28,7 @@ from torch import Tensor
 from latentgeo.adapters.model import as_images, latent_model
 from latentgeo.geometry.curve import richardson, steps, straight_line
 from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder
+from latentgeo.geometry.differentiation import full_precision
 from latentgeo.geometry.geodesic.result import Geodesic
 from latentgeo.geometry.geodesic.solve import Options, solve
 
@@ -104,6 +105,7 @@ def tidy(columns: Mapping[str, Sequence[Tensor]]) -> pd.DataFrame:
     return table.astype({name: float for name in ("value", "error") if name in table})
 
 
+@full_precision()
 def measure_pairs(
     f: Decoder,
     start: Tensor,
@@ -169,6 +171,7 @@ def measure_pairs(
     return tidy({method: columns[method] for method in METHODS if method in columns}), solved["geodesic"]
 
 
+@full_precision()
 def farthest_from_codes(f: Decoder, z: Tensor, ends: np.ndarray, points: Tensor, seed: int) -> np.ndarray:
     """How far each curve's inner points get from the codes' images, in units of neighbouring codes' distance.
 
@@ -224,7 +227,7 @@ def pair_distances(
     seen = latent_model(model)
     codes, converged, unique, _ = seen.points(torch.cat(data), points)
     a, b = codes.chunk(2)
-    converged, unique = ((x & y).numpy() for x, y in (of.chunk(2) for of in (converged, unique)))
+    converged, unique = ((x & y).cpu().numpy() for x, y in (of.chunk(2) for of in (converged, unique)))
     f = as_decoder(seen.decoder, a)
     alone = isinstance(seen.decoder, Ensemble) and len(seen.decoder) == 1
     one = f if alone else as_decoder(seen.decoder[0], a)

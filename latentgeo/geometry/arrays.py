@@ -13,6 +13,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from latentgeo.geometry.differentiation import full_precision
 from latentgeo.geometry.reach import modules_of
 
 F = TypeVar("F", bound=Callable)
@@ -150,7 +151,8 @@ def takes_arrays(*names: str, back: bool = True) -> Callable[[F], F]:
     """Let a function of tensors take arrays as well, and then return arrays: NumPy in, NumPy out.
 
     Arrays become tensors of the type of the decoder's parameters, where it has any, and else keep theirs. Tensors pass
-    as they are; those that were made in inference mode are copied, and nothing is computed within it.
+    as they are; those that were made in inference mode are copied, and nothing is computed within it. Single precision
+    is computed in as such, see :func:`latentgeo.geometry.differentiation.full_precision`.
 
     Args:
         *names: of the arguments that may be arrays.
@@ -170,14 +172,16 @@ def takes_arrays(*names: str, back: bool = True) -> Callable[[F], F]:
                 for value in points.values()
             )
             if len(args) > len(parameters) or not (arrays or inference):
-                return function(*args, **kwargs)
+                with full_precision():
+                    return function(*args, **kwargs)
             tensors = [value for value in points.values() if isinstance(value, Tensor)]
             dtype = tensors[0].dtype if tensors else _dtype_of(given.get("decoder"))
             given |= {name: _converted(name, value, dtype) for name, value in points.items()}
             if not torch.is_inference_mode_enabled():
-                found = function(**given)
+                with full_precision():
+                    found = function(**given)
             else:
-                with torch.inference_mode(False), torch.no_grad():
+                with full_precision(), torch.inference_mode(False), torch.no_grad():
                     found = function(**given)
             return arrays_of(found) if back and not tensors else found
 

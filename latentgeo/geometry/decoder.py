@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
-from latentgeo.geometry.differentiation import WAYS, Composed, along, second_along
+from latentgeo.geometry.differentiation import WAYS, Composed, along, full_precision, second_along
 from latentgeo.geometry.door import check_tensor, kind_of, look, second_way
 from latentgeo.geometry.reach import Untouched, check_modes, owner_of
 
@@ -343,7 +343,7 @@ def as_decoder(decoder: DecoderLike, like: Tensor) -> Decoder:
     made = Decoder(decoder, next((p.dtype for p in parameters if p.is_floating_point()), None))
     _check_dtype(made, like)
     # Without inference mode, or a decoder would keep tensors that no gradient may pass.
-    with torch.inference_mode(False), torch.no_grad(), Untouched("decoder", modules):
+    with full_precision(), torch.inference_mode(False), torch.no_grad(), Untouched("decoder", modules):
         points = like.detach().reshape(-1, like.shape[-1])
         points = points if len(points) else like.new_zeros(1, like.shape[-1])
         first = points[:1].clone()

@@ -14,8 +14,9 @@ Reference: Townsend, "A new trick for calculating Jacobian vector products", 201
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +29,63 @@ from torch.utils import checkpoint as checkpointing
 WAYS = ("forward", "composed", "reverse")
 Function = Callable[[Tensor], Tensor]  # (B, d) -> (B, D)
 _LOCK = threading.RLock()  # PyTorch keeps levels of forward mode, and the switches below, for all threads at once
+
+
+class _Precision:
+    """What PyTorch may compute single precision with, as it was before the first block of :func:`full_precision`."""
+
+    blocks = 0
+    before: tuple[tuple[bool, str] | None, list[tuple[object, str]]] = (None, [])
+
+
+def _set_old_switches(convolutions: bool, products: str) -> None:
+    """Set those that stand otherwise: what was set no longer follows the switch above it."""
+    if torch.backends.cudnn.allow_tf32 != convolutions:
+        torch.backends.cudnn.allow_tf32 = convolutions
+    if torch.get_float32_matmul_precision() != products:
+        torch.set_float32_matmul_precision(products)
+
+
+def _keep_digits() -> tuple[tuple[bool, str] | None, list[tuple[object, str]]]:
+    """Switch coarser formats off, and return how the two old switches stood, and those of the newer ones that moved."""
+    backends, old, moved = torch.backends, None, []
+    places = [(backends.cuda, "matmul"), (backends.cudnn, "conv"), (backends.cudnn, "rnn")]
+    places += [(backends.mkldnn, name) for name in ("matmul", "conv", "rnn")]
+    newer = [getattr(place, name) for place, name in places if hasattr(place, name)]  # since PyTorch 2.9
+    stood = [(switch, getattr(switch, "fp32_precision", "none")) for switch in newer]
+    with contextlib.suppress(RuntimeError):  # where the newer ones were set apart, the old ones cannot be read
+        old = backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+        _set_old_switches(False, "highest")
+    for switch, value in stood:
+        if getattr(switch, "fp32_precision", "none") not in ("ieee", "none"):
+            switch.fp32_precision = "ieee"
+            moved.append((switch, value))
+    return old, moved
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Multiply and convolve numbers of single precision as such in the block, and then set everything back.
+
+    PyTorch convolves on GPUs in TF32 by default, and after ``torch.set_float32_matmul_precision("high")`` or
+    ``"medium"`` it multiplies in TF32 or bfloat16, on some CPUs too: 10 or 7 bits, too few for derivatives and for what
+    is claimed of lengths. The switches are PyTorch's own, for all threads at once.
+    """
+    with _LOCK:
+        if _Precision.blocks == 0:
+            _Precision.before = _keep_digits()
+        _Precision.blocks += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _Precision.blocks -= 1
+            if _Precision.blocks == 0:
+                old, moved = _Precision.before
+                for switch, value in moved:
+                    switch.fp32_precision = value
+                if old is not None:
+                    _set_old_switches(*old)
 
 
 def _cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
+from latentgeo.geometry.differentiation import full_precision
 from latentgeo.geometry.geodesic.solve import Options, door, solve
 from latentgeo.geometry.geodesic.starts import data_graph
 from latentgeo.progress import bar_options
@@ -225,6 +226,7 @@ def nearest_neighbours(
     return found
 
 
+@full_precision()
 def search(decoder: DecoderLike, z: Tensor, neighbours: int, candidates: int | None, options: Options) -> Neighbours:
     """What :func:`nearest_neighbours` returns, without its warning."""
     check_points("z", z, ndim=2)

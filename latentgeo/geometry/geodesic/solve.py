@@ -27,6 +27,7 @@ from tqdm import tqdm
 from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.curve import straight_line
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
+from latentgeo.geometry.differentiation import full_precision
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
 from latentgeo.geometry.geodesic.refinement import bytes_per_pair, refine
 from latentgeo.geometry.geodesic.result import Geodesic, improved, scaled
@@ -181,6 +182,7 @@ def _checked_initial(initial: Initial, start: Tensor, end: Tensor) -> list[Tenso
     return candidates
 
 
+@full_precision()
 def solve(
     f: Decoder,
     start: Tensor,
