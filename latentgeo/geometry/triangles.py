@@ -87,14 +87,16 @@ def _chebyshev(t: Tensor, degree: int) -> Tensor:
 
 def _differentiation(degree: int) -> tuple[Tensor, Tensor]:
     """Chebyshev's points on [0, 1], and the matrix that differentiates polynomials there (Trefethen's ``cheb``)."""
-    steps = torch.arange(degree + 1, dtype=torch.float64)
+    steps = torch.arange(degree + 1, dtype=torch.float64, device="cpu")
     t = 0.5 - 0.5 * torch.cos(torch.pi * steps / degree)
     c = torch.ones_like(t)
     c[[0, -1]] = 2.0
     c = c * (-1.0) ** steps
     # Differences by sines: exact where subtraction would lose digits at the ends.
     half = torch.pi * steps / (2 * degree)
-    apart = torch.sin(half[:, None] + half) * torch.sin(half[:, None] - half) + torch.eye(degree + 1).to(t)
+    apart = torch.sin(half[:, None] + half) * torch.sin(half[:, None] - half) + torch.eye(
+        degree + 1, device=t.device
+    ).to(t)
     D = torch.outer(c, 1.0 / c) / apart
     D.fill_diagonal_(0.0)
     return t, D - torch.diag(D.sum(1))

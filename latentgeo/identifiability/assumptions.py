@@ -160,7 +160,7 @@ def check_assumptions(
         if len(chosen) < 3:
             raise ValueError(f"z: expected at least three different codes, got {len(chosen)}")
         if len(chosen) > points:
-            chosen = chosen[torch.randperm(len(chosen), generator=random)[:points].to(chosen.device)]
+            chosen = chosen[torch.randperm(len(chosen), generator=random, device="cpu")[:points].to(chosen.device)]
         x = torch.cat([f(part) for part in chosen.split(_ROWS)])
         members = len(f.source) if isinstance(f.source, Ensemble) else 1
         singular, metric = _spectrum(f, chosen)
@@ -210,7 +210,7 @@ def _smooth(f: Decoder, z: Tensor, pairs: int, random: torch.Generator) -> dict[
     """
     halvings = 20 if z.dtype == torch.float64 else 10
     last = halvings // 2  # halvings from which the order is read
-    ends = torch.stack([torch.randperm(len(z), generator=random)[:2] for _ in range(pairs)]).to(z.device)
+    ends = torch.stack([torch.randperm(len(z), generator=random, device="cpu")[:2] for _ in range(pairs)]).to(z.device)
     low, v = z[ends[:, 0]], z[ends[:, 1]] - z[ends[:, 0]]
 
     def along(t: Tensor) -> Tensor:
@@ -367,7 +367,7 @@ def _injective(
     best, partner = ratio.min(1)
     each = torch.arange(n, device=z.device)[torch.isfinite(best)]
     ends = torch.stack([each, partner[each]], 1).sort(1).values.unique(dim=0)
-    drawn = torch.stack([torch.randperm(n, generator=random)[:2] for _ in range(64)]).to(z.device)
+    drawn = torch.stack([torch.randperm(n, generator=random, device="cpu")[:2] for _ in range(64)]).to(z.device)
     floor = _NEAR * _straight(f, z[drawn[:, 0]], z[drawn[:, 1]], _CHORDS[0]).median()
 
     def measured(a: Tensor, b: Tensor) -> Tensor:

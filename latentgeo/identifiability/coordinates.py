@@ -101,15 +101,15 @@ class LinearTransform(_LatentMap):
 
     def _call(self, x: Tensor) -> Tensor:
         self._check(x, len(self.matrix), self.matrix.dtype)
-        return x @ self.matrix.mT + self.shift
+        return x @ self.matrix.mT.to(x.device) + self.shift.to(x.device)
 
     def _inverse(self, y: Tensor) -> Tensor:
         self._check(y, len(self.matrix), self.matrix.dtype)
-        return (y - self.shift) @ self._matrix_inverse.mT
+        return (y - self.shift.to(y.device)) @ self._matrix_inverse.mT.to(y.device)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Logarithm of abs(det M), the same at every point: shape (*batch,)."""
-        return torch.linalg.slogdet(self.matrix).logabsdet.expand(x.shape[:-1])
+        return torch.linalg.slogdet(self.matrix).logabsdet.to(x.device).expand(x.shape[:-1])
 
 
 class RadialTwist(_LatentMap):

@@ -338,7 +338,7 @@ def _search_kinks(
     for radius in _RADII:
         active, reached = count, torch.zeros_like(count, dtype=torch.bool)
         for _ in range(_SAMPLED):
-            ball = nn.functional.normalize(torch.randn(d + 1, d, generator=draws).to(codes), dim=1)
+            ball = nn.functional.normalize(torch.randn(d + 1, d, generator=draws, device="cpu").to(codes), dim=1)
             ball[0] = 0.0
             _, gradient = at(y[active, None] + radius * accuracy[active, None, None] * ball, active)
             downhill = -_shortest(gradient)

@@ -30,9 +30,9 @@ from latentgeo.geometry.decoder import Decoder
 @functools.lru_cache(maxsize=64)
 def stiffness(N: int) -> Tensor:
     r"""The matrix K of the energy :math:`x^\top K x` of curves of N segments in one flat dimension, (N + 1, N + 1)."""
-    K = torch.zeros(N + 1, N + 1, dtype=torch.float64)
+    K = torch.zeros(N + 1, N + 1, dtype=torch.float64, device="cpu")
     for k, weight in _romberg(N):
-        steps = torch.eye(N + 1, dtype=torch.float64)[::k].diff(dim=0)
+        steps = torch.eye(N + 1, dtype=torch.float64, device="cpu")[::k].diff(dim=0)
         K += weight * N / k * steps.mT @ steps
     return K
 

@@ -48,7 +48,7 @@ def _mean_diagonal(decode: Decoder, nodes: Tensor) -> Tensor:
     for _ in range(_PROBES):
         with torch.enable_grad():
             x = decode.isometric(z).unflatten(0, (P, M))
-            w = torch.randn(x.shape[1:], generator=random).to(x)
+            w = torch.randn(x.shape[1:], generator=random, device="cpu").to(x)
             (pulled_back,) = torch.autograd.grad((x * w).sum(), z)
         squares += pulled_back.double().square().unflatten(0, (P, M)) / _PROBES
     diagonal = squares.mean(1)
@@ -83,10 +83,9 @@ class MetricFactor:
         metric = metric.double()
         self._factor = (torch.linalg.cholesky(regularised(metric, floor)) if self._full else metric.sqrt()).to(dtype)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the points."""
-        return self._factor.dtype
+    def like_points(self, x: Tensor) -> Tensor:
+        """A tensor in the type, and on the device, of the points."""
+        return x.to(self._factor)
 
     def of(self, rows: Tensor) -> MetricFactor:
         """The same of some of the problems."""
@@ -125,7 +124,7 @@ class FlatPreconditioner:
     """
 
     def __init__(self, metric: MetricFactor, N: int) -> None:
-        self._time, self._metric = _inverse_root(N).to(metric.dtype), metric
+        self._time, self._metric = metric.like_points(_inverse_root(N)), metric
 
     def step(self, y: Tensor, rows: Tensor) -> Tensor:
         """C⁻ᵀ Y for some of the curves: (A, N - 1, d) -> (A, N - 1, d)."""
