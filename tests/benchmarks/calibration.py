@@ -37,10 +37,10 @@ def _random(activation: type[nn.Module], seed: int, d: int, width: int, scale: f
     return f"random {activation.__name__} × {scale:g}, d = {d}", f, start, end
 
 
-def cases(pairs: int) -> Iterator[Case]:
-    """Name, decoder and ends of pairs; of trained models at the scale of the committed results."""
+def studies() -> dict[str, lg.paper.Study]:
+    """Of trained models at the scale of the committed results, by name."""
     study = lg.paper.Study
-    trained = {
+    return {
         "fashion_mnist mlp": study("fashion_mnist", profile="evidence"),
         "fashion_mnist conv": study("fashion_mnist", "conv", seeds=20, profile="evidence"),
         "digits mlp": study("digits"),
@@ -52,12 +52,10 @@ def cases(pairs: int) -> Iterator[Case]:
         "pbmc68k_counts": study("pbmc68k_counts", "counts", profile="evidence"),
         "tasic mlp": study("tasic", seeds=10, profile="evidence"),
     }
-    for name, of in trained.items():
-        yield name, *_pairs_of(of, min(pairs, 20) if "conv" in name else pairs)  # those in double precision are slow
-    _, start, end = _pairs_of(trained["fashion_mnist mlp"], pairs)
-    yield "fashion_mnist mlp, 8 decoders", lg.Ensemble(trained["fashion_mnist mlp"].trained(0).decoders), start, end
-    A = lg.RadialTwist(1.0)
-    yield "pbmc68k mlp, twisted", *_twisted(_pairs_of(trained["pbmc68k mlp"], pairs), A)
+
+
+def untrained(pairs: int) -> Iterator[Case]:
+    """Random decoders."""
     yield _random(nn.Tanh, 0, 2, 64, 2.5, pairs)
     yield _random(nn.Tanh, 1, 4, 64, 2.5, pairs)
     yield _random(nn.SiLU, 0, 4, 200, 3.0, pairs)
@@ -65,12 +63,23 @@ def cases(pairs: int) -> Iterator[Case]:
     yield _random(nn.ReLU, 0, 4, 200, 3.0, pairs)
 
 
-def _pairs_of(study: lg.paper.Study, pairs: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def cases(pairs: int) -> Iterator[Case]:
+    """Name, decoder and ends of pairs."""
+    trained = studies()
+    for name, of in trained.items():
+        yield name, *pairs_of(of, min(pairs, 20) if "conv" in name else pairs)  # those in double precision are slow
+    _, start, end = pairs_of(trained["fashion_mnist mlp"], pairs)
+    yield "fashion_mnist mlp, 8 decoders", lg.Ensemble(trained["fashion_mnist mlp"].trained(0).decoders), start, end
+    yield "pbmc68k mlp, twisted", *twisted(pairs_of(trained["pbmc68k mlp"], pairs), lg.RadialTwist(1.0))
+    yield from untrained(pairs)
+
+
+def pairs_of(study: lg.paper.Study, pairs: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """A problem of so many pairs, or as many as there are test data for."""
     return problem(study, min(pairs, len(study.data().test) // 2))
 
 
-def _twisted(
+def twisted(
     case: tuple[nn.Module, torch.Tensor, torch.Tensor], A: nn.Module
 ) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     decoder, start, end = case
