@@ -103,6 +103,20 @@ def test_another_default_device(name):
     np.testing.assert_allclose(found, call(f, z), rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["geodesic", "project", "neighbours", "agreement, posterior"])
+def test_another_default_type(name):
+    """What is drawn at random, too, is the same after `torch.set_default_dtype`."""
+    f, z, call = layers(), points(12, 3), (CALLS | CHECKS)[name]
+    expected = call(f, z)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = call(f, z)
+    finally:
+        torch.set_default_dtype(before)
+    np.testing.assert_array_equal(found, expected)
+
+
 SWITCHES = [(place, name) for place in (torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn)
             for name in ("matmul", "conv", "rnn") if hasattr(place, name)]  # fmt: skip
 

@@ -234,9 +234,8 @@ class LatentModel:
                 "the model one, LatentModel(…, posterior_sampler=lambda x: lambda noise: …), or choose points='nearest'"
             )
         draw = self.posterior_sampler(self._moved(data))
-        noise = torch.randn(_DRAWS // 2, codes.shape[1], generator=torch.Generator().manual_seed(0), device="cpu").to(
-            codes
-        )
+        size, random = (_DRAWS // 2, codes.shape[1]), torch.Generator().manual_seed(0)
+        noise = torch.randn(size, generator=random, dtype=torch.float32, device="cpu").to(codes)
         draws = torch.stack([draw(e.expand_as(codes)) for e in torch.cat([noise, -noise])])
         rows = max(1, _ENTRIES // f(codes[:1]).shape[1])
         means = [sum(f(z) for z in part.unbind()) / _DRAWS for part in draws.split(rows, dim=1)]

@@ -338,7 +338,8 @@ def _search_kinks(
     for radius in _RADII:
         active, reached = count, torch.zeros_like(count, dtype=torch.bool)
         for _ in range(_SAMPLED):
-            ball = nn.functional.normalize(torch.randn(d + 1, d, generator=draws, device="cpu").to(codes), dim=1)
+            ball = torch.randn(d + 1, d, generator=draws, dtype=torch.float32, device="cpu")
+            ball = nn.functional.normalize(ball.to(codes), dim=1)
             ball[0] = 0.0
             _, gradient = at(y[active, None] + radius * accuracy[active, None, None] * ball, active)
             downhill = -_shortest(gradient)

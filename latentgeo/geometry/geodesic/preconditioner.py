@@ -48,7 +48,7 @@ def _mean_diagonal(decode: Decoder, nodes: Tensor) -> Tensor:
     for _ in range(_PROBES):
         with torch.enable_grad():
             x = decode.isometric(z).unflatten(0, (P, M))
-            w = torch.randn(x.shape[1:], generator=random, device="cpu").to(x)
+            w = torch.randn(x.shape[1:], generator=random, dtype=torch.float32, device="cpu").to(x)
             (pulled_back,) = torch.autograd.grad((x * w).sum(), z)
         squares += pulled_back.double().square().unflatten(0, (P, M)) / _PROBES
     diagonal = squares.mean(1)
