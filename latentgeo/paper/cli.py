@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--in-place", action="store_true", help="show its outputs in notebooks/ too")
     tracing = commands.add_parser("trace", help="say where a figure or a table comes from")
-    tracing.add_argument("path", type=Path, nargs="+", metavar="FILE")
+    tracing.add_argument("path", type=Path, nargs="+", metavar="FILE", help="or folder, such as figures")
     data = commands.add_parser("data", help="get a data set: from here, from Debian's package, or by download")
     data.add_argument("name", choices=DATASETS)
     return parser
@@ -88,7 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = vars(_parser().parse_args(arguments))
     try:
-        return _COMMANDS[options.pop("command")](**options) or 0
+        status = _COMMANDS[options.pop("command")](**options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever reads has read enough, as `head` does
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (Python flushes it as it ends)
+        return 0
     except (ValueError, OSError, ImportError) as error:
         print(f"latentgeo: {error}", file=sys.stderr)
         return 1 if isinstance(error, DataError) else 2

@@ -104,7 +104,7 @@ def trace(path: Path) -> str:
     """Say where a figure or a table comes from.
 
     Args:
-        path: of the file.
+        path: of the file, or of a folder, for all files that have a record there.
 
     Returns:
         Several lines of text.
@@ -112,6 +112,13 @@ def trace(path: Path) -> str:
     Raises:
         ValueError: there is no record of the file, or the file is not the one that the record is of.
     """
+    if path.is_dir():
+        names = sorted(name for record in _read(path) for name in record["files"])
+        if not names:
+            raise ValueError(
+                f"{path}: expected a {MANIFEST} of figures or tables, got none; give the folder that has one"
+            )
+        return "\n\n".join(trace(path / name) for name in names)
     if not path.is_file():
         raise ValueError(f"{path}: expected a figure or a table, got no such file")
     record = next((record for record in _read(path.parent) if path.name in record["files"]), None)

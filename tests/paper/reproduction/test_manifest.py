@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -65,6 +67,24 @@ def test_a_table_is_traced_to_models_code_and_machine(study, tmp_path, capsys):
     assert "profile   quick" in told
     commit = _records(tmp_path / "results")["traced.csv"]["environment"]["commit"]
     assert commit is None or commit in told
+
+
+def test_a_folder_is_traced_file_by_file(study, tmp_path, capsys):
+    for name in ("second", "first"):
+        save_table(pd.DataFrame({"a": [1]}), name, sources=[OWN])
+    told = trace(tmp_path / "results")
+    assert told == "\n\n".join(trace(tmp_path / "results" / f"{name}.csv") for name in ("first", "second"))
+    assert cli.main(["trace", str(tmp_path)]) == 2
+    assert f"expected a {MANIFEST}" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    command = [sys.executable, "-m", "latentgeo", "trace", str(project_root() / "figures")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"00_")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_a_file_that_was_changed_or_has_no_record_is_not_traced(tmp_path, capsys):
