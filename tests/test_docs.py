@@ -1,10 +1,12 @@
 """The documentation: its links, the markup of docstrings, the notation, and the README's own code."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -184,6 +186,19 @@ def test_the_guide_s_code_for_a_decoder_alone_runs():
     assert all(hasattr(lg, name) for name in re.findall(r"\blg\.(\w+)", code))
 
 
+def _verdict(name: str) -> str | None:
+    """What the committed outputs of a notebook end with."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
+    shown = json.dumps([cell.get("outputs") for cell in cells[-1:]])
+    found = re.search(r"([a-z][a-z, ]+) \((?:evidence|quick) scale\)", shown)
+    return found and found[1]
+
+
+def _evidence(name: str) -> str:
+    path = ROOT / "data" / "results" / f"{name}_evidence.csv"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 def test_the_readme_is_a_front_page_whose_code_runs(capsys):
     assert len(README.encode()) <= 10_000
     linked = set(re.findall(r"notebooks/(\w+)\.ipynb", README))
@@ -191,6 +206,10 @@ def test_the_readme_is_a_front_page_whose_code_runs(capsys):
     said = re.findall(r"^\| \[\w+\]\(notebooks/\w+\.ipynb\) \| .+ \| (.+) \|$", README, re.MULTILINE)
     assert len(said) == len(linked)
     assert all(status.startswith(("verified", "paper result", "new", "needs data")) for status in said)
+    told = dict(re.findall(r"^\| \[(\w+)\]\(notebooks/.+ \| (.+) \|$", README, re.MULTILINE))
+    for name, status in told.items():
+        paper = "paper result" in _evidence(name) and status.startswith("paper result")
+        assert paper or status.startswith(_verdict(name) or "needs data"), name
     code = re.search(r"## Your own model\n.*?```python\n(.*?)```", README, re.DOTALL)[1]
     names = _data() | {"load": _Model}
     exec(code.replace("lg.agreement(models, x,", "lg.agreement(models, x, pairs=5, check=False,"), names)
