@@ -316,7 +316,7 @@ def _tidy(columns: dict[str, tuple[Tensor, ...]]) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def measured(study: Sweep, count: int, rank: int, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
+def measured(study: Sweep, count: int, rank: int, *, workers: int | None = None) -> pd.DataFrame:
     """Simplices of full dimension of the test data, under every model of a study; kept in the run store.
 
     Args:
@@ -324,13 +324,12 @@ def measured(study: Sweep, count: int, rank: int, *, workers: int | None = None,
         count: the number of simplices P.
         rank: r of the active subspace, and the dimension of the simplices (at least 2).
         workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
-        progress: whether to show a progress bar.
 
     Returns:
         The table of :func:`simplices` with the column ``seed``, and the quantity's name in one of its own.
     """
     corners = draw_corners(len(study.data().test), count, max(rank, 2) + 1)
-    options = {"rank": rank, "points": study.points, "workers": workers, "progress": progress}
+    options = {"rank": rank, "points": study.points, "workers": workers}
     table = study.measure("simplices", simplices, corners, **options)
     names = table["method"].str.split(": ", expand=True)
     return table.assign(quantity=names[0], method=names[1])

@@ -152,7 +152,7 @@ def mantel(table: pd.DataFrame, method: str, seeds: tuple[int, int], permutation
 
 
 def class_distances(
-    study: Study, pairs: pd.DataFrame, *, segments: int = 16, workers: int | None = None, progress: bool = True
+    study: Study, pairs: pd.DataFrame, *, segments: int = 16, workers: int | None = None
 ) -> pd.DataFrame:
     """Distances between classes under every model of a study; what is in the run store is not computed again.
 
@@ -161,7 +161,6 @@ def class_distances(
         pairs: from :func:`draw_class_pairs`, for the labels of :func:`latentgeo.paper.data.cells.all_cells`.
         segments: N of the geodesics; straight lines have four times as many, or 64.
         workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
-        progress: whether to show a progress bar.
 
     Returns:
         One row for each model, pair of classes and method: ``seed``, ``pair`` (numbered), ``first``, ``second``,
@@ -173,7 +172,7 @@ def class_distances(
         MissingDataError: the data set is not on this machine.
         JobsFailedError: a model failed; the others are finished and stored.
     """
-    options = {"segments": segments, "line_segments": min(64, 4 * segments), "workers": workers, "progress": progress}
+    options = {"segments": segments, "line_segments": min(64, 4 * segments), "workers": workers}
     options["points"] = study.points
     rows = study.measure("classes", pair_distances, (pairs["start"], pairs["end"]), part="everything", **options)
     number = pairs.groupby(["first", "second"], sort=False).ngroup().to_numpy()

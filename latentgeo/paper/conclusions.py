@@ -177,7 +177,7 @@ def cell_pairs(model: object, start: Tensor, end: Tensor, *, points: str, segmen
 
 
 def cell_distances(
-    study: Study, cells: Cells, *, segments: int, tol: float = 1e-2, workers: int | None = None, progress: bool = True
+    study: Study, cells: Cells, *, segments: int, tol: float = 1e-2, workers: int | None = None
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Distances between cells under every model of a study; one table for each model in the run store.
 
@@ -189,7 +189,6 @@ def cell_distances(
         segments: N of the geodesics.
         tol: tolerance of the geodesics; the default leaves errors of a few parts in a thousand.
         workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
-        progress: whether to show a progress bar.
 
     Returns:
         By method the distances of each model, shape (S, n, n); those of principal components, which no model enters,
@@ -200,7 +199,7 @@ def cell_distances(
         JobsFailedError: a model failed; the others are finished and stored.
     """
     i, j = np.triu_indices(len(cells), 1)
-    options = {"points": study.points, "segments": segments, "tol": tol, "workers": workers, "progress": progress}
+    options = {"points": study.points, "segments": segments, "tol": tol, "workers": workers}
     ends = cells.rows[i], cells.rows[j]
     table = study.measure("conclusions", cell_pairs, ends, part="everything", block=_PAIRS, **options)
     found = {}

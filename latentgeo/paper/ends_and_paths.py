@@ -462,7 +462,7 @@ def what_helps(
         for recipe, of in recipes.items()
         for seed in seeds
     ]
-    return pd.concat(run_jobs(jobs, workers=workers, label="models", progress=False).values(), ignore_index=True)
+    return pd.concat(run_jobs(jobs, workers=workers, label="models").values(), ignore_index=True)
 
 
 def _tried(name: str, label: str, recipe: Recipe, seed: int, pairs: int, steps: int) -> pd.DataFrame:
@@ -622,7 +622,7 @@ class Bridge(Sweep):
             JobsFailedError: a model failed; the others are finished and stored.
         """
         ends = _bridge_pairs(self.pairs)
-        table = self.measure("distances", pair_distances, ends, points="nearest", workers=workers, progress=False)
+        table = self.measure("distances", pair_distances, ends, points="nearest", workers=workers)
         return table.assign(across=table["pair"] < self.pairs)
 
 
@@ -697,7 +697,7 @@ def folds(study: Study, *, around: int = 500) -> dict[str, float]:
     P, x = study.pairs, test[np.concatenate([start, end, others])]
     models = {str(seed): study.trained(seed) for seed in study.seeds}
     with single_thread():
-        found = agreement(models, x, pairs=(np.arange(P), np.arange(P) + P), check=False, progress=False)
+        found = agreement(models, x, pairs=(np.arange(P), np.arange(P) + P), check=False)
     table = found.distances.rename(columns={"model": "seed"})
     row, split, reason = summarise(table), split_into_ends_and_path(table), found.pairs["reason"]
     row |= {f"share{of}": split[f"path{of}"] for of in ("", "_low", "_high")}

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from latentgeo.progress import bar_options
+
 # Dask asks the allocator to return freed memory at once. For a training loop, which frees and takes the same large
 # tensors at every step, that means faulting every page in again: it costs a third of the speed.
 _WORKER_ENVIRONMENT = {
@@ -127,7 +129,6 @@ def run_jobs(
     *,
     workers: int | None = None,
     label: str = "runs",
-    progress: bool = True,
     status: Callable[[], str] | None = None,
 ) -> dict[str, object]:
     """Run jobs, several at a time, and finish the others when one fails.
@@ -139,8 +140,7 @@ def run_jobs(
     Args:
         jobs: what is to be done; jobs come after those that they wait for.
         workers: processes; one for each core by default, 0 for none (everything here, one after another).
-        label: what the progress bar counts.
-        progress: whether to show it.
+        label: what the progress bar counts, which is shown where somebody watches.
         status: says what is going on, for the progress bar; called about once a second.
 
     Returns:
@@ -153,7 +153,7 @@ def run_jobs(
         JobsFailedError: jobs failed; those that wait for them count as failed too.
 
     Example:
-        >>> run_jobs([Job("one", abs, (-1,)), Job("two", abs, (-2,), after=("one",))], workers=0, progress=False)
+        >>> run_jobs([Job("one", abs, (-1,)), Job("two", abs, (-2,), after=("one",))], workers=0)
         {'one': 1, 'two': 2}
     """
     names: set[str] = set()
@@ -162,13 +162,13 @@ def run_jobs(
             raise ValueError(f"jobs: expected different names, and each job after those it waits for; got {job.name!r}")
         names.add(job.name)
     outcomes: dict[str, object] = {}
-    with tqdm(total=len(jobs), desc=label, disable=not progress) as bar:
+    with tqdm(total=len(jobs), desc=label, **bar_options(None)) as bar:
         looked = time.monotonic()
         for name, outcome in _outcomes(jobs, workers):
             if name is not None:
                 outcomes[name] = outcome
                 bar.update()
-            if status is not None and progress and time.monotonic() - looked >= _POLL:
+            if status is not None and not bar.disable and time.monotonic() - looked >= _POLL:
                 bar.set_postfix_str(status())
                 looked = time.monotonic()
     failures = [outcomes[job.name] for job in jobs if isinstance(outcomes[job.name], Failure)]

@@ -328,12 +328,11 @@ class KnownFactors(Sweep):
         with single_thread():
             return [self.stored(name, seed).train() for seed in self.seeds]
 
-    def run(self, *, workers: int | None = None, progress: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def run(self, *, workers: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
         r"""Train what is not trained yet, and measure every setting.
 
         Args:
             workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
-            progress: whether to show a progress bar.
 
         Returns:
             - distances, one row for each setting, seed, pair and method: ``setting``, ``seed``, ``pair``, ``method``,
@@ -349,7 +348,7 @@ class KnownFactors(Sweep):
             JobsFailedError: a model failed; the others are finished and stored.
         """
         ends = np.arange(self.pairs), np.arange(self.pairs) + self.pairs
-        options = {"workers": workers, "progress": progress}
+        options = {"workers": workers}
         means = self.measure("distances", pair_distances, ends, points="mean", **options)
         means = means.loc[means["method"] == "geodesic", ["setting", "seed", "pair", "value"]]
         jobs = [Job(name, _judged, (self, name)) for name in self.settings]

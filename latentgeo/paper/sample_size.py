@@ -239,12 +239,11 @@ class SampleSizeStudy(Sweep):
             return np.arange(self.pairs), np.arange(self.pairs) + self.pairs
         return draw_pairs(len(load_dataset(self.dataset).test), self.pairs)
 
-    def run(self, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
+    def run(self, *, workers: int | None = None) -> pd.DataFrame:
         """Train and measure what is not in the store yet, and gather everything.
 
         Args:
             workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
-            progress: whether to show a progress bar.
 
         Returns:
             One row for each size, model, pair and method: ``n``, ``seed``, ``pair``, ``method``, ``value``,
@@ -255,9 +254,7 @@ class SampleSizeStudy(Sweep):
             MissingDataError: the data set is not on this machine.
             JobsFailedError: a model failed; the others are finished and stored.
         """
-        tables = self.measure(
-            "sample-size", sample_distances, self.ends(), points=self.points, workers=workers, progress=progress
-        )
+        tables = self.measure("sample-size", sample_distances, self.ends(), points=self.points, workers=workers)
         return tables.sort_values(["n", "seed"], kind="stable", ignore_index=True)
 
     def curves(self) -> pd.DataFrame:

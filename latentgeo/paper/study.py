@@ -118,7 +118,6 @@ class Sweep:
         part: str = "test",
         block: int = _BLOCK,
         workers: int | None = None,
-        progress: bool = True,
         **options: object,
     ) -> pd.DataFrame:
         """Measure pairs under every model: train what is not trained yet, measure what is not measured yet.
@@ -135,7 +134,6 @@ class Sweep:
             part: of the data set that they are indices of: ``"test"``, or ``"everything"``.
             block: pairs that one job measures.
             workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
-            progress: whether to show a progress bar.
             **options: of the function; JSON must have words for them.
 
         Returns:
@@ -168,7 +166,7 @@ class Sweep:
                 task = (self, model, table, function, rows[corners], part, options)
                 jobs.append(Job(f"pairs {numbers} of {of}", _measure, task, after=(train.name,)))
         if jobs:
-            run_jobs(jobs, workers=workers, label="jobs", progress=progress, status=lambda: _status(trainings.values()))
+            run_jobs(jobs, workers=workers, label="jobs", status=lambda: _status(trainings.values()))
             found |= {model: _measured(self.stored(*model), table, ends) for model in trainings}
         tables = [rows.assign(**dict(zip(self.numbers, model, strict=True))) for model, rows in found.items()]
         whole = pd.concat(tables, ignore_index=True).drop(columns=corners)
@@ -302,12 +300,11 @@ class Study(Sweep):
             perceptual=self.perceptual,
         )
 
-    def run(self, *, workers: int | None = None, progress: bool = True) -> pd.DataFrame:
+    def run(self, *, workers: int | None = None) -> pd.DataFrame:
         """Every distance of the study's pairs under every model, see :meth:`measure`.
 
         Args:
             workers: processes, see :func:`latentgeo.paper.jobs.run_jobs`.
-            progress: whether to show a progress bar.
 
         Returns:
             One row for each model, pair and method: ``seed``, ``pair``, ``method``, ``value``, ``converged``,
@@ -318,7 +315,7 @@ class Study(Sweep):
             JobsFailedError: a model failed; the others are finished and stored.
         """
         pairs = draw_pairs(len(self.data().test), self.pairs)  # before anything is trained
-        return self.measure("distances", pair_distances, pairs, points=self.points, workers=workers, progress=progress)
+        return self.measure("distances", pair_distances, pairs, points=self.points, workers=workers)
 
     def trained(self, seed: int) -> VAE:
         """One of the models, trained if it is not yet.

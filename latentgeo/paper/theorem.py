@@ -24,6 +24,7 @@ from latentgeo.identifiability.invariance import QUANTITIES, check_identifiabili
 from latentgeo.paper.data import load_dataset
 from latentgeo.paper.profiles import training_preset
 from latentgeo.paper.study import Study
+from latentgeo.progress import bar_options
 
 POINTS = 8  # latent points at which a model is compared
 PAIRS = 2  # pairs of them that geodesics join, and near whose ends data are
@@ -79,7 +80,6 @@ def identifiability_table(
     *,
     quantities: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Compare every model with itself in other coordinates, under every family of changes.
 
@@ -88,7 +88,6 @@ def identifiability_table(
         quantities: names among :data:`latentgeo.identifiability.invariance.QUANTITIES`; by default all that the number
             of dimensions has.
         only: names among those of :func:`families`; all by default.
-        progress: whether to show a progress bar.
 
     Returns:
         The rows of :func:`latentgeo.check_identifiability` with the columns ``model`` and ``family`` before them.
@@ -101,7 +100,7 @@ def identifiability_table(
     ]
     tables = {
         (name, family): check_identifiability(f, A, z, "all" if quantities is None else quantities, pairs=PAIRS)
-        for name, f, z, family, A in tqdm(jobs, desc="comparisons", disable=not progress)
+        for name, f, z, family, A in tqdm(jobs, desc="comparisons", **bar_options(None))
     }
     return pd.concat(tables, names=["model", "family", None]).reset_index(["model", "family"]).reset_index(drop=True)
 

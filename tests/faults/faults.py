@@ -213,7 +213,7 @@ def main() -> None:
         print(table(options.only).round(2).to_string(index=False))
         return
     workers = None if options.workers < 0 else options.workers
-    study(options.store, options.seeds, options.epochs).run(workers=workers, progress=False)
+    study(options.store, options.seeds, options.epochs).run(workers=workers)
 
 
 if __name__ == "__main__":

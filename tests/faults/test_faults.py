@@ -22,7 +22,7 @@ EPOCHS = 20
 def undisturbed(tmp_path_factory):
     store = tmp_path_factory.mktemp("undisturbed")
     study = faults.study(store, 2, EPOCHS)
-    table = study.run(workers=0, progress=False)
+    table = study.run(workers=0)
     return faults.weights(store, 2, EPOCHS), table
 
 
@@ -31,14 +31,14 @@ def test_a_killed_sweep_loses_nothing(undisturbed, tmp_path):
         process = faults.start(tmp_path, seeds=2, workers=0, epochs=EPOCHS)
         faults.wait_for_epochs(tmp_path, epochs, process)
         faults.kill(process)
-    table = faults.study(tmp_path, 2, EPOCHS).run(workers=0, progress=False)
+    table = faults.study(tmp_path, 2, EPOCHS).run(workers=0)
     assert faults.weights(tmp_path, 2, EPOCHS) == undisturbed[0]
     pd.testing.assert_frame_equal(table, undisturbed[1], check_exact=True)
 
 
 def test_a_disturbance_that_matters_is_noticed(undisturbed, tmp_path):
     """The negative control of the comparison: another training has other weights."""
-    faults.study(tmp_path, 2, EPOCHS // 2).run(workers=0, progress=False)
+    faults.study(tmp_path, 2, EPOCHS // 2).run(workers=0)
     assert not set(faults.weights(tmp_path, 2, EPOCHS // 2)) & set(undisturbed[0])
 
 
@@ -68,17 +68,17 @@ def test_an_external_scheduler_gives_the_same_table(undisturbed, tmp_path, monke
     with _scheduler(2, tmp_path) as (address, _):
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
         began = time.monotonic()
-        table = faults.study(tmp_path / "store", 2, EPOCHS).run(progress=False)
+        table = faults.study(tmp_path / "store", 2, EPOCHS).run()
         assert time.monotonic() - began < 120
     pd.testing.assert_frame_equal(table, undisturbed[1], check_exact=True)
 
 
 @pytest.mark.slow
 def test_a_sweep_of_twelve_models_on_a_scheduler_is_that_of_the_serial_mode(tmp_path, monkeypatch):
-    serial = faults.study(tmp_path / "serial", 12).run(workers=0, progress=False)
+    serial = faults.study(tmp_path / "serial", 12).run(workers=0)
     with _scheduler(2, tmp_path) as (address, _):
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
-        spread = faults.study(tmp_path / "spread", 12).run(progress=False)
+        spread = faults.study(tmp_path / "spread", 12).run()
     pd.testing.assert_frame_equal(spread, serial, check_exact=True)
 
 

@@ -81,7 +81,7 @@ def test_distances_of_types_come_from_the_store_the_second_time(trained, counts,
     start, end = (torch.tensor(pairs.loc[pairs.index[:2], side].to_numpy()) for side in ("start", "end"))
     z, euclidean = trained.trained(0).encode(cells), []
     for study in (dataclasses.replace(trained, points="mean"), trained):
-        table = class_distances(study, pairs, segments=4, workers=0, progress=False)
+        table = class_distances(study, pairs, segments=4, workers=0)
         assert len(table) == 2 * 3 * table["method"].nunique()
         one = table.query("seed == 0 and pair == 0").set_index("method")["value"]
         euclidean.append(one["euclidean"])
@@ -90,6 +90,4 @@ def test_distances_of_types_come_from_the_store_the_second_time(trained, counts,
     assert one["data"] == pytest.approx((cells[start] - cells[end]).norm(dim=1).mean().item(), rel=1e-5)
     assert one["ambient_chord"] <= one["geodesic"] * 1.001
     monkeypatch.setattr("latentgeo.paper.study.run_jobs", lambda *_, **__: pytest.fail("computed again"))
-    pd.testing.assert_frame_equal(
-        table, class_distances(trained, pairs, segments=4, workers=0, progress=False), check_exact=True
-    )
+    pd.testing.assert_frame_equal(table, class_distances(trained, pairs, segments=4, workers=0), check_exact=True)

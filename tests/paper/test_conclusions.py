@@ -174,7 +174,7 @@ def test_distances_of_cells_are_those_of_pairs_and_are_drawn(counts, trained, tm
     monkeypatch.setenv("LATENTGEO_FIGURES", str(tmp_path))
     x, labels = all_cells(counts)
     cells = draw_cells(labels, counts.class_names, 1, "CD34+", neighbours=2, largest=None)
-    distances, how = cell_distances(trained, cells, segments=8, workers=0, progress=False)
+    distances, how = cell_distances(trained, cells, segments=8, workers=0)
     n = len(cells)
     assert set(distances) == {*how.index, "pca_2", "pca_50"}
     i, j = np.array([0, 3]), np.array([5, 1])

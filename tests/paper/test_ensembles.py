@@ -23,7 +23,7 @@ OPTIONS = {"sizes": (1, 4), "points": (8, 32), "audited": 3, "workers": 0}
 def test_tables_hold_what_they_say_and_come_from_the_store(study, monkeypatch):
     table = ensemble_distances(study, **OPTIONS)
     wide = table.pivot(index=["seed", "pair"], columns="method", values="value")
-    reference = study.run(workers=0, progress=False).pivot(index=["seed", "pair"], columns="method", values="value")
+    reference = study.run(workers=0).pivot(index=["seed", "pair"], columns="method", values="value")
     np.testing.assert_allclose(wide["geodesic_4"], reference["geodesic"], rtol=1e-4)
     np.testing.assert_allclose(wide["geodesic_1"], reference["geodesic_one_decoder"], rtol=1e-4)
     audited = wide.loc[(slice(None), slice(0, 2)), :]

@@ -144,7 +144,7 @@ def test_a_study_is_measured_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(known_factors, "_STEPS", 200)
     monkeypatch.setenv("LATENTGEO_FIGURES", str(tmp_path))
     study = KnownFactors(seeds=2, pairs=6, store=tmp_path)
-    distances, pairs = study.run(workers=0, progress=False)
+    distances, pairs = study.run(workers=0)
     sizes = distances.groupby(["setting", "method"]).size()
     assert (sizes == 2 * 6).all()
     assert len(sizes) == 2 * 7
@@ -158,7 +158,7 @@ def test_a_study_is_measured_and_drawn(tmp_path, monkeypatch):
     figure = figures.known_factors({"position": rendered(quick["position"], 6).test[:3, 0].numpy()}, worth, judged)
     figures.save(figure, "figure", [study])
     assert (tmp_path / "figure.png").stat().st_size > 1000
-    again, _ = study.run(workers=0, progress=False)
+    again, _ = study.run(workers=0)
     pd.testing.assert_frame_equal(distances, again)
 
 

@@ -179,7 +179,7 @@ def test_a_study_trains_measures_and_finds_everything_again(tmp_path, monkeypatc
     study = SampleSizeStudy("torus", (16, 160), store=tmp_path, **TINY)
     with pytest.raises(ValueError, match="expected a trained model"):
         _ = study.runs
-    table = study.run(workers=0, progress=False)
+    table = study.run(workers=0)
     assert study.runs.keys() == {path.name for path in tmp_path.glob("torus-*")}
     methods = [*METHODS, sample_size.TWISTED]
     assert len(table) == 2 * 2 * 4 * len(methods)
@@ -193,7 +193,7 @@ def test_a_study_trains_measures_and_finds_everything_again(tmp_path, monkeypatc
     assert set(final_slope(curves)["n"]) == {16, 160}
     with monkeypatch.context() as patch:
         patch.setattr("latentgeo.paper.study.run_jobs", lambda *_, **__: pytest.fail("computed again"))
-        assert study.run(workers=0, progress=False).equals(table)
+        assert study.run(workers=0).equals(table)
     shared = dataclasses.replace(study, series="shared")
     assert torch.equal(shared.data(16, 0).train, shared.data(16, 1).train)
     assert not torch.equal(study.data(16, 0).train, study.data(16, 1).train)

@@ -31,7 +31,7 @@ def _study(store, **changes):
 def finished(tmp_path_factory):
     """A finished study, run by two worker processes; tests copy it before they damage it."""
     store = tmp_path_factory.mktemp("store")
-    return _study(store), _study(store).run(workers=2, progress=False)
+    return _study(store), _study(store).run(workers=2)
 
 
 @pytest.fixture
@@ -85,20 +85,20 @@ def test_a_run_leaves_a_trail(finished):
 def test_running_again_trains_nothing_and_gives_the_same_table(copied):
     study, table = copied
     before = _written(study)
-    pd.testing.assert_frame_equal(study.run(progress=False), table, check_exact=True)
+    pd.testing.assert_frame_equal(study.run(), table, check_exact=True)
     assert _written(study) == before
 
 
 def test_another_machine_mode_gives_the_same_table(finished, tmp_path):
     study = _study(tmp_path)
-    pd.testing.assert_frame_equal(study.run(workers=0, progress=False), finished[1], check_exact=True)
+    pd.testing.assert_frame_equal(study.run(workers=0), finished[1], check_exact=True)
 
 
 def test_deleting_one_models_files_trains_that_one_alone(copied):
     study, table = copied
     before = _written(study)
     shutil.rmtree(_folder(study, 1))
-    pd.testing.assert_frame_equal(study.run(workers=0, progress=False), table, check_exact=True)
+    pd.testing.assert_frame_equal(study.run(workers=0), table, check_exact=True)
     after = _written(study)
     assert after[1] != before[1]
     assert (after[0], after[2]) == (before[0], before[2])
@@ -113,7 +113,7 @@ def test_more_pairs_measure_only_those(copied, monkeypatch):
         return pair_distances(model, first, second, **options)
 
     monkeypatch.setattr("latentgeo.paper.study.pair_distances", counted)
-    more = dataclasses.replace(study, pairs=70).run(workers=0, progress=False)
+    more = dataclasses.replace(study, pairs=70).run(workers=0)
     assert measured == 3 * [50, 12]  # 62 more pairs of each model, in blocks
     assert len(more) == 3 * 70 * len(METHODS)
     assert _written(study) == before
@@ -129,7 +129,7 @@ def _between_codes(model, start, end, power=1):
 def test_any_function_of_a_model_and_pairs_is_measured_once(copied, monkeypatch):
     study, _ = copied
     before, pairs = _written(study), ([0, 1600, 0], [1, 3, 2])
-    options = {"part": "everything", "power": 2, "progress": False}
+    options = {"part": "everything", "power": 2}
     table = study.measure("codes", _between_codes, pairs, workers=0, **options)
     assert table.columns.tolist() == ["seed", "pair", "method", "value", "converged"]
     assert table["method"].unique().tolist() == ["power", "plain"]
@@ -157,7 +157,7 @@ def _perimeter(model, *corners):
 def test_triangles_are_measured_as_pairs_are(copied):
     study, _ = copied
     corners = [0, 1], [2, 3], [4, 5]
-    table = study.measure("perimeters", _perimeter, corners, workers=0, progress=False)
+    table = study.measure("perimeters", _perimeter, corners, workers=0)
     assert table.columns.tolist() == ["seed", "pair", "method", "value", "converged"]
     test = load_dataset("digits").test
     expected = _perimeter(study.trained(1), *(test[of] for of in corners))["value"]
@@ -173,7 +173,7 @@ def test_a_damaged_table_is_moved_aside_and_measured_again(copied):
     content = path.read_text()
     path.write_text(content.replace("euclidean,0", "euclidean,9", 1).replace("euclidean,1", "euclidean,8", 1))
     assert path.read_text() != content
-    pd.testing.assert_frame_equal(study.run(workers=0, progress=False), table, check_exact=True)
+    pd.testing.assert_frame_equal(study.run(workers=0), table, check_exact=True)
     assert path.read_text() == content
     assert path.with_name(f"{path.name}.damaged0").exists()
 
@@ -204,7 +204,7 @@ def test_a_damaged_run_is_trained_again_and_never_trusted(copied, damage):
     assert model.evaluate(dataset.validation) == study.trained(2).evaluate(dataset.validation)
     if damage != "no marker":
         assert (folder.with_name(f"{folder.name}.damaged0") / "metrics.jsonl").exists()
-    pd.testing.assert_frame_equal(study.run(workers=0, progress=False), table, check_exact=True)
+    pd.testing.assert_frame_equal(study.run(workers=0), table, check_exact=True)
 
 
 def test_a_failing_seed_does_not_stop_the_others(tmp_path, monkeypatch):
@@ -217,7 +217,7 @@ def test_a_failing_seed_does_not_stop_the_others(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store_module, "build_vae", failing)
     with pytest.raises(JobsFailedError, match=r"2 of 6 jobs failed and 4 finished; .*seed 0 cannot be built"):
-        study.run(workers=0, progress=False)
+        study.run(workers=0)
     found = [study.stored(seed).marker is not None for seed in study.seeds]
     assert found == [False, True, True]
     assert "ArithmeticError" in (_folder(study, 0) / "log.txt").read_text()
@@ -270,7 +270,7 @@ def test_bad_studies_are_refused(options, message):
 
 def test_too_many_pairs_are_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(ValueError, match="between 1 and 360 pairs"):
-        _study(tmp_path, pairs=361).run(workers=0, progress=False)
+        _study(tmp_path, pairs=361).run(workers=0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -287,6 +287,6 @@ def test_nothing_to_do_over_three_hundred_models_takes_no_time(copied):
         marker["files"]["config.json"] = checksum((folder / "config.json").read_bytes())
         (folder / "SUCCESS.json").write_text(json.dumps(marker))
     began = time.process_time()
-    table = many.run(workers=0, progress=False)
+    table = many.run(workers=0)
     assert time.process_time() - began < 2.0
     assert len(table) == 300 * 8 * len(METHODS)

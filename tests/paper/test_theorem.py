@@ -12,7 +12,7 @@ from latentgeo.paper.theorem import SLOW, families, identifiability_table, intac
 @pytest.mark.thorough
 def test_the_table_has_every_model_family_and_quantity():
     names = ["metric tensor", "geodesic distance", "codes", "Euclidean distance"]
-    table = identifiability_table(surfaces(), quantities=names, only=["rotation", "twist"], progress=False)
+    table = identifiability_table(surfaces(), quantities=names, only=["rotation", "twist"])
     assert len(table) == 3 * 2 * 4
     assert (table.loc[table["kind"] == "identified", "verdict"] == "agrees").all()
     intact = intact_controls(table)

@@ -204,7 +204,7 @@ def test_a_whole_study_of_it(place):
     """Loader, cache, training, distances: everything but the number of images and of steps."""
     training = lg.paper.TrainingConfig(epochs=1, batch_size=64)
     study = lg.paper.Study("celeba", "conv", 1, 2, latent_dim=2, decoders=1, training=training, store=place / "runs")
-    table = study.run(workers=0, progress=False)
+    table = study.run(workers=0)
     assert len(table) == 2 * table["method"].nunique()
     assert np.isfinite(table["value"]).all()
     data = lg.paper.load_dataset("celeba")

@@ -181,6 +181,6 @@ def test_a_study_of_it_works(place):
     study = lg.paper.Study(
         "cifar10", "conv", seeds=1, pairs=2, latent_dim=2, decoders=2, training=training, store=place / "r"
     )
-    table = study.run(workers=0, progress=False)
+    table = study.run(workers=0)
     assert np.isfinite(table["value"]).all()
     assert len(table) == 2 * table["method"].nunique()

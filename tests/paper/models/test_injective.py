@@ -160,7 +160,7 @@ def test_a_study_trains_and_stores_it(tmp_path, decoders):
     study = lg.paper.Study(
         "digits", "flow", seeds=2, pairs=4, latent_dim=3, decoders=decoders, training=training, store=tmp_path
     )
-    table = study.run(workers=0, progress=False)
+    table = study.run(workers=0)
     assert table["converged"].all()
     assert (table["value"] > 0).all()
     stored = study.stored(0).load()

@@ -35,7 +35,7 @@ def study(tmp_path, monkeypatch):
 
 
 def test_a_record_lists_the_models_of_its_artefact_and_no_others(study, tmp_path):
-    table = study.run(workers=0, progress=False)
+    table = study.run(workers=0)
     save_table(table, "both", sources=[study])
     save_table(table[table["seed"] == 1], "one", sources=[study.only(1), OWN])
     save_table(table.head(0), "none", sources=[])
