@@ -27,6 +27,12 @@ def _fashion(images: int) -> tuple[nn.Module, torch.Tensor]:
     return model.decoders[0], model.encode(lg.paper.load_dataset("fashion_mnist").test[:images])
 
 
+def _trained() -> dict[str, lg.paper.Study]:
+    """Trained decoders that are fast."""
+    fast = {name: of for name, of in studies().items() if "conv" not in name}
+    return fast | {"digits mlp, d = 2": lg.paper.Study("digits", latent_dim=2)}
+
+
 def default():
     """The default call: 100 pairs, d = 16."""
     f, z = _fashion(2000)
@@ -36,8 +42,9 @@ def default():
 
 def twists():
     """Trained decoders after RadialTwist(1.0): 50 pairs, how many converge, and the decoded points for them."""
-    trained = {name: of for name, of in studies().items() if "conv" not in name and "ReLU" not in name}
-    for name, of in (trained | {"digits mlp, d = 2": lg.paper.Study("digits", latent_dim=2)}).items():
+    for name, of in _trained().items():
+        if "ReLU" in name:
+            continue
         case = pairs_of(of, 50)
         plain, turned = (lg.geodesic(*of) for of in (case, twisted(case, lg.RadialTwist(1.0))))
         both = plain.converged & turned.converged
@@ -51,7 +58,7 @@ def twists():
 
 def starts():
     """Four bent starts beside the straight line, 40 pairs of each decoder: worse than the straight line alone?"""
-    cases = [(name, *pairs_of(of, 40)) for name, of in studies().items() if "conv" not in name] + list(untrained(40))
+    cases = [(name, *pairs_of(of, 40)) for name, of in _trained().items()] + list(untrained(40))
     total = worse = 0
     for name, f, a, b in cases:
         random, t = torch.Generator().manual_seed(0), torch.linspace(0.0, 1.0, 17, dtype=a.dtype)[None, :, None]
