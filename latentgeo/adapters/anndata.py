@@ -26,6 +26,7 @@ from latentgeo.geometry.geodesic.neighbours import measure, search, warn_of_unce
 from latentgeo.geometry.geodesic.solve import Options
 from latentgeo.geometry.geodesic.starts import data_graph
 from latentgeo.geometry.maps import frechet_mean
+from latentgeo.warn import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -191,7 +192,7 @@ def geodesic_neighbors(
     options = {"progress": None} | options
     seen, z = _codes(adata, model, points, use_rep, layer, dtype)
     found = search(seen.decoder, z, n_neighbors - 1, candidates, options)
-    warn_of_uncertified(found, stacklevel=3)
+    warn_of_uncertified(found)
 
     name = "neighbors" if key_added is None else key_added
     if use_rep is None:
@@ -224,11 +225,10 @@ def geodesic_neighbors(
     adata.obs[f"{name}_certified"] = found.certified.cpu().numpy()
     parts, _ = scipy.sparse.csgraph.connected_components(adata.obsp[entry["connectivities_key"]], directed=False)
     if parts > _LAID_OUT:
-        warnings.warn(
+        warn(
             f"the graph has {parts} components, which scanpy.tl.umap cannot place by a geodesic metric: call it with "
             "init_pos='random' or 'paga', or raise n_neighbors",
             UserWarning,
-            stacklevel=2,
         )
     return adata if copy else None
 
@@ -314,11 +314,9 @@ def geodesic_distances(
     compare = _compare_members if statistic == "mean" else _compare_means
     entry = compare(f, z, of_group, members, random, options)
     if entry["unconverged"]:
-        warnings.warn(
+        warn(
             f"{entry['unconverged']} geodesics between members of {groupby!r} did not converge and are left out of the "
             "means; raise segments or max_iter",
-            RuntimeWarning,
-            stacklevel=2,
         )
     entry["names"] = np.array(names, dtype=str)
     entry["params"] = {"groupby": groupby, "statistic": statistic, "members": members, "random_state": random_state}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from latentgeo.adapters.model import LatentModel, is_anndata, latent_model, parameter_of
 from latentgeo.geometry.arrays import to_tensor
+from latentgeo.warn import warn
 
 _CHUNK = 2048  # rows that are made dense and encoded at a time
 
@@ -94,11 +94,9 @@ def codes_of(
         parts.append(model.points(x if event_shape is None else x.reshape(len(x), *event_shape), points, others))
     codes, converged, _, apart = (torch.cat(of) for of in zip(*parts, strict=True))
     if apart.any() or not converged.all():
-        warnings.warn(
+        warn(
             f"of {n} data {int((apart > 0).sum())} have other points of the image about as near, so that distances "
             f"from these are those of one of several points, and for {int((~converged).sum())} the search did not "
             "converge; points='mean' takes the encoder's codes, which are not identified",
-            RuntimeWarning,
-            stacklevel=4,
         )
     return codes.detach()

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import math
 import numbers
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from latentgeo.geometry.door import taken_from
 from latentgeo.geometry.likelihood import StatisticalDecoder
 from latentgeo.geometry.reach import Untouched, check_modes, modules_of
 from latentgeo.identifiability.points import Misfit, Projection, most_likely, nearest, project
+from latentgeo.warn import warn
 
 POINTS = ("nearest", "posterior", "mean")
 _DRAWS = 64  # from a posterior, half of them the mirror images of the others
@@ -342,12 +342,11 @@ def warn_of_conditions(models: Sequence[LatentModel]) -> None:
     held = [(name, condition) for name, condition in held if condition is not None]
     for name, condition in held[1:]:
         if not _agree(_by_name(held[0][1]), _by_name(condition)):
-            warnings.warn(
+            warn(
                 f"{held[0][0]!r} is held at {held[0][1]} and {name!r} at {condition}, along whose surfaces distances "
                 "differ though the models agree. To hold them at the same one, say it where they are made: "
                 "latent_model(model, condition=…), from_scvi(model, library_size=…, batch=…, covariates=…)",
                 UserWarning,
-                stacklevel=4,
             )
             return
 

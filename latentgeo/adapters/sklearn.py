@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from latentgeo.adapters.arrays import codes_of, model_or_decoder, tensor_of
 from latentgeo.geometry.arrays import arrays_of, unhidden
 from latentgeo.geometry.geodesic.neighbours import measure
+from latentgeo.warn import warn
 
 _UNCONVERGED = ("warn", "raise")
 
@@ -178,5 +178,5 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if failed and self.unconverged == "raise":
             raise ValueError(f"{message}, or take what was found by unconverged='warn'")
         if failed:
-            warnings.warn(f"{message}. transform_with_error says which", RuntimeWarning, stacklevel=4)
+            warn(f"{message}. transform_with_error says which")
         return length.cpu().numpy(), error.where(converged, torch.inf).cpu().numpy()

@@ -7,7 +7,6 @@ import html
 import itertools
 import math
 import numbers
-import warnings
 from collections.abc import Mapping, Sequence
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from latentgeo.geometry.arrays import is_array, to_tensor
 from latentgeo.geometry.decoder import Decoder, as_decoder
 from latentgeo.identifiability.assumptions import check_assumptions
 from latentgeo.progress import bar_options
+from latentgeo.warn import warn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -458,12 +458,11 @@ def _indices(pairs: object, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def _warn_of_copies(codes: Mapping[str, Tensor]) -> None:
     for (first, a), (second, b) in itertools.combinations(codes.items(), 2):
         if a.shape == b.shape and torch.equal(a.cpu(), b.cpu()):
-            warnings.warn(
+            warn(
                 f"models: {first!r} and {second!r} give exactly the same codes, so that their agreement is no "
                 "evidence; train them independently, from different seeds. Functions made in a loop must bind their "
                 "model: lambda x, model=model: model.encode(x)",
                 UserWarning,
-                stacklevel=3,
             )
 
 

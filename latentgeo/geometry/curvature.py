@@ -30,7 +30,6 @@ Reference: do Carmo, "Riemannian Geometry", 1992, chapters 4 and 6; the signs ar
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -39,6 +38,7 @@ from torch import Tensor
 from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.metric import directions_at
+from latentgeo.warn import warn
 
 _MAX_BYTES = 64 * 2**20  # of the largest tensor of a chunk, of which there are a few at a time
 _MAX_ROWS = 2**16  # rows that the decoder is given at once, so that wide hidden layers do not fill the memory
@@ -71,7 +71,7 @@ def _frames(J: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return Q, torch.where(sound[:, None, None], R, torch.eye(d, dtype=J.dtype, device=J.device)), sound
 
 
-def _warn_if_piecewise_linear(f: Decoder, z: Tensor, stacklevel: int) -> None:
+def _warn_if_piecewise_linear(f: Decoder, z: Tensor) -> None:
     """Warn where second derivatives are zero at all points z of shape (B, d), but first derivatives are not constant.
 
     One generic direction is looked at: a plane may well be flat in a surface that is not.
@@ -84,11 +84,9 @@ def _warn_if_piecewise_linear(f: Decoder, z: Tensor, stacklevel: int) -> None:
         return
     rounding = math.sqrt(torch.finfo(z.dtype).eps) * first.abs().max()
     if ((first - first[0]).abs() > rounding).any():
-        warnings.warn(
+        warn(
             "the decoder's second derivative is exactly zero at all points while its Jacobian differs between them: "
             "it is piecewise linear (ReLU), and a curvature of zero means nothing; use a smooth decoder (tanh, GELU)",
-            RuntimeWarning,
-            stacklevel=stacklevel + 1,
         )
 
 
@@ -126,7 +124,7 @@ def _by_chunks(decoder: DecoderLike, z: Tensor, reduce: Callable[[Tensor, Tensor
             normal = (second - Q @ (Q.mT @ second)).masked_fill(~sound[:, None, None], torch.nan)
             outputs.append(reduce(normal[:, :, mirrored], R))
         if vanished:
-            _warn_if_piecewise_linear(f, rows, stacklevel=4)
+            _warn_if_piecewise_linear(f, rows)
     output = torch.cat(outputs)
     return output.reshape(z.shape[:-1] + output.shape[1:])
 
@@ -417,5 +415,5 @@ def sectional_curvature(decoder: DecoderLike, z: Tensor, u: Tensor, v: Tensor) -
             xx, xy, yy = (second - Q @ (Q.mT @ second)).unbind(-1)
             outputs.append(((xx * yy).sum(1) - xy.square().sum(1)).masked_fill(~sound, torch.nan))
         if vanished:
-            _warn_if_piecewise_linear(f, rows, stacklevel=3)
+            _warn_if_piecewise_linear(f, rows)
     return torch.cat(outputs).reshape(z.shape[:-1])

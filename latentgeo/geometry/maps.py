@@ -8,7 +8,6 @@ the directions transformed by the Jacobian of the change of coordinates.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Unpack
 
 import torch
@@ -19,6 +18,7 @@ from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_p
 from latentgeo.geometry.geodesic.certificate import warn_of_failures
 from latentgeo.geometry.geodesic.solve import Initial, Options, door, finest_tol, solve
 from latentgeo.geometry.metric import directions_at, jacobian, norm, pullback_metric
+from latentgeo.warn import warn
 
 _LOG_SLACK = 0.03  # error of the logarithms that a Fréchet mean's step is made of, relative to the last step
 _PROGRESS = 0.9  # share of the least gradient yet, that an iteration has to come below
@@ -95,14 +95,13 @@ def exp_map(decoder: DecoderLike, z: Tensor, v: Tensor, *, steps: int = 50) -> T
             z = z + h / 6.0 * (v + 2.0 * v2 + 2.0 * v3 + v4)
             v = v + h / 6.0 * (a1 + 2.0 * a2 + 2.0 * a3 + a4)
         lost |= ~(torch.isfinite(z) & torch.isfinite(v)).all(1)
-        begun, ended = norm(f, origin, start), norm(f, torch.where(lost[:, None], origin, z), v)
+        last, v = torch.where(lost[:, None], origin, z), v.masked_fill(lost[:, None], 0.0)
+        begun, ended = norm(f, origin, start), norm(f, last, v)
     drift = ((ended - begun).abs() / begun.clamp_min(torch.finfo(z.dtype).tiny)).masked_fill(lost, 0.0)
     if (drift > _MAX_DRIFT).any():
-        warnings.warn(
+        warn(
             f"the speed of {int((drift > _MAX_DRIFT).sum())} of {len(z)} geodesics changed by up to {drift.max():.1%}, "
             "where it should be constant: raise steps; a decoder with kinks (ReLU) has no exponential map",
-            RuntimeWarning,
-            stacklevel=3,
         )
     return z.masked_fill(lost[:, None], torch.nan)
 
@@ -149,7 +148,7 @@ def log_map(
     z, target = z.detach(), target.detach()
     options = {"tol": finest_tol(z), "max_iter": 1000} | options
     found = solve(f, z, target, options, initial=initial, gradient=True)
-    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=4)
+    warn_of_failures(found, "lg.geodesic(...).converged says which")
     slope = found.gradient[:, 0].unsqueeze(-1)
     G = pullback_metric(f, z)
     G = G.where(torch.isfinite(G).flatten(1).all(1)[:, None, None], 0.0)  # there the length is NaN
@@ -303,12 +302,10 @@ def frechet_mean(
         if not torch.isfinite(m).all():
             m, share, stalled = best, 0.5 * share, stalled + 1
     if least <= _KEPT:
-        warnings.warn(
+        warn(
             f"the Fréchet mean is kept to {least:.1e} of the spread, not to tol {tol:.1e}: "
             + ("single precision, or " if z.dtype == torch.float32 else "")
             + "the geodesics' own tolerance allows no more; raise tol",
-            RuntimeWarning,
-            stacklevel=3,
         )
         return best
     raise RuntimeError(

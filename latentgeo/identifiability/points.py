@@ -12,7 +12,6 @@ identified: in other coordinates :math:`z' = A(z)`, in which the model is exactl
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -28,6 +27,7 @@ from latentgeo.geometry.geodesic.lbfgs import minimise
 from latentgeo.geometry.geodesic.preconditioner import MetricFactor, mean_metric
 from latentgeo.geometry.likelihood import FisherRaoDecoder, StatisticalDecoder
 from latentgeo.identifiability.coordinates import ReparametrisedDecoder
+from latentgeo.warn import warn
 
 Misfit = Callable[[Tensor, Tensor], Tensor]  # latent points (A, d), and the numbers (A,) of their data -> (A,)
 _ENTRIES = 2**25  # numbers of Jacobians held at a time
@@ -154,12 +154,11 @@ def _warn_of_misfit(x: Tensor, residual: Tensor) -> None:
         return
     spread, missed = (x - x.mean(0)).square().sum(1).mean().sqrt(), residual.square().mean().sqrt()
     if missed > _MISSED * spread:
-        warnings.warn(
+        warn(
             f"the decoder's image misses the data by {missed:.3g} (root mean square), more than their own mean does, "
             f"{spread:.3g}. Does it return logits? Then write lambda z: torch.sigmoid(decode(z)). Or are the data "
             "scaled otherwise than in training?",
             UserWarning,
-            stacklevel=3,
         )
 
 

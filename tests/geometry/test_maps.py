@@ -57,6 +57,18 @@ def test_a_geodesic_that_leaves_the_domain_is_lost_alone():
     torch.testing.assert_close(y[1:], lg.exp_map(pseudosphere, z[1:], v[1:]))
 
 
+@pytest.mark.filterwarnings("ignore:the speed of")
+def test_a_geodesic_that_is_lost_in_the_last_step_is_lost_alone():
+    def steep(z):
+        return torch.cat([z, torch.sin(40.0 * z)], 1)
+
+    z = torch.linspace(-2.0, 2.0, 20, dtype=torch.float64)[:, None]
+    y = lg.exp_map(steep, z, 0.1 * torch.ones_like(z), steps=4)
+    assert 0 < y.isnan().sum() < 20
+    kept = ~y.isnan().any(1)
+    torch.testing.assert_close(y[kept], lg.exp_map(steep, z[kept], 0.1 * torch.ones_like(z[kept]), steps=4))
+
+
 def test_the_logarithm_without_shooting_is_as_good_as_the_curve():
     z, y = _points(8, 2), _points(8, 2, seed=1)
     v = lg.log_map(sphere, z, y)

@@ -12,8 +12,6 @@ Reference: Boyd and Vandenberghe, "Convex Optimization", 2004, section 9.5 (the 
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
@@ -21,6 +19,7 @@ from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.energy import energy_and_gradient
 from latentgeo.geometry.geodesic.lbfgs import Minimum
 from latentgeo.geometry.geodesic.result import Geodesic
+from latentgeo.warn import warn
 
 _SLOWEST_RATE = 0.75  # of convergence in the number of chords that a curve is credited with
 _SMOOTH_RATE = 0.3  # up to which it is that of a smooth decoder, 1/4
@@ -116,13 +115,12 @@ def length_of(f: Decoder, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(found[finest, :, torch.arange(len(x), device=x.device)].unbind(1))
 
 
-def warn_of_failures(found: Geodesic, which: str, stacklevel: int) -> None:
+def warn_of_failures(found: Geodesic, which: str) -> None:
     """Count the pairs that did not converge, by what would help them, and name a decoder that has kinks.
 
     Args:
         found: by the solver.
         which: where the caller finds which pairs these are.
-        stacklevel: of the warnings.
     """
     failed = ~found.converged
     if failed.any():
@@ -139,18 +137,14 @@ def warn_of_failures(found: Geodesic, which: str, stacklevel: int) -> None:
                 f"{int((failed & ~stopped).sum())} are not resolved by their {N} segments, or not finite (try "
                 f"segments={4 * N})"
             )
-        warnings.warn(
+        warn(
             f"{int(failed.sum())} of {len(found)} geodesics did not converge: {', '.join(causes)}; {which}",
-            RuntimeWarning,
-            stacklevel=stacklevel,
         )
     # Within the tolerance, or near rounding, it is not the decoder that sets the order.
     if len(found) and found.order.median() < _KINKED and found.error.median() > max(10.0 * found.tol, _NEGLIGIBLE):
-        warnings.warn(
+        warn(
             f"lengths converge only as N^-{found.order.median():.1f}, not N^-2, in the number of segments: the decoder "
             "has kinks (ReLU), or its curves bend faster than these segments follow. The errors given allow for it "
             f"(median {found.error.median():.1e}); for smaller ones use a smooth activation (ELU, SiLU, tanh) or raise "
             "segments",
-            RuntimeWarning,
-            stacklevel=stacklevel,
         )

@@ -12,7 +12,6 @@ Pairs are solved in the order of their chords until every point's next chord is 
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Unpack
 
 import numpy as np
@@ -26,6 +25,7 @@ from latentgeo.geometry.differentiation import full_precision
 from latentgeo.geometry.geodesic.solve import Options, door, solve
 from latentgeo.geometry.geodesic.starts import data_graph
 from latentgeo.progress import bar_options
+from latentgeo.warn import warn
 
 _DECODED = 2048  # points decoded at a time
 _BLOCK = 64 * 2**20  # bytes that chords of one block of points may take
@@ -222,7 +222,7 @@ def nearest_neighbours(
         ([[1, 2], [2, 0], [1, 3], [2, 1]], True)
     """
     found = search(decoder, z, neighbours, candidates, {"progress": None} | options)
-    warn_of_uncertified(found, stacklevel=4)
+    warn_of_uncertified(found)
     return found
 
 
@@ -271,15 +271,13 @@ def search(decoder: DecoderLike, z: Tensor, neighbours: int, candidates: int | N
     )
 
 
-def warn_of_uncertified(found: Neighbours, stacklevel: int) -> None:
+def warn_of_uncertified(found: Neighbours) -> None:
     """Count the points that are not certified, by what would help them."""
     if not found.certified.all():
-        warnings.warn(
+        warn(
             f"the neighbours of {int((~found.certified).sum())} of {len(found)} points are not certified: "
             f"{found.unconverged} of {found.pairs} geodesics did not converge and were left out (raise segments or "
             f"max_iter), and {found.untried} points have more candidates than were tried (raise candidates)",
-            RuntimeWarning,
-            stacklevel=stacklevel,
         )
 
 

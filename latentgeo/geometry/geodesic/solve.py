@@ -161,7 +161,7 @@ def geodesic(
         1.414
     """
     found = solve(door(decoder, start, end), start, end, {"progress": None} | options, initial=initial)
-    warn_of_failures(found, "their converged is False", stacklevel=4)
+    warn_of_failures(found, "their converged is False")
     return found
 
 
@@ -310,7 +310,7 @@ def distance(
         tol = options.get("tol", _DEFAULTS["tol"])
         options = options | {"tol": min(tol, max(tol**2, finest_tol(start)))}
     found = solve(f, start, end, options, initial=initial, gradient=wanted)
-    warn_of_failures(found, "lg.geodesic(...).converged says which", stacklevel=4)
+    warn_of_failures(found, "lg.geodesic(...).converged says which")
     return _WithEndGradient.apply(start, end, found.length, found.gradient) if wanted else found.length
 
 
@@ -387,7 +387,7 @@ def distance_matrix(
     length, converged = found.length.clone(), found.converged.clone()
     length[longer], converged[longer] = way, False
     found = dataclasses.replace(found, length=length, converged=converged)
-    warn_of_failures(found, "with_error=True gives them an infinite error", stacklevel=4)
+    warn_of_failures(found, "with_error=True gives them an infinite error")
     matrix, error = z.new_zeros(n, n), z.new_zeros(n, n)
     matrix[i, j] = matrix[j, i] = found.length
     error[i, j] = error[j, i] = found.error.where(found.converged, torch.inf)
