@@ -109,8 +109,10 @@ def to_tensor(name: str, values: object, dtype: torch.dtype | None = None) -> Te
     return x if dtype is None else x.to(dtype)
 
 
-def _points_of(name: str, values: object, dtype: torch.dtype | None) -> Tensor:
-    x = to_tensor(name, values, dtype)
+def _points_of(name: str, values: object, like: Tensor | None) -> Tensor:
+    x = to_tensor(name, values, None if like is None else like.dtype)
+    if like is not None and not isinstance(values, Tensor):
+        x = x.to(like.device)
     return x if isinstance(values, Tensor) or x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
@@ -133,26 +135,26 @@ def _several(value: object) -> bool:
     return isinstance(value, list | tuple) and any(isinstance(v, np.ndarray) and v.ndim == 3 for v in value)
 
 
-def _converted(name: str, value: object, dtype: torch.dtype | None) -> object:
+def _converted(name: str, value: object, like: Tensor | None) -> object:
     if name == "initial" and _several(value):
-        return [None if curves is None else _points_of(name, curves, dtype) for curves in value]
-    return _points_of(name, value, dtype) if isinstance(value, Tensor) or is_array(value) else value
+        return [None if curves is None else _points_of(name, curves, like) for curves in value]
+    return _points_of(name, value, like) if isinstance(value, Tensor) or is_array(value) else value
 
 
-def _dtype_of(decoder: object) -> torch.dtype | None:
+def _parameter_of(decoder: object) -> Tensor | None:
     for module in modules_of(decoder):
         for parameter in (*module.parameters(), *module.buffers()):
             if parameter.is_floating_point():
-                return parameter.dtype
+                return parameter
     return None
 
 
 def takes_arrays(*names: str, back: bool = True) -> Callable[[F], F]:
     """Let a function of tensors take arrays as well, and then return arrays: NumPy in, NumPy out.
 
-    Arrays become tensors of the type of the decoder's parameters, where it has any, and else keep theirs. Tensors pass
-    as they are; those that were made in inference mode are copied, and nothing is computed within it. Single precision
-    is computed in as such, see :func:`latentgeo.geometry.differentiation.full_precision`.
+    Arrays become tensors of the type, and on the device, of the decoder's parameters, where it has any, and else keep
+    their type. Tensors pass as they are; those that were made in inference mode are copied, and nothing is computed
+    within it. Single precision is computed as such, see :func:`latentgeo.geometry.differentiation.full_precision`.
 
     Args:
         *names: of the arguments that may be arrays.
@@ -175,8 +177,8 @@ def takes_arrays(*names: str, back: bool = True) -> Callable[[F], F]:
                 with full_precision():
                     return function(*args, **kwargs)
             tensors = [value for value in points.values() if isinstance(value, Tensor)]
-            dtype = tensors[0].dtype if tensors else _dtype_of(given.get("decoder"))
-            given |= {name: _converted(name, value, dtype) for name, value in points.items()}
+            like = tensors[0] if tensors else _parameter_of(given.get("decoder"))
+            given |= {name: _converted(name, value, like) for name, value in points.items()}
             if not torch.is_inference_mode_enabled():
                 with full_precision():
                     found = function(**given)

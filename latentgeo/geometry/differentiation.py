@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -31,49 +32,75 @@ Function = Callable[[Tensor], Tensor]  # (B, d) -> (B, D)
 _LOCK = threading.RLock()  # PyTorch keeps levels of forward mode, and the switches below, for all threads at once
 
 
+Old = tuple[bool, str]  # the two switches that PyTorch had before 2.9: cuDNN's TF32, and the precision of products
+
+
 class _Precision:
-    """What PyTorch may compute single precision with, as it was before the first block of :func:`full_precision`."""
+    """How the switches stood before the first block of :func:`full_precision`."""
 
     blocks = 0
-    before: tuple[tuple[bool, str] | None, list[tuple[object, str]]] = (None, [])
+    old: Old | None = None
+    newer: tuple[tuple[object, str], ...] = ()
 
 
-def _set_old_switches(convolutions: bool, products: str) -> None:
-    """Set those that stand otherwise: what was set no longer follows the switch above it."""
-    if torch.backends.cudnn.allow_tf32 != convolutions:
-        torch.backends.cudnn.allow_tf32 = convolutions
-    if torch.get_float32_matmul_precision() != products:
-        torch.set_float32_matmul_precision(products)
-
-
-def _keep_digits() -> tuple[tuple[bool, str] | None, list[tuple[object, str]]]:
-    """Switch coarser formats off, and return how the two old switches stood, and those of the newer ones that moved."""
-    backends, old, moved = torch.backends, None, []
+def _newer_switches() -> list[object]:
+    backends = torch.backends
     places = [(backends.cuda, "matmul"), (backends.cudnn, "conv"), (backends.cudnn, "rnn")]
     places += [(backends.mkldnn, name) for name in ("matmul", "conv", "rnn")]
-    newer = [getattr(place, name) for place, name in places if hasattr(place, name)]  # since PyTorch 2.9
-    stood = [(switch, getattr(switch, "fp32_precision", "none")) for switch in newer]
-    with contextlib.suppress(RuntimeError):  # where the newer ones were set apart, the old ones cannot be read
-        old = backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-        _set_old_switches(False, "highest")
-    for switch, value in stood:
-        if getattr(switch, "fp32_precision", "none") not in ("ieee", "none"):
+    found = [getattr(place, name) for place, name in places if hasattr(place, name)]
+    return [switch for switch in found if hasattr(switch, "fp32_precision")]
+
+
+def _old_switches() -> Old | None:
+    """None where the newer ones were set apart, so that the old ones cannot be read."""
+    with contextlib.suppress(RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some versions advise the newer ones
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    return None
+
+
+def _keep_digits() -> None:
+    old, newer = _Precision.old, _Precision.newer
+    if old is not None and old[0]:  # what is set no longer follows the switch above it
+        torch.backends.cudnn.allow_tf32 = False
+    if old is not None and old[1] != "highest":
+        torch.set_float32_matmul_precision("highest")
+    for switch, _ in newer:
+        if switch.fp32_precision not in ("ieee", "none"):
             switch.fp32_precision = "ieee"
-            moved.append((switch, value))
-    return old, moved
+
+
+def _set_back() -> None:
+    old, newer = _Precision.old, _Precision.newer
+    if old is not None and old[0]:
+        torch.backends.cudnn.allow_tf32 = True
+    if old is not None and old[1] != "highest":
+        torch.set_float32_matmul_precision(old[1])
+    for switch, value in newer:
+        if switch.fp32_precision != value:
+            switch.fp32_precision = "none"  # which follows the switch above it
+            if switch.fp32_precision != value:
+                switch.fp32_precision = value
 
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Multiply and convolve numbers of single precision as such in the block, and then set everything back.
+    """Multiply and convolve numbers of single precision as such in the block, and then set all switches back.
 
     PyTorch convolves on GPUs in TF32 by default, and after ``torch.set_float32_matmul_precision("high")`` or
     ``"medium"`` it multiplies in TF32 or bfloat16, on some CPUs too: 10 or 7 bits, too few for derivatives and for what
-    is claimed of lengths. The switches are PyTorch's own, for all threads at once.
+    is claimed of lengths. The switches are PyTorch's own, for all threads at once. A backward pass that the caller
+    starts later, through a metric for instance, is as they stand then.
     """
     with _LOCK:
         if _Precision.blocks == 0:
-            _Precision.before = _keep_digits()
+            _Precision.old = _old_switches()
+            _Precision.newer = tuple((switch, switch.fp32_precision) for switch in _newer_switches())
+            try:
+                _keep_digits()
+            except BaseException:
+                _set_back()
+                raise
         _Precision.blocks += 1
     try:
         yield
@@ -81,11 +108,7 @@ def full_precision() -> Iterator[None]:
         with _LOCK:
             _Precision.blocks -= 1
             if _Precision.blocks == 0:
-                old, moved = _Precision.before
-                for switch, value in moved:
-                    switch.fp32_precision = value
-                if old is not None:
-                    _set_old_switches(*old)
+                _set_back()
 
 
 def _cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
@@ -122,8 +145,15 @@ def _group_norm(
 
 def _unfused(function: Function) -> Function:
     def run(*args: object, **kwargs: object) -> object:
-        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+        places = torch.backends.mkldnn, torch.backends.cudnn  # whose flags() would also read TF32's switches
+        before = [place.enabled for place in places]
+        try:
+            for place in places:
+                place.enabled = False
             return function(*args, **kwargs)
+        finally:
+            for place, enabled in zip(places, before, strict=True):
+                place.enabled = enabled
 
     return run
 

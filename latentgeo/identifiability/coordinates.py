@@ -461,15 +461,21 @@ class NeuralFlow(_LatentMap):
         self.flow = copy.deepcopy(flow).eval().requires_grad_(False)
         distribution = self.flow()
         self._layers, (self._dimension,) = distribution.transform, distribution.event_shape
-        self._dtype = next((p.dtype for p in self.flow.parameters()), torch.get_default_dtype())
+        like = next(self.flow.parameters(), torch.empty(0))
+        self._dtype, self._device = like.dtype, like.device
+
+    def _layers_for(self, z: Tensor) -> Transform:
+        """The layers where the points are."""
+        self._check(z, self._dimension, self._dtype)
+        if z.device != self._device:
+            self._layers, self._device = self.flow.to(z.device)().transform, z.device
+        return self._layers
 
     def _call(self, x: Tensor) -> Tensor:
-        self._check(x, self._dimension, self._dtype)
-        return self._layers(x)
+        return self._layers_for(x)(x)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        self._check(y, self._dimension, self._dtype)
-        return self._layers.inv(y)
+        return self._layers_for(y).inv(y)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Sum of the layers' log-determinants: shape (*batch,)."""
@@ -559,16 +565,20 @@ def random_flow(
         raise ValueError(f"expected positive sizes, got transforms={transforms} and hidden={tuple(hidden)}")
     if not 0 < scale < math.inf:
         raise ValueError(f"scale: expected a positive finite strength, got {scale!r}")
-    flows = _zuko_flows()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        flow = flows.RealNVP(
-            features=d,
-            transforms=transforms,
-            hidden_features=tuple(hidden),
-            activation=nn.Tanh,
-            univariate=partial(_SmoothAffine, scale=scale),
-        )
+    flows, default = _zuko_flows(), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # or the same seed would draw others
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(seed)
+            flow = flows.RealNVP(
+                features=d,
+                transforms=transforms,
+                hidden_features=tuple(hidden),
+                activation=nn.Tanh,
+                univariate=partial(_SmoothAffine, scale=scale),
+            )
+    finally:
+        torch.set_default_dtype(default)
     return NeuralFlow(flow.to(dtype))
 
 

@@ -218,7 +218,9 @@ def _nearest_point(m: _Pair) -> Measured:
     image = m.decoded(m.f, z)
     if isinstance(m.f, StatisticalDecoder):
         with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
-            torch.manual_seed(m.seed)
+            torch.default_generator.manual_seed(m.seed)
+            if z.is_cuda:
+                torch.cuda.manual_seed(m.seed)
             x = m.f.source(z).sample()
         here, there = project(m.f, x, z, m.z), project(m.g, x, y, m.y)
         distance = x[0].numel() ** 0.5

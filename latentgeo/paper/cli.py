@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--in-place", action="store_true", help="show its outputs in notebooks/ too")
     tracing = commands.add_parser("trace", help="say where a figure or a table comes from")
-    tracing.add_argument("path", type=Path, nargs="+", metavar="FILE", help="or folder, such as figures")
+    tracing.add_argument("path", type=Path, nargs="+", metavar="PATH", help="a figure, a table, or a folder of them")
     data = commands.add_parser("data", help="get a data set: from here, from Debian's package, or by download")
     data.add_argument("name", choices=DATASETS)
     return parser
@@ -89,12 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = vars(_parser().parse_args(arguments))
     try:
-        status = _COMMANDS[options.pop("command")](**options) or 0
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # whoever reads has read enough, as `head` does
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (Python flushes it as it ends)
-        return 0
+        return _COMMANDS[options.pop("command")](**options) or 0
     except (ValueError, OSError, ImportError) as error:
         print(f"latentgeo: {error}", file=sys.stderr)
         return 1 if isinstance(error, DataError) else 2
@@ -105,7 +100,11 @@ def _data(name: str) -> None:
 
 
 def _trace(path: Sequence[Path]) -> None:
-    print("\n\n".join(map(trace, path)))
+    told = "\n\n".join(map(trace, path))
+    try:
+        print(told, flush=True)
+    except BrokenPipeError:  # whoever reads has read enough, as `head` does; Python flushes once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(output: Path, in_place: bool) -> None:

@@ -162,8 +162,9 @@ def run_jobs(
             raise ValueError(f"jobs: expected different names, and each job after those it waits for; got {job.name!r}")
         names.add(job.name)
     outcomes: dict[str, object] = {}
-    with tqdm(total=len(jobs), desc=label, **bar_options(None)) as bar:
-        looked = time.monotonic()
+    options = bar_options(None)
+    with tqdm(total=len(jobs), desc=label, **options) as bar:
+        looked = time.monotonic() + options["delay"]  # a bar that is not there yet has nothing to say
         for name, outcome in _outcomes(jobs, workers):
             if name is not None:
                 outcomes[name] = outcome

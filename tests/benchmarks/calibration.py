@@ -75,7 +75,7 @@ def cases(pairs: int) -> Iterator[Case]:
 
 
 def pairs_of(study: lg.paper.Study, pairs: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
-    """A problem of so many pairs, or as many as there are test data for."""
+    """A problem of this many pairs, or as many as there are test data for."""
     return problem(study, min(pairs, len(study.data().test) // 2))
 
 

@@ -136,7 +136,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(parts)}; all by default")
     warnings.simplefilter("ignore", RuntimeWarning)
-    for name in parser.parse_args().parts or parts:
+    chosen = parser.parse_args().parts or list(parts)
+    if not parts.keys() >= set(chosen):
+        parser.error(f"expected parts among {', '.join(parts)}, got {', '.join(chosen)}")
+    for name in chosen:
         print(f"# {parts[name].__doc__}", flush=True)
         with contextlib.nullcontext() if name == "matrix" else single_thread():
             parts[name]()
