@@ -103,10 +103,13 @@ def test_another_default_device(name):
     np.testing.assert_allclose(found, call(f, z), rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["geodesic", "project", "neighbours", "agreement, posterior"])
+DRAWN = {"flow": lambda f, z: lg.random_flow(3, seed=1)(z)}
+
+
+@pytest.mark.parametrize("name", ["geodesic", "project", "neighbours", "agreement, posterior", "flow"])
 def test_another_default_type(name):
     """What is drawn at random, too, is the same after `torch.set_default_dtype`."""
-    f, z, call = layers(), points(12, 3), (CALLS | CHECKS)[name]
+    f, z, call = layers(), points(12, 3), (CALLS | CHECKS | DRAWN)[name]
     expected = call(f, z)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -133,6 +136,9 @@ def restored():
     before = [getattr(getattr(place, name), "fp32_precision", None) for place, name in SWITCHES]
     tf32, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     yield
+    for place in (torch.backends, torch.backends.cudnn, torch.backends.mkldnn):
+        if hasattr(place, "fp32_precision"):
+            place.fp32_precision = "none"
     for (place, name), value in zip(SWITCHES, before, strict=True):
         if value is not None:
             getattr(place, name).fp32_precision = value
@@ -156,11 +162,45 @@ def test_coarse_products(products, device, restored):
     assert (metric.double().cpu() - expected).norm() < 1e-5 * expected.norm()
 
 
+class Precise(nn.Module):
+    """A decoder that looks at how products are computed."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.seen = layers, set()
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        self.seen.add(torch.get_float32_matmul_precision())
+        return self.layers(z)
+
+
+@pytest.mark.parametrize("name", [*CALLS, "check_assumptions", "check_identifiability"])
+def test_every_call_keeps_digits(name, restored):
+    f, z = Precise(layers()), points(12, 3)
+    given = f.layers(z[:5]).detach()
+    torch.set_float32_matmul_precision("medium")
+    lg.project(f, given, z[:5] + 0.05) if name == "project" else (CALLS | CHECKS)[name](f, z)
+    assert f.seen == {"highest"}
+
+
+STATES = {
+    "convolutions": lambda b: setattr(b.cudnn.conv, "fp32_precision", "ieee"),
+    "convolutions on CPUs": lambda b: setattr(b.mkldnn.conv, "fp32_precision", "bf16"),
+    "products, old": lambda b: setattr(b.cuda.matmul, "allow_tf32", True),
+    "cuDNN": lambda b: (setattr(b.cudnn, "fp32_precision", "tf32"), torch.set_float32_matmul_precision("high")),
+    "everything": lambda b: (setattr(b, "fp32_precision", "tf32"), torch.set_float32_matmul_precision("high")),
+    "products apart": lambda b: (
+        setattr(b.cudnn, "fp32_precision", "tf32"),
+        setattr(b.cuda.matmul, "fp32_precision", "ieee"),
+    ),
+}
+
+
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="needs the switches of PyTorch 2.9")
-@pytest.mark.parametrize("place", ["cudnn", "mkldnn"])
-def test_switches_set_apart(place, restored):
+@pytest.mark.parametrize("state", STATES)
+def test_switches_set_apart(state, restored):
     """Where the newer switches differ, the old ones cannot be read; all stay as they are, and are off inside."""
-    getattr(torch.backends, place).conv.fp32_precision = "ieee" if place == "cudnn" else "bf16"
+    STATES[state](torch.backends)
     before = switches()
     with full_precision():
         inside = switches()
@@ -226,6 +266,7 @@ def test_adapters():
     z = points(12, 3).numpy()
     found = lg.GeodesicDistance(layers().cuda()).fit(z[6:]).transform(z[:6])
     np.testing.assert_allclose(found, lg.GeodesicDistance(layers()).fit(z[6:]).transform(z[:6]), rtol=1e-4)
+    assert isinstance(lg.distance(layers().cuda(), z[:6], z[6:]), np.ndarray)
     lg.isometric_embedding(lg.distance_matrix(layers().cuda(), points(12, 3).cuda(), progress=False), 2)
     MODELS[0].cuda()
     try:
@@ -240,6 +281,6 @@ def test_checks():
     f, z = layers().cuda(), points(30, 3).cuda()
     verdicts = lg.check_assumptions(f, z).set_index("assumption")["verdict"]
     assert verdicts["smooth"] == "holds"
-    for transform in (lg.random_affine(3), lg.RadialTwist(0.5), lg.CoordinateWarp()):
+    for transform in (lg.random_affine(3), lg.random_flow(3), lg.RadialTwist(0.5), lg.CoordinateWarp()):
         found = lg.check_identifiability(f, transform, z)
         assert (found[found["kind"] == "identified"]["verdict"] == "agrees").all()

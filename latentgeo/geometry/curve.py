@@ -31,7 +31,7 @@ def _chords(decoder: DecoderLike, points: Tensor) -> Tensor:
 
 def steps(f: Decoder, points: Tensor) -> Tensor:
     """Lengths of the steps of a curve for a decoder that is made already: (*batch, N + 1, d) -> (*batch, N)."""
-    x = f(points.reshape(-1, points.shape[-1])).reshape(*points.shape[:-1], -1)
+    x = f(points.flatten(0, -2)).unflatten(0, points.shape[:-1])
     return f.step(x[..., :-1, :], x[..., 1:, :])
 
 

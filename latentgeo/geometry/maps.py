@@ -196,7 +196,7 @@ def parallel_transport(decoder: DecoderLike, curve: Tensor, v: Tensor) -> Tensor
         v: directions at their first points, broadcastable to (P, d).
 
     Returns:
-        Directions at their last points, shape (P, d).
+        Directions at their last points, shape (P, d); NaN where a curve leaves the domain of the decoder.
 
     Raises:
         TypeError, ValueError: shapes or types do not fit, or the decoder maps to fewer than d dimensions.
@@ -212,13 +212,16 @@ def parallel_transport(decoder: DecoderLike, curve: Tensor, v: Tensor) -> Tensor
     J = jacobian(decoder, curve)  # [P, N + 1, D, d]
     if J.shape[-2] < J.shape[-1]:
         raise ValueError(f"decoder: expected at least {J.shape[-1]} data dimensions, got {J.shape[-2]}")
+    lost = ~torch.isfinite(J).flatten(1).all(1)  # which linear algebra would not take
+    J = torch.where(lost[:, None, None, None], torch.eye(*J.shape[-2:], dtype=J.dtype, device=J.device), J)
     Q, R = torch.linalg.qr(J)
     U, _, Vh = torch.linalg.svd(Q[:, 1:].mT @ Q[:, :-1])
     turns = U @ Vh  # [P, N, d, d]
     c = R[:, 0] @ v.detach().unsqueeze(-1)
     for i in range(turns.shape[1]):
         c = turns[:, i] @ c
-    return torch.linalg.solve_triangular(R[:, -1], c, upper=True).squeeze(-1)
+    moved = torch.linalg.solve_triangular(R[:, -1], c, upper=True).squeeze(-1)
+    return moved.masked_fill(lost[:, None], torch.nan)
 
 
 @takes_arrays("z", "weights", "data")

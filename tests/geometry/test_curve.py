@@ -56,6 +56,10 @@ def test_lengths_are_differentiable_in_the_points_and_not_in_the_decoder(decoder
     assert line.grad.abs().sum() > 0
 
 
+def test_of_no_curves_there_are_no_lengths(decoder):
+    assert lg.curve.chord_length(decoder, torch.zeros(0, 9, 3).double()).shape == (0,)
+
+
 def test_a_single_point_is_not_a_curve():
     with pytest.raises(ValueError, match="N ≥ 1"):
         lg.curve.chord_length(_circle, torch.zeros(1, 1))

@@ -69,6 +69,17 @@ def test_a_geodesic_that_is_lost_in_the_last_step_is_lost_alone():
     torch.testing.assert_close(y[kept], lg.exp_map(steep, z[kept], 0.1 * torch.ones_like(z[kept]), steps=4))
 
 
+def test_a_curve_that_leaves_the_domain_is_lost_alone_in_transport():
+    def positive(z):
+        return torch.cat([z.log(), z.square()], 1)
+
+    ends = torch.tensor([[[1.0, 1.0], [-1.0, 2.0]], [[1.0, 1.0], [2.0, 2.0]]]).double()
+    curve = lg.curve.straight_line(ends[:, 0], ends[:, 1], 8)
+    moved = lg.parallel_transport(positive, curve, torch.ones(2, 2).double())
+    assert moved[0].isnan().all()
+    torch.testing.assert_close(moved[1:], lg.parallel_transport(positive, curve[1:], torch.ones(1, 2).double()))
+
+
 def test_the_logarithm_without_shooting_is_as_good_as_the_curve():
     z, y = _points(8, 2), _points(8, 2, seed=1)
     v = lg.log_map(sphere, z, y)
