@@ -179,12 +179,12 @@ LAYERS = (
     {"paper"},
 )
 BESIDE = {
-    "geometry": {"progress"},
-    "identifiability": {"extras"},
-    "adapters": {"extras"},
-    "agreement": {"style", "extras", "progress"},
+    "geometry": {"progress", "warn"},
+    "identifiability": {"extras", "warn"},
+    "adapters": {"extras", "warn"},
+    "agreement": {"style", "extras", "progress", "warn"},
     "explorer": {"style", "extras", "progress"},
-    "paper": {"style", "extras"},
+    "paper": {"style", "extras", "progress"},
 }
 
 

@@ -137,6 +137,6 @@ def test_what_is_going_on_is_shown_where_somebody_watches(monkeypatch, capsys):
     monkeypatch.setattr("latentgeo.paper.jobs._POLL", 0.0)
     run_jobs(_jobs(1, 2), workers=0, status=lambda: "seed 0: epoch 3/12")
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("latentgeo.progress.clickable", lambda: True)
+    monkeypatch.setattr("latentgeo.paper.jobs.bar_options", lambda _: {"disable": False, "delay": 0.0})
     run_jobs(_jobs(1, 2), workers=0, status=lambda: "seed 0: epoch 3/12")
     assert "seed 0: epoch 3/12" in capsys.readouterr().err
