@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import DecoderLike, as_decoder
 from latentgeo.geometry.door import taken_from
 from latentgeo.geometry.likelihood import StatisticalDecoder
-from latentgeo.geometry.reach import Untouched, check_modes, modules_of
+from latentgeo.geometry.reach import Untouched, check_modes, parameter_in
 from latentgeo.identifiability.points import Misfit, Projection, most_likely, nearest, project
 from latentgeo.warn import warn
 
@@ -353,12 +352,7 @@ def warn_of_conditions(models: Sequence[LatentModel]) -> None:
 
 def parameter_of(model: LatentModel) -> Tensor | None:
     """A floating-point parameter or buffer, which shows the model's type and device; None where none is found."""
-    for part in (model.encode, model.decoder):
-        for module in modules_of(part):
-            for parameter in itertools.chain(module.parameters(), module.buffers()):
-                if parameter.is_floating_point():
-                    return parameter
-    return None
+    return parameter_in(model.encode, model.decoder)
 
 
 def latent_model(model: object, name: str | None = None, *, condition: object = None) -> LatentModel:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentgeo.geometry.differentiation import full_precision
-from latentgeo.geometry.reach import modules_of
+from latentgeo.geometry.reach import parameter_in
 
 F = TypeVar("F", bound=Callable)
 
@@ -141,14 +141,6 @@ def _converted(name: str, value: object, like: Tensor | None) -> object:
     return _points_of(name, value, like) if isinstance(value, Tensor) or is_array(value) else value
 
 
-def _parameter_of(decoder: object) -> Tensor | None:
-    for module in modules_of(decoder):
-        for parameter in (*module.parameters(), *module.buffers()):
-            if parameter.is_floating_point():
-                return parameter
-    return None
-
-
 def takes_arrays(*names: str, back: bool = True) -> Callable[[F], F]:
     """Let a function of tensors take arrays as well, and then return arrays: NumPy in, NumPy out.
 
@@ -177,7 +169,7 @@ def takes_arrays(*names: str, back: bool = True) -> Callable[[F], F]:
                 with full_precision():
                     return function(*args, **kwargs)
             tensors = [value for value in points.values() if isinstance(value, Tensor)]
-            like = tensors[0] if tensors else _parameter_of(given.get("decoder"))
+            like = tensors[0] if tensors else parameter_in(given.get("decoder"))
             given |= {name: _converted(name, value, like) for name, value in points.items()}
             if not torch.is_inference_mode_enabled():
                 with full_precision():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dis
 import functools
+import itertools
 import types
 from collections.abc import Callable, Iterator
 
@@ -100,6 +101,15 @@ def modules_of(function: object) -> list[nn.Module]:
             inside.update(map(id, thing.modules()))
         queue.extend(_behind(thing))
     return found
+
+
+def parameter_in(*callables: object) -> Tensor | None:
+    """A floating-point parameter or buffer that they lead to, which shows type and device; None where there is none."""
+    for module in itertools.chain.from_iterable(map(modules_of, callables)):
+        for parameter in itertools.chain(module.parameters(), module.buffers()):
+            if parameter.is_floating_point():
+                return parameter
+    return None
 
 
 def _layers(modules: list[nn.Module]) -> Iterator[tuple[str, nn.Module]]:

@@ -135,10 +135,9 @@ def ensemble_distances(
     if not 1 <= audited <= study.pairs:
         raise ValueError(f"audited: expected between 1 and the {study.pairs} pairs of the study, got {audited}")
     pairs = draw_pairs(len(study.data().test), study.pairs)
-    options = {"workers": workers}
-    geodesics = study.measure("ensembles", ensemble_geodesics, pairs, sizes=list(sizes), **options)
+    geodesics = study.measure("ensembles", ensemble_geodesics, pairs, sizes=list(sizes), workers=workers)
     first = pairs[0][:audited], pairs[1][:audited]
-    draws = study.measure("draws", independent_draws, first, points=list(points), **options)
+    draws = study.measure("draws", independent_draws, first, points=list(points), workers=workers)
     return pd.concat([geodesics, draws]).sort_values("seed", kind="stable", ignore_index=True)
 
 

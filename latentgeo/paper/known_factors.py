@@ -348,11 +348,10 @@ class KnownFactors(Sweep):
             JobsFailedError: a model failed; the others are finished and stored.
         """
         ends = np.arange(self.pairs), np.arange(self.pairs) + self.pairs
-        options = {"workers": workers}
-        means = self.measure("distances", pair_distances, ends, points="mean", **options)
+        means = self.measure("distances", pair_distances, ends, points="mean", workers=workers)
         means = means.loc[means["method"] == "geodesic", ["setting", "seed", "pair", "value"]]
         jobs = [Job(name, _judged, (self, name)) for name in self.settings]
-        judged = run_jobs(jobs, label="settings", **options)
+        judged = run_jobs(jobs, label="settings", workers=workers)
         distances, pairs = (
             pd.concat({name: tables[i] for name, tables in judged.items()}, names=["setting"])
             .droplevel(1)
