@@ -55,7 +55,7 @@ class _Training:
         self.model, self.config, self.seed = model, config, seed
         self.parameters = list(model.parameters())
         self.generator = torch.Generator(device=device).manual_seed(seed)
-        self.optimiser = torch.optim.Adamax(self.parameters, lr=config.learning_rate, foreach=True)
+        self.optimiser = torch.optim.Adamax(self.parameters, lr=config.learning_rate)
         self.best_loss, self.best_epoch, self.best = math.inf, -1, _copied(model.state_dict())
         self.epoch = self.step = 0
 
@@ -110,7 +110,7 @@ class _Training:
             loss = (squared_error + divergence).mean()
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm, foreach=True)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
             for group in self.optimiser.param_groups:
                 group["lr"] = self.config.rate(self.step)
             self.optimiser.step()
