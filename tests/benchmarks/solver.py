@@ -1,6 +1,6 @@
 """Is a geodesic the same from every start, in every chart, in any company, and how long does it take?
 
-    python -m tests.benchmarks.solver default twists starts triangles close company matrix
+    python -m tests.benchmarks.solver default twists starts triangles gradients close company matrix
 
 trains what is not in the run store, and prints the figures of each part named, all of them by default. Times are
 medians within one process, on one thread but for the matrix.
@@ -94,6 +94,34 @@ def triangles():
     print(f"{broken} of {triples}; at worst {worst:.1e}; {sound.double().mean():.1%} of the pairs converge")
 
 
+def gradients():
+    """Gradients of `distance` by its ends, 40 pairs of each decoder, against those by 64 segments in double precision.
+
+    Errors are in the norm of the metric at the ends, in which a gradient has length one.
+    """
+    for name, of in _trained().items():
+        if "ReLU" in name:
+            continue
+        f, *ends = pairs_of(of, 40)
+        g, *exact = (copy.deepcopy(f).double(), *(z.double() for z in ends))
+        metric = torch.stack([lg.pullback_metric(g, z) for z in exact], 1)  # [P, 2, d, d]
+        slopes = []
+        for h, at, options in ((f, ends, {}), (g, exact, {"segments": 64, "tol": 1e-8})):
+            z = [end.clone().requires_grad_() for end in at]
+            lg.distance(h, *z, **options).sum().backward()
+            slopes.append(torch.stack([end.grad.double() for end in z], 1))  # [P, 2, d]
+        certain = lg.geodesic(f, *ends, tol=1e-6)  # as `distance` solves in single precision
+        kept = certain.converged & lg.geodesic(g, *exact, segments=64, tol=1e-8).converged
+        off = (slopes[0] - slopes[1])[kept]
+        error = (off * torch.linalg.solve(metric[kept], off)).sum(2).clamp_min(0.0).sqrt().amax(1)
+        stated = (2.0 * certain.error[kept].double()).sqrt()
+        print(
+            f"{name}: median error {error.median():.1e}, worst {error.max():.1e}; stated {stated.median():.1e}, "
+            f"{stated.max():.1e}; {int((error > stated).sum())} of {len(error)} beyond what is stated, the largest "
+            f"{(error / stated).max():.2f} times that"
+        )
+
+
 def close():
     """A hundred pairs of close points in single precision, random tanh decoder, d = 8."""
     with torch.random.fork_rng(devices=[]):
@@ -132,7 +160,7 @@ def matrix():
 
 
 if __name__ == "__main__":
-    parts = {part.__name__: part for part in (default, twists, starts, triangles, close, company, matrix)}
+    parts = {part.__name__: part for part in (default, twists, starts, triangles, gradients, close, company, matrix)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(parts)}; all by default")
     warnings.simplefilter("ignore", RuntimeWarning)

@@ -8,8 +8,8 @@ from torch import nn
 from torch.func import jacrev, vmap
 
 import latentgeo as lg
-from latentgeo.geometry.surfaces import pseudosphere, sphere, sphere_distance, torus
-from tests.surfaces import spheroid
+from latentgeo.geometry.surfaces import pseudosphere, sphere, sphere_distance, swiss_roll, torus
+from tests.surfaces import spheroid, swiss_roll_distance
 
 TIGHT = {"segments": 64, "tol": 1e-11, "max_iter": 1000}
 
@@ -187,6 +187,42 @@ def test_the_distance_is_differentiable_by_the_envelope_theorem(decoder, ends):
 
     a, b = (z[:3].clone().requires_grad_() for z in ends)
     assert torch.autograd.gradcheck(distance, (a, b), eps=1e-5, atol=1e-6, rtol=1e-5)
+
+
+def _bent_plane(z):
+    """A plane bent along a catenary that turns by a right angle within a tenth: flat in arc length and height."""
+    s, height = z.unbind(1)
+    return torch.stack([0.1 * (s / 0.1).asinh(), (0.1**2 + s.square()).sqrt(), height], 1)
+
+
+@pytest.mark.parametrize(
+    ("surface", "distance", "low", "high", "segments", "most"),
+    [
+        (swiss_roll, swiss_roll_distance, (4.0, 0.0), (9.0, 3.0), 4, 0.01),
+        (swiss_roll, swiss_roll_distance, (4.0, 0.0), (9.0, 3.0), 6, 3e-3),
+        (swiss_roll, swiss_roll_distance, (4.0, 0.0), (9.0, 3.0), 16, 1e-4),
+        (_bent_plane, lambda a, b: (a - b).norm(dim=1), (-0.2, 0.0), (0.2, 2.0), 16, 0.015),
+    ],
+)
+def test_the_derivative_of_the_distance_is_as_good_as_is_said(surface, distance, low, high, segments, most):
+    random = torch.Generator().manual_seed(0)
+    low, high = torch.tensor([low, high], dtype=torch.float64)
+    z, other = low + (high - low) * torch.rand(2, 20, 2, generator=random, dtype=torch.float64)
+    ends, exact = ([z.clone().requires_grad_(), other.clone().requires_grad_()] for _ in range(2))
+    lg.distance(surface, *ends, segments=segments).sum().backward()
+    distance(*exact).sum().backward()
+    found = lg.geodesic(surface, z, other, segments=segments, tol=1e-8)
+    assert found.converged.double().mean() > 0.8
+    for end, right in zip(ends, exact, strict=True):
+        G = lg.pullback_metric(surface, end.detach())
+
+        def norm(v, G=G):
+            return (v * torch.linalg.solve(G, v)).sum(1).sqrt()
+
+        torch.testing.assert_close(norm(end.grad), torch.ones(20).double(), rtol=1e-12, atol=0)
+        error = norm(end.grad - right.grad)[found.converged]
+        assert (error <= (2.0 * found.error[found.converged].clamp_min(1e-8)).sqrt()).all()
+        assert error.max() < most
 
 
 def test_the_derivative_of_the_distance_is_the_unit_velocity(ends):

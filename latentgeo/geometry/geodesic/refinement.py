@@ -20,7 +20,7 @@ from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.certificate import certified, length_of, normal_slope, parts
 from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors, energy_and_gradient
 from latentgeo.geometry.geodesic.lbfgs import Minimum, minimise
-from latentgeo.geometry.geodesic.newton import along_chord, between, gauss_newton
+from latentgeo.geometry.geodesic.newton import SOFTEST, along_chord, between, gauss_newton
 from latentgeo.geometry.geodesic.preconditioner import (
     FULL_METRIC_DIM,
     CurvePreconditioner,
@@ -28,6 +28,7 @@ from latentgeo.geometry.geodesic.preconditioner import (
     MetricFactor,
     mean_metric,
     products,
+    regularised,
 )
 from latentgeo.geometry.geodesic.result import Geodesic, improved, unsolved
 
@@ -44,6 +45,8 @@ _SMOOTH = 1.95  # order of convergence of chords, below which a curve is rough
 _UNSURE = 10.0  # times the tolerance, that a length may be off by before it is measured another way
 _DIAGONAL = 2.0  # times, that estimates may fall shorter where only the diagonal of a metric is known
 _SOFT = 1e-6  # of a metric's eigenvalues, relative to their mean, below which directions do not count
+_CLOSER = 2  # times at most, that a rough curve is looked at more closely where its direction counts
+_PARTS = 4  # of a rough curve, of which the first or the last is solved by as many nodes
 _FINER = 0.1  # of the tolerance, that curves are solved to: past saddles, along which L-BFGS creeps
 _BENT = 4.0  # times, that its estimates may fall short in many dimensions
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
@@ -125,25 +128,58 @@ def refine(f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int, 
         max_iter: steps of each level at most.
         gradient: whether to differentiate the lengths by the ends.
     """
-    start, end = curve[:, 0], curve[:, -1]
+    found, ends, J = _refined(f, curve, segments, tol, max_iter)
+    if not gradient:
+        return found
+    slopes = _end_slopes(f, found, ends, J)
+    # Nodes of a rough curve are too far apart to tell how it sets out; those of its first and last parts are not.
+    part = max(1, segments // _PARTS)
+    for end in (0, 1):
+        near, rows = found, torch.arange(len(curve), device=curve.device)
+        points = found.points.flip(1) if end else found.points
+        for _ in range(_CLOSER):
+            rough = near.converged & ((near.order < _SMOOTH) | (near.error > _ROUGH))
+            if not rough.any():
+                break
+            rows = rows[rough]
+            near, *its = _refined(f, points[rough, : part + 1], segments, tol, max_iter)
+            points, better = near.points, near.converged
+            slopes[rows[better], end] = _end_slopes(f, near, *its)[better, 0]
+    return dataclasses.replace(found, gradient=slopes)
+
+
+def _refined(
+    f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int
+) -> tuple[Geodesic, Tensor, Tensor | None]:
+    """Geodesics, their decoded ends, (P, 2, D), and the Jacobians there where they are known, (P, 2, D, d)."""
     # One point may be an end of many pairs.
-    points, which = torch.stack([start, end], 1).flatten(0, 1).unique(dim=0, return_inverse=True)
+    points, which = curve[:, [0, -1]].flatten(0, 1).unique(dim=0, return_inverse=True)
     which = which.unflatten(0, (-1, 2))
     if curve.shape[2] > FULL_METRIC_DIM:
-        ends = f(points)[which]  # [P, 2, D]
+        ends = f(points)[which]
         nodes, report = _without_jacobians(f, curve, ends, segments, tol, max_iter)
-        found = _result(f, nodes, ends, None, report, tol)
-    else:
-        x, J = f.linearised(points)
-        ends = x[which]
-        found = _by_turns(f, curve, ends, J[which], segments, tol, max_iter)
-    if gradient:
-        x = _decoded(f, found.points[:, 1:-1], ends)
-        covector = end_covectors(f, x) / found.length[:, None, None]
-        covector = covector.masked_fill((found.length == 0)[:, None, None], 0.0)
-        slopes = f.vjp(torch.stack([start, end], 1).flatten(0, 1), covector.flatten(0, 1))
-        found = dataclasses.replace(found, gradient=slopes.unflatten(0, (-1, 2)))
-    return found
+        return _result(f, nodes, ends, None, report, tol), ends, None
+    x, J = f.linearised(points)
+    ends, J = x[which], J[which]
+    return _by_turns(f, curve, ends, J, segments, tol, max_iter), ends, J
+
+
+def _end_slopes(f: Decoder, found: Geodesic, ends: Tensor, J: Tensor | None) -> Tensor:
+    r"""Derivatives of lengths by both ends, (P, 2, d).
+
+    Where the metric is known they are scaled to :math:`g^\top G^{-1} g = 1`, the eikonal equation, which chords between
+    nodes meet only as well as these are close.
+    """
+    x = _decoded(f, found.points[:, 1:-1], ends)
+    covector = end_covectors(f, x) / found.length[:, None, None]
+    covector = covector.masked_fill((found.length == 0)[:, None, None], 0.0)
+    slopes = f.vjp(found.points[:, [0, -1]].flatten(0, 1), covector.flatten(0, 1)).unflatten(0, (-1, 2))
+    if J is None:
+        return slopes
+    G, g = J.mT.double() @ J.double(), slopes.double()[..., None]
+    v = torch.cholesky_solve(g, torch.linalg.cholesky(regularised(G, SOFTEST)))
+    square = ((2.0 * g - G @ v) * v).sum(2)  # raised eigenvalues change it in second order only
+    return slopes / square.where(square > 0, 1.0).sqrt().to(slopes)
 
 
 def _without_jacobians(
