@@ -49,6 +49,16 @@ def check_points(name: str, z: Tensor, ndim: int | None = None) -> None:
         raise ValueError(f"{name}: expected finite values, got NaN or infinity; drop those rows first")
 
 
+def check_finite(name: str, decoded: Tensor) -> None:
+    """Refuse points of which a decoder makes NaN or infinity, from what it makes of them, (n, D)."""
+    bad = int((~torch.isfinite(decoded).all(1)).sum())
+    if bad:
+        raise ValueError(
+            f"{name}: the decoder is not finite at {bad} of {len(decoded)} points, which have no distance to any "
+            "other; drop those rows first"
+        )
+
+
 class Decoder:
     r"""A decoder as geometry takes it, made once by :func:`as_decoder`: :math:`f: (B, d) \to (B, D)` and derivatives.
 

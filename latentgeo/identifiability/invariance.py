@@ -22,7 +22,7 @@ from torch.distributions.transforms import Transform
 from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.curvature import ricci_curvature, riemann, scalar_curvature, sectional_curvature
 from latentgeo.geometry.curve import chord_energy, chord_length, straight_line
-from latentgeo.geometry.decoder import Decoder, as_decoder, check_points
+from latentgeo.geometry.decoder import Decoder, as_decoder, check_finite, check_points
 from latentgeo.geometry.geodesic.result import Geodesic
 from latentgeo.geometry.geodesic.solve import solve
 from latentgeo.geometry.likelihood import StatisticalDecoder
@@ -57,10 +57,17 @@ class _Pair:
     def __init__(self, decoder: Decoder, transform: Transform, z: Tensor, pairs: int, seed: int) -> None:
         self.A, self.z, self.y = transform, z, transform(z).detach()
         self.f, self.g = as_decoder(decoder, z), as_decoder(reparametrise(decoder, transform), self.y)
+        check_finite("z", self.decoded(self.f, z))
         self.J_A = jacobian(transform, z)
         random = torch.Generator().manual_seed(seed)
         drawn = torch.randn(2, *z.shape, generator=random, dtype=z.dtype, device="cpu").to(z.device)
-        self.u, self.v = (w / norm(self.f, z, w).unsqueeze(1) for w in drawn)  # of unit length under the metric
+        lengths = torch.stack([norm(self.f, z, w) for w in drawn])
+        if not (lengths > 0).all():
+            raise ValueError(
+                f"z: the decoder has no derivative at {int((~(lengths > 0)).any(0).sum())} of {len(z)} points, so that "
+                "directions there have no length; drop those rows first"
+            )
+        self.u, self.v = drawn / lengths.unsqueeze(2)  # of unit length under the metric
         self.pairs, self.seed = pairs, seed
         double = z.dtype == torch.float64
         # Gradients distinguish curves far below the rounding of their energy.
@@ -372,7 +379,8 @@ def check_identifiability(
         did not converge, is ``"not measured"``.
 
     Raises:
-        TypeError, ValueError: shapes, types, too few points, or an unknown quantity.
+        TypeError, ValueError: shapes, types, too few points, an unknown quantity, or a decoder that is not finite, or
+            does not change, at one of the points.
 
     References:
         Syrota et al., ICML 2025.

@@ -140,11 +140,11 @@ def test_only_what_is_asked_for_is_measured_and_what_fails_is_not_called_agreeme
     names = ["geodesic distance", "Euclidean distance"]
     assert check_identifiability(sphere, A, z, names)["quantity"].tolist() == names
 
-    def broken(z):
-        return torch.cat([z, z.sum(1, keepdim=True).sqrt()], 1)  # not a number on half of the plane
+    def pierced(z):
+        return torch.cat([z, (z.square().sum(1, keepdim=True) - 0.9).sqrt()], 1)  # not a number in the middle
 
-    table = check_identifiability(broken, A, z, ["metric tensor", "geodesic distance"])
-    assert table["verdict"].tolist() == ["not measured"] * 2
+    table = check_identifiability(pierced, A, z / z.norm(dim=1, keepdim=True), ["metric tensor", "geodesic distance"])
+    assert table["verdict"].tolist() == ["agrees", "not measured"]
 
 
 def test_what_does_not_fit_is_refused():
@@ -157,3 +157,17 @@ def test_what_does_not_fit_is_refused():
         check_identifiability(sphere, A, z, "some")
     with pytest.raises(TypeError, match="transform"):
         check_identifiability(sphere, torch.sin, z)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "problem"),
+    [
+        (lambda z: z.log(), "not finite at 2 of 8 points"),
+        (lambda z: z.relu().square(), "no derivative at 2 of 8 points"),
+    ],
+)
+def test_points_without_an_image_or_directions_are_named(decoder, problem):
+    z = torch.rand(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1
+    z[:2] *= -1.0
+    with pytest.raises(ValueError, match=problem):
+        lg.check_identifiability(decoder, lg.LinearTransform(torch.eye(2).double()), z, pairs=2)

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentgeo.geometry.arrays import takes_arrays
-from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
+from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_finite, check_points
 from latentgeo.geometry.differentiation import full_precision
 from latentgeo.geometry.geodesic.solve import Options, door, solve
 from latentgeo.geometry.geodesic.starts import data_graph
@@ -107,12 +107,7 @@ class _Chords:
     def __init__(self, f: Decoder, z: Tensor) -> None:
         with torch.no_grad():
             x = torch.cat([f(part) for part in z.split(_DECODED)])
-        if not torch.isfinite(x).all():
-            bad = int((~torch.isfinite(x).all(1)).sum())
-            raise ValueError(
-                f"z: the decoder is not finite at {bad} of {len(z)} points, which have no distance to any other; drop "
-                "those rows first"
-            )
+        check_finite("z", x)
         self.f, self.x = f, x.double()
 
     def shortest(self, points: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
