@@ -157,8 +157,8 @@ def _logarithm(m: _Pair) -> Measured:
     there = log_map(m.g, m.A(a).detach(), m.A(b).detach(), initial=second.points, **m.options)
     here = log_map(m.f, a, b, initial=first.points, **m.options)
     apart = norm(m.g, m.y[: m.pairs], m.moved(here) - there)
-    # Ends of rough geodesics are solved anew from nodes that are as far astray, down to a sixteenth of the way. In single
-    # precision what seems left to gain is rounding.
+    # Ends of rough geodesics are solved anew from nodes that are as far astray, down to a sixteenth of the way. In
+    # single precision what seems left to gain is rounding.
     return (apart / first.length).max(), (64.0 if m.z.dtype == torch.float64 else 10.0) * m.astray.max()
 
 
