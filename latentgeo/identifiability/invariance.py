@@ -62,10 +62,11 @@ class _Pair:
         random = torch.Generator().manual_seed(seed)
         drawn = torch.randn(2, *z.shape, generator=random, dtype=z.dtype, device="cpu").to(z.device)
         lengths = torch.stack([norm(self.f, z, w) for w in drawn])
-        if not (lengths > 0).all():
+        short = int((~(lengths > 0)).any(0).sum())
+        if short:
             raise ValueError(
-                f"z: the decoder has no derivative at {int((~(lengths > 0)).any(0).sum())} of {len(z)} points, so that "
-                "directions there have no length; drop those rows first"
+                f"z: the decoder's derivative is zero or not a number at {short} of {len(z)} points, where directions "
+                "have no length; drop those rows first"
             )
         self.u, self.v = drawn / lengths.unsqueeze(2)  # of unit length under the metric
         self.pairs, self.seed = pairs, seed
