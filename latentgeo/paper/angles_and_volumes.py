@@ -46,14 +46,12 @@ from latentgeo.geometry.metric import jacobian
 from latentgeo.geometry.triangles import GeodesicTriangle, triangle_integral
 from latentgeo.identifiability.coordinates import reparametrise
 from latentgeo.paper.models.vae import VAE
-from latentgeo.paper.profiles import training_preset
 from latentgeo.paper.recipes import components, recipes
 from latentgeo.paper.study import Study, Sweep
 
 NAMES = METHOD_NAMES | {"euclidean": "Euclidean, nearest points", "euclidean_means": "Euclidean, posterior means"}
 BASELINE = "euclidean_means"
 _SEEDS = {"quick": range(3), "evidence": range(3, 9), "paper": range(30)}
-_QUICK_EPOCHS = {"fashion_mnist": 3, "pbmc68k": 30}
 _DEGREE = 180.0 / math.pi
 # Compared as they are, angles in degrees and the others in nats; areas and volumes by their logarithms.
 _ADDITIVE = {"angle": _DEGREE, "excess": _DEGREE, "density": 1.0, "volume element": 1.0}
@@ -68,7 +66,7 @@ def studies(profile: str = "quick", store: Path | None = None) -> dict[str, Stud
     """Studies of the digits, Fashion-MNIST and blood cells, between nearest points.
 
     Args:
-        profile: ``"quick"`` (3 models each, of one decoder and few epochs; those of the digits are the centre of
+        profile: ``"quick"`` (3 models each, of one decoder; those of the digits are the centre of
             :func:`latentgeo.paper.recipes.recipes`), ``"evidence"`` (6 others) or ``"paper"`` (30).
         store: folder of the run store; ``data/runs`` by default.
     """
@@ -76,10 +74,7 @@ def studies(profile: str = "quick", store: Path | None = None) -> dict[str, Stud
     if profile != "quick":
         return {name: Study(name, **options) for name in ("digits", "fashion_mnist", "pbmc68k")}
     found = {"digits": dataclasses.replace(recipes(profile, store=store)["centre"], points="nearest")}
-    for name, epochs in _QUICK_EPOCHS.items():
-        training = dataclasses.replace(training_preset(name, "mlp", profile), epochs=epochs)
-        found[name] = Study(name, decoders=1, training=training, **options)
-    return found
+    return found | {name: Study(name, decoders=1, **options) for name in ("fashion_mnist", "pbmc68k")}
 
 
 def draw_corners(data: int, simplices: int, corners: int, seed: int = PAIR_SEED) -> tuple[np.ndarray, ...]:

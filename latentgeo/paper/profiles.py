@@ -74,7 +74,7 @@ _TASIC = TrainingConfig(epochs=5, batch_size=250, learning_rate=5e-3, warmup_ste
 _QUICK = {
     ("digits", "mlp"): _DIGITS,
     ("digits", "conv"): dataclasses.replace(_DIGITS, epochs=40),
-    ("fashion_mnist", "mlp"): TrainingConfig(epochs=12, learning_rate=2e-3, warmup_steps=100),
+    ("fashion_mnist", "mlp"): TrainingConfig(epochs=5, learning_rate=2e-3, warmup_steps=100),
     ("fashion_mnist", "conv"): TrainingConfig(epochs=4, learning_rate=2e-3, warmup_steps=100),
     ("digits", "flow"): dataclasses.replace(_DIGITS, epochs=30, learning_rate=8e-3, half_life=300),
     ("fashion_mnist", "flow"): TrainingConfig(epochs=1, learning_rate=4e-3, warmup_steps=50),
@@ -93,6 +93,7 @@ _EVIDENCE = {
     ("pbmc68k_counts", "counts"): dataclasses.replace(_CELLS, epochs=100, half_life=200, patience=100),
     ("tasic", "mlp"): dataclasses.replace(_TASIC, epochs=20, half_life=600, patience=20),
     ("tasic_pca50", "mlp"): dataclasses.replace(_TASIC, epochs=20, half_life=600, patience=20),
+    ("fashion_mnist", "mlp"): TrainingConfig(epochs=12, learning_rate=2e-3, warmup_steps=100),
     ("fashion_mnist", "conv"): TrainingConfig(epochs=20, learning_rate=2e-3, warmup_steps=100),
     ("digits", "flow"): dataclasses.replace(_DIGITS, epochs=60, learning_rate=8e-3, half_life=600),
     ("fashion_mnist", "flow"): TrainingConfig(epochs=6, learning_rate=4e-3, warmup_steps=100, half_life=500),

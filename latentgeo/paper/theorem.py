@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -22,13 +21,11 @@ from latentgeo.identifiability.coordinates import (
 )
 from latentgeo.identifiability.invariance import QUANTITIES, check_identifiability
 from latentgeo.paper.data import load_dataset
-from latentgeo.paper.profiles import training_preset
 from latentgeo.paper.study import Study
 from latentgeo.progress import bar_options
 
 POINTS = 8  # latent points at which a model is compared
 PAIRS = 2  # pairs of them that geodesics join, and near whose ends data are
-_NETWORKS = {"digits": ("digits VAE", 100), "fashion_mnist": ("Fashion-MNIST VAE", 4)}  # and epochs of training
 SLOW = ("logarithm", "exponential", "Fréchet mean")  # they take integrations, or many geodesics
 
 
@@ -43,11 +40,8 @@ def surfaces() -> dict[str, tuple[Decoder, Tensor]]:
 
 def network_studies() -> dict[str, Study]:
     """Single VAEs with smooth activations and K = 8 decoders, by name; any decoder will do, so short trainings do."""
-    studies = {}
-    for dataset, (name, epochs) in _NETWORKS.items():
-        training = dataclasses.replace(training_preset(dataset, "mlp", "quick"), epochs=epochs)
-        studies[name] = Study(dataset, "mlp", seeds=1, activation="tanh", training=training)
-    return studies
+    datasets = {"digits VAE": "digits", "Fashion-MNIST VAE": "fashion_mnist"}
+    return {name: Study(dataset, "mlp", seeds=1, activation="tanh") for name, dataset in datasets.items()}
 
 
 def networks() -> dict[str, tuple[Decoder, Tensor]]:

@@ -23,7 +23,7 @@ from tests.benchmarks.calibration import pairs_of, studies, twisted, untrained
 
 def _fashion(images: int) -> tuple[nn.Module, torch.Tensor]:
     """One decoder, d = 16, and codes."""
-    model = lg.paper.Study("fashion_mnist").trained(0)
+    model = lg.paper.Study("fashion_mnist", profile="evidence").trained(0)
     return model.decoders[0], model.encode(lg.paper.load_dataset("fashion_mnist").test[:images])
 
 

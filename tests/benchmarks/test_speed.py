@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def model():
-    return lg.paper.Study("fashion_mnist", "mlp").trained(0)
+    return lg.paper.Study("fashion_mnist", "mlp", profile="evidence").trained(0)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_geodesics_of_the_papers_convolutional_decoders(benchmark):
 
 
 def test_no_other_solver_is_as_fast_at_equal_error_where_dimensions_collapsed():
-    study = lg.paper.Study("fashion_mnist", "mlp", seeds=1)
+    study = lg.paper.Study("fashion_mnist", "mlp", seeds=1, profile="evidence")
     with single_thread():  # so that the solvers compare by their work
         table = error_against_time(*problem(study, 20), repeats=5)
     others = table[(table["solver"] != "ours") & (table["mean_error"] <= FAILED)]
