@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentgeo.geometry.arrays import takes_arrays
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
-from latentgeo.geometry.geodesic.certificate import warn_of_failures
+from latentgeo.geometry.geodesic.certificate import OF_DIRECTIONS, warn_of_failures
 from latentgeo.geometry.geodesic.solve import Initial, Options, door, finest_tol, solve
 from latentgeo.geometry.metric import directions_at, jacobian, norm, pullback_metric
 from latentgeo.warn import warn
@@ -148,7 +148,7 @@ def log_map(
     z, target = z.detach(), target.detach()
     options = {"tol": finest_tol(z), "max_iter": 1000} | options
     found = solve(f, z, target, options, initial=initial, gradient=True)
-    warn_of_failures(found, "lg.geodesic(...).converged says which")
+    warn_of_failures(found, OF_DIRECTIONS)
     slope = found.gradient[:, 0].unsqueeze(-1)
     G = pullback_metric(f, z)
     G = G.where(torch.isfinite(G).flatten(1).all(1)[:, None, None], 0.0)  # there the length is NaN

@@ -225,6 +225,42 @@ def test_the_derivative_of_the_distance_is_as_good_as_is_said(surface, distance,
         assert error.max() < most
 
 
+def test_at_a_pole_the_derivative_of_the_distance_is_that_along_the_meridian():
+    """The only direction that the Jacobian knows there; geodesics leave in others too."""
+
+    def globe(z):
+        polar, azimuth = z.unbind(1)
+        return torch.stack([polar.sin() * azimuth.cos(), polar.sin() * azimuth.sin(), polar.cos()], 1)
+
+    polar = torch.tensor([0.0, 1e-7, 1e-3, 0.1], dtype=torch.float64)
+    a = torch.stack([polar, torch.zeros(4).double()], 1).requires_grad_()
+    b = torch.ones(4, 2, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # next to the pole some do not converge
+        lg.distance(globe, a, b).sum().backward()
+    one = torch.ones(4).double()
+    cosine = polar.cos() * one.cos() + polar.sin() * one.sin() * one.cos()
+    right = -(polar.cos() * one.sin() * one.cos() - polar.sin() * one.cos()) / (1.0 - cosine.square()).sqrt()
+    torch.testing.assert_close(a.grad[:, 0], right, rtol=2e-3, atol=0)
+
+
+def test_directions_that_the_segments_do_not_resolve_are_warned_of():
+    """A right angle within a hundredth of the length, next to an end, of which the length hardly knows."""
+    random = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 20, 2, generator=random, dtype=torch.float64)
+    a[:, 0], b[:, 0] = -0.03 * (0.5 + a[:, 0]), 0.8 + 0.4 * b[:, 0]
+
+    def bent(z):
+        return _bent_plane(torch.stack([10.0 * z[:, 0], z[:, 1]], 1)) * torch.tensor([0.1, 0.1, 1.0]).double()
+
+    found = lg.geodesic(bent, a, b, tol=1e-8)
+    assert found.converged.double().mean() > 0.8
+    with pytest.warns(RuntimeWarning, match="of the others it is a direction at an end"):
+        v = lg.log_map(bent, a, b)
+    wrong = ((v - (b - a)).norm(dim=1) > 0.5 * (b - a).norm(dim=1)).sum()
+    assert wrong > 5  # the control: there was something to warn of
+
+
 def test_the_derivative_of_the_distance_is_the_unit_velocity(ends):
     z, y = _points(6, 2), _points(6, 2, seed=1).requires_grad_()
     lg.distance(sphere, z, y, **TIGHT).sum().backward()

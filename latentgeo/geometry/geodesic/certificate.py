@@ -29,6 +29,7 @@ _KINKED = 1.4  # median order of convergence below which the decoder is not smoo
 _NEGLIGIBLE = 1e-6  # a relative error for which nobody needs to hear of kinks
 _TURNED = 1e-5  # relative change of a length by rounding that is let pass
 _FINE = 64  # chords at least that a curve is measured by
+OF_DIRECTIONS = "lg.geodesic(...).converged says of which the length did not; of the others it is a direction at an end"
 _SAFETY = 3.5  # by which decrements may fall short of what curves can lose
 
 

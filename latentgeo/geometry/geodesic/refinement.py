@@ -20,7 +20,7 @@ from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.certificate import certified, length_of, normal_slope, parts
 from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors, energy_and_gradient
 from latentgeo.geometry.geodesic.lbfgs import Minimum, minimise
-from latentgeo.geometry.geodesic.newton import SOFTEST, along_chord, between, gauss_newton
+from latentgeo.geometry.geodesic.newton import along_chord, between, gauss_newton
 from latentgeo.geometry.geodesic.preconditioner import (
     FULL_METRIC_DIM,
     CurvePreconditioner,
@@ -45,8 +45,11 @@ _SMOOTH = 1.95  # order of convergence of chords, below which a curve is rough
 _UNSURE = 10.0  # times the tolerance, that a length may be off by before it is measured another way
 _DIAGONAL = 2.0  # times, that estimates may fall shorter where only the diagonal of a metric is known
 _SOFT = 1e-6  # of a metric's eigenvalues, relative to their mean, below which directions do not count
-_CLOSER = 2  # times at most, that a rough curve is looked at more closely where its direction counts
-_PARTS = 4  # of a rough curve, of which the first or the last is solved by as many nodes
+_RANK = 1e-11  # of a metric's eigenvalues, relative to their mean, that rounding may set
+_ASKEW = 3e-3  # that the norm of a derivative may be off by before the end is looked at more closely
+_CLOSER = 4  # times at most
+_PARTS = 4  # of a curve, of which the first or the last is solved by as many nodes
+_LOST = 0.1  # off by more, the direction of a geodesic is not resolved by its segments
 _FINER = 0.1  # of the tolerance, that curves are solved to: past saddles, along which L-BFGS creeps
 _BENT = 4.0  # times, that its estimates may fall short in many dimensions
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
@@ -131,21 +134,23 @@ def refine(f: Decoder, curve: Tensor, segments: int, tol: float, max_iter: int, 
     found, ends, J = _refined(f, curve, segments, tol, max_iter)
     if not gradient:
         return found
-    slopes = _end_slopes(f, found, ends, J)
-    # Nodes of a rough curve are too far apart to tell how it sets out; those of its first and last parts are not.
+    slopes, astray = _end_slopes(f, found, ends, J)
+    # Nodes may be too far apart to tell how a curve sets out; those of its first and last parts are not.
     part = max(1, segments // _PARTS)
     for end in (0, 1):
-        near, rows = found, torch.arange(len(curve), device=curve.device)
+        near, rows, off = found, torch.arange(len(curve), device=curve.device), astray[:, end]
         points = found.points.flip(1) if end else found.points
         for _ in range(_CLOSER):
-            rough = near.converged & ((near.order < _SMOOTH) | (near.error > _ROUGH))
-            if not rough.any():
+            rough = off.isnan() & ((near.order < _SMOOTH) | (near.error > _ROUGH))
+            unsure = near.converged & (rough | (off > _ASKEW))
+            if not unsure.any():
                 break
-            rows = rows[rough]
-            near, *its = _refined(f, points[rough, : part + 1], segments, tol, max_iter)
+            rows = rows[unsure]
+            near, *its = _refined(f, points[unsure, : part + 1], segments, tol, max_iter)
             points, better = near.points, near.converged
-            slopes[rows[better], end] = _end_slopes(f, near, *its)[better, 0]
-    return dataclasses.replace(found, gradient=slopes)
+            closer, off = (of[:, 0] for of in _end_slopes(f, near, *its))
+            slopes[rows[better], end], astray[rows[better], end] = closer[better], off[better]
+    return dataclasses.replace(found, gradient=slopes, converged=found.converged & ~(astray > _LOST).any(1))
 
 
 def _refined(
@@ -164,22 +169,25 @@ def _refined(
     return _by_turns(f, curve, ends, J, segments, tol, max_iter), ends, J
 
 
-def _end_slopes(f: Decoder, found: Geodesic, ends: Tensor, J: Tensor | None) -> Tensor:
-    r"""Derivatives of lengths by both ends, (P, 2, d).
+def _end_slopes(f: Decoder, found: Geodesic, ends: Tensor, J: Tensor | None) -> tuple[Tensor, Tensor]:
+    r"""Derivatives of lengths by both ends, (P, 2, d), and how far they were from the norm one, (P, 2), or NaN.
 
-    Where the metric is known they are scaled to :math:`g^\top G^{-1} g = 1`, the eikonal equation, which chords between
-    nodes meet only as well as these are close.
+    Where the metric is known and has full rank they are scaled to :math:`g^\top G^{-1} g = 1`, the eikonal equation,
+    which chords between nodes meet only as well as these are close.
     """
     x = _decoded(f, found.points[:, 1:-1], ends)
     covector = end_covectors(f, x) / found.length[:, None, None]
     covector = covector.masked_fill((found.length == 0)[:, None, None], 0.0)
     slopes = f.vjp(found.points[:, [0, -1]].flatten(0, 1), covector.flatten(0, 1)).unflatten(0, (-1, 2))
-    if J is None:
-        return slopes
-    G, g = J.mT.double() @ J.double(), slopes.double()[..., None]
-    v = torch.cholesky_solve(g, torch.linalg.cholesky(regularised(G, SOFTEST)))
-    square = ((2.0 * g - G @ v) * v).sum(2)  # raised eigenvalues change it in second order only
-    return slopes / square.where(square > 0, 1.0).sqrt().to(slopes)
+    size = torch.full_like(slopes[..., :1], torch.nan, dtype=torch.float64)
+    if J is not None:
+        G, g = J.mT.double() @ J.double(), slopes.double()[..., None]
+        v = torch.cholesky_solve(g, torch.linalg.cholesky(regularised(G, _RANK)))
+        square = ((2.0 * g - G @ v) * v).sum(2)  # raised eigenvalues change it in second order only
+        # Where the rank drops, as at a pole, a geodesic may leave in a direction that no derivative knows of.
+        full = torch.linalg.cholesky_ex(regularised(G, -10.0 * _RANK)).info == 0
+        size = square.where(full[..., None] & (square > 0), torch.nan).sqrt()
+    return slopes / size.nan_to_num(1.0).to(slopes), (size.squeeze(2) - 1.0).abs()
 
 
 def _without_jacobians(
