@@ -27,7 +27,7 @@ _SHORTEST = 1e-3  # share of its way, that a step of a point that gets on is lon
 _MISSED = 0.7  # share of a step that may be missed along the surface
 _AIMED = 0.35  # the share that steps are chosen for
 _SHORTER, _LONGER = 0.3, 1.5  # times, that steps become shorter or longer at most
-SOFTEST = 1.5e-9  # what metrics' eigenvalues are raised by, relative to their mean, in double precision
+_SOFTEST = 1.5e-9  # what metrics' eigenvalues are raised by, relative to their mean, in double precision
 _FARTHEST = 1.5  # times the way that was meant, that a decoded point may have gone
 _NEAR = 0.3  # of a segment, within which a point is near another
 _CLOSE = 1e-4  # of a segment, that a point on a spline may be missed by
@@ -117,7 +117,7 @@ def _floor(dtype: torch.dtype) -> float:
 
     Directions that rounding cannot tell from none then get no step.
     """
-    return max(0.1 * torch.finfo(dtype).eps, SOFTEST)
+    return max(0.1 * torch.finfo(dtype).eps, _SOFTEST)
 
 
 def _along(J: Tensor, r: Tensor) -> Tensor:
