@@ -337,13 +337,14 @@ def test_what_the_door_costs():
         f = nn.Sequential(*hidden, nn.Linear(256, 784)).requires_grad_(False)
         a, b = torch.randn(2, 100, 16)
 
-    def seconds(call, times):
-        taken = []
-        for _ in range(times):
-            began = time.process_time()
-            call()
-            taken.append(time.process_time() - began)
-        return min(taken)
+    def seconds(call):
+        began = time.process_time()
+        call()
+        return time.process_time() - began
 
     lg.geodesic(f, a, b)
-    assert seconds(lambda: as_decoder(f, a), 20) < 0.02 * seconds(lambda: lg.geodesic(f, a, b), 3)
+    door, solved = [], []
+    for _ in range(6):  # by turns, for the speed of a machine comes and goes
+        door += [seconds(lambda: as_decoder(f, a)) for _ in range(8)]
+        solved.append(seconds(lambda: lg.geodesic(f, a, b)))
+    assert min(door) < 0.02 * min(solved)
