@@ -38,20 +38,27 @@ def surfaces() -> dict[str, tuple[Decoder, Tensor]]:
     return {name: (f, placed[name]) for name, f in zip(placed, (sphere, swiss_roll, torus), strict=True)}
 
 
-def network_studies() -> dict[str, Study]:
-    """Single VAEs with smooth activations and K = 8 decoders, by name; any decoder will do, so short trainings do."""
-    datasets = {"digits VAE": "digits", "Fashion-MNIST VAE": "fashion_mnist"}
+def network_studies(profile: str) -> dict[str, Study]:
+    """Single VAEs with smooth activations and K = 8 decoders, by name; any decoder will do, so short trainings do.
+
+    Args:
+        profile: ``"quick"`` has the digits alone.
+    """
+    datasets = {"digits VAE": "digits"} | ({} if profile == "quick" else {"Fashion-MNIST VAE": "fashion_mnist"})
     return {name: Study(dataset, "mlp", seeds=1, activation="tanh") for name, dataset in datasets.items()}
 
 
-def networks() -> dict[str, tuple[Decoder, Tensor]]:
+def networks(studies: Mapping[str, Study]) -> dict[str, tuple[Decoder, Tensor]]:
     """The models of :func:`network_studies`, trained, and codes of test images, in float64, by name.
+
+    Args:
+        studies: from :func:`network_studies`.
 
     Raises:
         MissingDataError: a data set is not on this machine.
     """
     found = {}
-    for name, study in network_studies().items():
+    for name, study in studies.items():
         model = study.trained(0).double().requires_grad_(False)
         found[name] = (model.decode, model.encode(load_dataset(study.dataset).test[:POINTS].double()))
     return found
