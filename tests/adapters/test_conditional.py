@@ -253,6 +253,7 @@ def test_lightning_modules_are_models_in_evaluation_mode():
     torch.testing.assert_close(lg.latent_model(model).codes(X), ENCODER(X).detach())
 
 
+@pytest.mark.thorough
 def test_a_diffusers_decoder_as_it_comes_and_as_it_is_to_be_given():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -294,6 +295,7 @@ def test_a_vector_quantised_decoder_is_refused_for_what_it_is(through):
     assert lg.pullback_metric(model.outer, Z).isfinite().all()  # before it is quantised
 
 
+@pytest.mark.thorough
 def test_a_model_of_diffusers_with_a_codebook():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

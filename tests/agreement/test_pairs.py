@@ -53,6 +53,7 @@ def test_every_method_measures_what_it_says():
     assert table["converged"].all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("points", ["nearest", "posterior"])
 def test_between_identified_points_coordinates_do_not_matter_and_between_means_they_do(points):
     model = lg.paper.build_vae("mlp", (1, 8, 8), latent_dim=2, decoders=2, seed=0, activation="tanh").eval().double()
@@ -68,7 +69,7 @@ def test_between_identified_points_coordinates_do_not_matter_and_between_means_t
     off = (there["value"] / here["value"] - 1).abs()
     assert (off <= here["error"] + there["error"] + 1e-6)[sure].all()
     # The control: a mean over draws of the posterior is another point in other coordinates.
-    noise = torch.randn(4000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     draws = torch.cat([noise, -noise])
     of = [torch.stack([m.posterior_sampler(x)(e.expand(20, 2)) for e in draws]).mean(0) for m in (model, bent)]
     apart = (model.decode(of[0]) - bent.decode(of[1])).flatten(1).norm(dim=1)

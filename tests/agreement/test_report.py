@@ -160,6 +160,7 @@ def test_what_the_decoder_gives_must_be_the_data():
         lg.agreement([model, model], torch.zeros(9, 3), points="posterior", check=False)
 
 
+@pytest.mark.thorough
 def test_tables_are_complete_and_match_each_other(alike):
     S, P = 4, 12
     table = alike.distances
@@ -401,6 +402,7 @@ def test_what_does_not_fit_is_refused(models, data, options, error, message):
         lg.agreement(models, data, check=False, **options)
 
 
+@pytest.mark.thorough
 def test_decoders_that_return_distributions_are_compared_by_fisher_rao_distances():
     z = torch.tensor([1.0, 0.4], dtype=torch.float64) * torch.randn(
         60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
@@ -411,7 +413,7 @@ def test_decoders_that_return_distributions_are_compared_by_fisher_rao_distances
 
     twist = lg.RadialTwist(0.7)
     models = {"plain": (lambda x: x, normal), "twisted": (twist, lambda z: normal(twist.inv(z)))}
-    report = lg.agreement(models, z, pairs=20, points="mean", segments=64, tol=1e-8)
+    report = lg.agreement(models, z, pairs=8, points="mean", segments=64, tol=1e-8)
     first, second = (z[report.pairs[end].to_numpy()] for end in ("first", "second"))
     s, t = first[:, 1].exp(), second[:, 1].exp()
     u = (0.5 * (first[:, 0] - second[:, 0]).square() + (s - t).square()) / (2.0 * s * t)

@@ -225,6 +225,7 @@ def test_a_point_is_shown_as_its_datum():
     assert sent == []
 
 
+@pytest.mark.thorough
 def test_every_length_has_its_unit():
     model, x = _features()
     view = explore(model, x)
@@ -289,6 +290,7 @@ def test_nothing_of_anybody_else_is_touched():
     assert not model.training
 
 
+@pytest.mark.thorough
 def test_failure_is_shown_without_a_warning(monkeypatch):
     model, x = _features()
     monkeypatch.setattr(certificate, "_MAX_ERROR", 0.0)
@@ -347,6 +349,7 @@ def test_data_come_in_the_models_type_or_say_what_they_are():
         explore((model.encode, nn.Linear(5, 36)), x)
 
 
+@pytest.mark.thorough
 def test_cells_come_as_anndata_with_the_names_of_their_genes():
     anndata = pytest.importorskip("anndata")
     model, x = _features()

@@ -200,6 +200,7 @@ def test_a_model_made_in_inference_mode_is_refused_with_the_remedy():
     assert lg.pullback_metric(copy.deepcopy(made), Z).isfinite().all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_default_type_changes_nothing(default, dtype):

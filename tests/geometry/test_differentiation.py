@@ -288,6 +288,7 @@ def test_far_from_all_centres_a_radial_network_has_no_metric_and_no_error():
     torch.testing.assert_close(torch.linalg.cholesky(regularised(metric, 1e-4))[0], torch.eye(2).double())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["transformer encoder", "LSTM", "cdist", "autograd.Function"])
 def test_maps_and_means_go_through(name):
     f = _made(name)

@@ -127,6 +127,7 @@ def test_the_metric_is_the_second_derivative_of_the_kl_divergence(case, ends):
         torch.testing.assert_close(metric, expected, rtol=1e-8, atol=1e-8 * expected.norm().item())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["gaussian", *MEANS])
 def test_fisher_rao_distances_are_identified_and_are_not_those_of_the_mean(case, ends):
     likelihood, parameters, decoder, _ = CASES[case]
@@ -381,6 +382,7 @@ def test_zero_inflated_counts_lie_on_spheres(random):
     torch.testing.assert_close(f.chord(f(far[:1]), f(far[1:])).item(), 2.0 * (math.pi - latitude.sum()).item())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", [case for case in CASES if case != "categorical"])
 def test_decoders_of_distributions_have_the_embedding_of_their_likelihood(case, ends):
     likelihood, parameters, decoder, distribution = CASES[case]

@@ -181,6 +181,7 @@ def test_maps_are_covariant_under_changes_of_coordinates(ensemble, ends):
     assert (A(a.mean(0)[None])[0] - A(a).mean(0)).norm() > 1e-2  # the control: Euclidean means do not follow
 
 
+@pytest.mark.thorough
 def test_the_distance_is_differentiable_by_the_envelope_theorem(decoder, ends):
     def distance(a, b):
         return lg.distance(decoder, a, b, segments=64, tol=1e-13, max_iter=2000)

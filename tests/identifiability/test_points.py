@@ -53,6 +53,7 @@ def test_data_on_the_image_are_found_exactly():
     torch.testing.assert_close(again.codes, z, atol=1e-6, rtol=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_points_on_kinks_are_found(dtype):
     """The least misfit of a decoder with ReLU often lies on a kink, where no gradient vanishes."""

@@ -222,6 +222,7 @@ def crossed(tmp_path_factory):
     return study, study.run(workers=0)
 
 
+@pytest.mark.thorough
 def test_models_of_bridges_are_kept_and_measured_across_and_within(crossed):
     study, table = crossed
     assert set(study.numbers) <= set(table)

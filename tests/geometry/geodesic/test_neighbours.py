@@ -67,6 +67,7 @@ def test_few_candidates_are_not_taken_for_exact():
     assert nearest_neighbours(horseshoe, z, 6, candidates=29).certified.all()
 
 
+@pytest.mark.thorough
 def test_points_that_did_not_converge_certify_nobody():
     z = torch.linspace(0.0, 1.0, 12, dtype=torch.float64)[:, None]
 

@@ -53,6 +53,7 @@ def test_a_first_curve_along_the_chord_is_the_same_in_other_coordinates():
     assert (apart / (ends[:, 1] - ends[:, 0]).norm(dim=1)).median() < 0.05
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_strong_twist_leaves_distances_what_they_are(dtype):
     f, A = _network(dtype=dtype), lg.RadialTwist(1.0)

@@ -150,6 +150,7 @@ def test_speed_is_constant(ensemble, ends):
     assert lg.curve.speed_variation(ensemble, result.points).max() < 1e-2
 
 
+@pytest.mark.thorough
 def test_a_hard_pair_is_the_same_alone():
     """ReLU and few steps: most pairs are whitened anew, each after its own number of steps."""
     with torch.random.fork_rng(devices=[]):
@@ -241,6 +242,7 @@ def test_equal_ends_are_at_distance_zero(decoder, ends):
     assert torch.isfinite(result.error).all()
 
 
+@pytest.mark.thorough
 def test_equal_ends_are_at_distance_zero_whatever_the_rounding(ensemble):
     F, z = ensemble.float(), 30 * torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
 
@@ -330,6 +332,7 @@ def test_a_smooth_decoder_is_not_said_to_have_kinks_however_small_the_tolerance(
             lg.geodesic(decoder, a, torch.lerp(a, b, near), tol=1e-10, max_iter=1000)
 
 
+@pytest.mark.thorough
 def test_kinks_that_look_smooth_by_chance_are_allowed_for():
     """In two dimensions a curve crosses few kinks, and the chords of one alignment may miss them all."""
     relu = _wide(nn.ReLU(), width=64, d=2, scale=1.0)
@@ -545,6 +548,7 @@ def test_errors_are_neither_too_small_nor_too_wide(seed, d, stretch):
     assert (found.error / error).median() < 6
 
 
+@pytest.mark.thorough
 def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged():
     """Sheets lie closer together than coarse curves can tell; lengths are off by more than ten per cent."""
     n = 60

@@ -122,6 +122,7 @@ def _writers(folder, names, count):
     return writers
 
 
+@pytest.mark.thorough
 def test_two_processes_that_write_at_once_lose_nothing(tmp_path):
     for writer in _writers(tmp_path, "ab", 20):
         writer.join(60)
