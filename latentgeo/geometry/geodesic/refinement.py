@@ -28,7 +28,6 @@ from latentgeo.geometry.geodesic.preconditioner import (
     MetricFactor,
     mean_metric,
     products,
-    regularised,
 )
 from latentgeo.geometry.geodesic.result import Geodesic, improved, unsolved
 
@@ -45,7 +44,7 @@ _SMOOTH = 1.95  # order of convergence of chords, below which a curve is rough
 _UNSURE = 10.0  # times the tolerance, that a length may be off by before it is measured another way
 _DIAGONAL = 2.0  # times, that estimates may fall shorter where only the diagonal of a metric is known
 _SOFT = 1e-6  # of a metric's eigenvalues, relative to their mean, below which directions do not count
-_RANK = 1e-11  # of a metric's eigenvalues, relative to their mean, that rounding may set
+_RANK = 64.0  # times the rounding of a Jacobian, below which its columns do not tell a direction
 _ASKEW = 3e-3  # that the norm of a derivative may be off by before the end is looked at more closely
 _CLOSER = 4  # times at most
 _PARTS = 4  # of a curve, of which the first or the last is solved by as many nodes
@@ -180,13 +179,16 @@ def _end_slopes(f: Decoder, found: Geodesic, ends: Tensor, J: Tensor | None) -> 
     covector = covector.masked_fill((found.length == 0)[:, None, None], 0.0)
     slopes = f.vjp(found.points[:, [0, -1]].flatten(0, 1), covector.flatten(0, 1)).unflatten(0, (-1, 2))
     size = torch.full_like(slopes[..., :1], torch.nan, dtype=torch.float64)
-    if J is not None:
-        G, g = J.mT.double() @ J.double(), slopes.double()[..., None]
-        v = torch.cholesky_solve(g, torch.linalg.cholesky(regularised(G, _RANK)))
-        square = ((2.0 * g - G @ v) * v).sum(2)  # raised eigenvalues change it in second order only
+    if J is not None and J.shape[2] >= J.shape[3]:
+        # G = J^T J = R^T R, and R keeps small singular values that drown in their squares.
+        R = torch.linalg.qr(J.double(), mode="r").R
+        depth = R.diagonal(dim1=2, dim2=3).abs()
         # Where the rank drops, as at a pole, a geodesic may leave in a direction that no derivative knows of.
-        full = torch.linalg.cholesky_ex(regularised(G, -10.0 * _RANK)).info == 0
-        size = square.where(full[..., None] & (square > 0), torch.nan).sqrt()
+        least = _RANK * torch.finfo(J.dtype).eps * R.norm(dim=2).amax(2, keepdim=True)
+        full = (depth > least).all(2, keepdim=True)
+        R = R.where(full[..., None], torch.eye(J.shape[3], dtype=R.dtype, device=R.device))
+        g = torch.linalg.solve_triangular(R.mT, slopes.double()[..., None], upper=False)
+        size = g.norm(dim=2).where(full & (slopes != 0).any(2, keepdim=True), torch.nan)
     return slopes / size.nan_to_num(1.0).to(slopes), (size.squeeze(2) - 1.0).abs()
 
 
@@ -286,6 +288,18 @@ def _wild(f: Decoder, curve: Tensor, ends: Tensor) -> Tensor:
     return f.step(x[:, :-1], x[:, 1:]).sum(1) > _WILD * f.chord(ends[:, 0], ends[:, 1])
 
 
+def _order_of_nodes(f: Decoder, x: Tensor) -> Tensor:
+    """Order of convergence of the chords of decoded nodes (P, N + 1, D), as far as every second and fourth tell it.
+
+    Unlike that of chords between points of a spline, it depends on no coordinates.
+    """
+    whole = [x[:, ::each] for each in (1, 2, 4) if (x.shape[1] - 1) % each == 0]
+    if len(whole) < 3:
+        return x.new_full((len(x),), torch.nan)
+    fine, coarse, coarsest = (f.step(of[:, :-1], of[:, 1:]).sum(1) for of in whole)
+    return ((coarse - coarsest) / (fine - coarse)).log2()
+
+
 def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, N: int, tol: float, max_iter: int) -> Geodesic:
     """Curves by one method after the other, each for the pairs that have not converged by those before.
 
@@ -337,7 +351,12 @@ def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, N: int, tol: f
     # carrying points along is dear, and with kinks it is of no use there.
     few = curve.shape[2] <= _FEW
     solved = possible & (found.excess <= tol)
-    unsure = solved & (found.error > _UNSURE * tol) & (few | ((tol < _EXACT) & (found.order > _KINKED)))
+    unsure = solved & (found.error > _UNSURE * tol)
+    if not few:
+        slow = torch.nonzero(unsure & (tol < _EXACT) & ~(found.order > _KINKED)).squeeze(1)
+        unsure &= (tol < _EXACT) & (found.order > _KINKED)
+        if len(slow):
+            unsure[slow] = _order_of_nodes(f, _decoded(f, found.points[slow, 1:-1], ends[slow])) > _KINKED
     rough = torch.nonzero(solved & ~unsure & (found.order < _SMOOTH)).squeeze(1)
     if few and len(rough):
         energy = curve_energy(f, _decoded(f, found.points[rough, 1:-1], ends[rough]))

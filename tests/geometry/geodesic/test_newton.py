@@ -12,6 +12,7 @@ from latentgeo.geometry import surfaces
 from latentgeo.geometry.decoder import as_decoder
 from latentgeo.geometry.geodesic.newton import along_chord, carried
 from latentgeo.geometry.surfaces import sphere, sphere_distance
+from tests.conftest import mlp
 
 CIRCLE = lambda z: torch.cat([z.cos(), z.sin()], -1)  # noqa: E731
 
@@ -124,3 +125,15 @@ def test_bounds_enclose_distances_of_closed_form():
     torus = lg.geodesic(surfaces.torus, a, b)
     finer = lg.geodesic(surfaces.torus, a, b, segments=64, tol=1e-10, max_iter=1000)
     assert (torus.upper >= finer.length * (1 - 1e-8)).all()
+
+
+@pytest.mark.parametrize("angle", [0.5, 1.0])
+def test_a_solution_in_twisted_coordinates_is_measured_like_the_one_it_is(angle):
+    """A spline between its nodes would wind, and look like a kink; the chords of the nodes do not."""
+    f, A = mlp(0, d=5, D=20), lg.RadialTwist(angle)
+    a, b = torch.randn(2, 20, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    solved = lg.geodesic(f, a, b, tol=1e-12)
+    found = lg.geodesic(lg.reparametrise(f, A), A(a), A(b), tol=1e-12, initial=A(solved.points))
+    assert found.converged.all()
+    assert found.error.max() < 1e-6
+    torch.testing.assert_close(found.length, solved.length, rtol=1e-7, atol=0)
