@@ -351,12 +351,10 @@ def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, N: int, tol: f
     # carrying points along is dear, and with kinks it is of no use there.
     few = curve.shape[2] <= _FEW
     solved = possible & (found.excess <= tol)
-    unsure = solved & (found.error > _UNSURE * tol)
-    if not few:
-        slow = torch.nonzero(unsure & (tol < _EXACT) & ~(found.order > _KINKED)).squeeze(1)
-        unsure &= (tol < _EXACT) & (found.order > _KINKED)
-        if len(slow):
-            unsure[slow] = _order_of_nodes(f, _decoded(f, found.points[slow, 1:-1], ends[slow])) > _KINKED
+    unsure = solved & (found.error > _UNSURE * tol) & (few | (tol < _EXACT))
+    slow = torch.nonzero(unsure & ~(found.order > _KINKED)).squeeze(1)
+    if len(slow) and not few:  # a kink, or a spline that winds between its nodes
+        unsure[slow] = _order_of_nodes(f, _decoded(f, found.points[slow, 1:-1], ends[slow])) > _KINKED
     rough = torch.nonzero(solved & ~unsure & (found.order < _SMOOTH)).squeeze(1)
     if few and len(rough):
         energy = curve_energy(f, _decoded(f, found.points[rough, 1:-1], ends[rough]))
