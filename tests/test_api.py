@@ -68,7 +68,7 @@ def test_names_are_few_written_once_and_complete_in_a_shell():
 
 @pytest.mark.thorough
 def test_agreement_stays_the_function_whatever_is_imported_first():
-    for first in ("latentgeo.agreement.reliability", "latentgeo.agreement", "latentgeo.paper"):
+    for first in ("latentgeo.agreement.reliability", "latentgeo.paper"):
         assert _run(f"import {first}, latentgeo; print(callable(latentgeo.agreement))") == "True"
 
 

@@ -92,8 +92,13 @@ CHECKS = {
 }
 
 
+def slow_if_many(name: str) -> object:
+    """The check of all quantities calls most of the others."""
+    return pytest.param(name, marks=pytest.mark.slow) if name == "check_identifiability" else name
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", [*CALLS, *CHECKS])
+@pytest.mark.parametrize("name", [slow_if_many(name) for name in (*CALLS, *CHECKS)])
 @pytest.mark.filterwarnings("ignore:.*misses the data")
 def test_another_default_device(name):
     """As after `torch.set_default_device("cuda")`, with points on the CPU, or the other way round."""
@@ -178,7 +183,9 @@ class Precise(nn.Module):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", [*CALLS, "check_assumptions", "check_identifiability"])
+@pytest.mark.parametrize(
+    "name", [slow_if_many(name) for name in (*CALLS, "check_assumptions", "check_identifiability")]
+)
 def test_every_call_keeps_digits(name, restored):
     f, z = Precise(layers()), points(12, 3)
     given = f.layers(z[:5]).detach()

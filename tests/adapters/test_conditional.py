@@ -295,7 +295,7 @@ def test_a_vector_quantised_decoder_is_refused_for_what_it_is(through):
     assert lg.pullback_metric(model.outer, Z).isfinite().all()  # before it is quantised
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_model_of_diffusers_with_a_codebook():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

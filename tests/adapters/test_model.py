@@ -94,7 +94,7 @@ def test_points_that_stand_for_data():
     draws = torch.randn(6_000, 6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
         codes = (mean + (0.5 * log_variance).exp() * draws).flatten(0, 1)
-        image = torch.stack([vae.decode(part) for part in codes.split(6)]).mean(0)
+        image = torch.cat([vae.decode(part).unflatten(0, (-1, 6)) for part in codes.split(600)]).mean(0)
         found = vae.decode(model.points(x, "posterior").codes)
         expected = vae.decode(lg.project(vae.decode, image, model.codes(x)).codes)
         spread = vae.decode(mean + (0.5 * log_variance).exp()) - vae.decode(mean)

@@ -275,7 +275,7 @@ def test_nothing_of_the_model_is_changed(trained):
     trained.module.load_state_dict(before)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_kinks_are_found(trained):
     models = {"smooth": lg.from_scvi(trained), "ReLU": lg.from_scvi(_trained(setup={"batch_key": "batch"}))}
     z = torch.randn(32, 2, generator=torch.Generator().manual_seed(0))

@@ -110,7 +110,7 @@ def test_the_methods_come_in_the_order_of_the_table():
     assert lg.compare_reliability(_table(**methods)).index.tolist() == ["z", "euclidean", "a"]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("S", [5, 10])
 def test_intervals_contain_the_truth_about_as_often_as_they_say(S):
     """Models with shared factors, as trained networks have; the truth from very many models."""
@@ -191,7 +191,7 @@ def test_effect_sizes_have_positive_limits_however_few_the_models(S):
     assert (result.loc["euclidean", ["ratio_low", "ratio_high", "signal_ratio_low", "signal_ratio_high"]] == 1).all()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_limits_of_two_models_are_those_of_normal_distributions_with_one_degree_of_freedom():
     result = lg.compare_reliability(_table(euclidean=_models(2, 0.06, seed=1), geodesic=_models(2, 0.03)))
     geodesic = result.loc["geodesic"]

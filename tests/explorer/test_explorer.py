@@ -229,9 +229,9 @@ def test_a_point_is_shown_as_its_datum():
 def test_every_length_has_its_unit():
     model, x = _features()
     view = explore(model, x)
-    units = [unit for *_, unit, _ in view.select(0, 1).rows()]
+    units = [unit for *_, unit, _ in view.select(6, 7).rows()]
     assert units == ["data units"] * 3 + ["latent units"]
-    assert "data units (±" in view.describe(view.select(0, 1))
+    assert "data units (±" in view.describe(view.select(6, 7))
     counts = explore((model[0], lg.fisher_rao(model[1], "poisson", log=True)), x.exp().round(), points="mean")
     assert counts.select(0, 1).unit == "standard deviations"
 

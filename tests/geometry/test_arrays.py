@@ -201,8 +201,7 @@ def test_a_model_made_in_inference_mode_is_refused_with_the_remedy():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("default", [torch.float32, torch.float64])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("default", "dtype"), [(torch.float32, torch.float64), (torch.float64, torch.float32)])
 def test_the_default_type_changes_nothing(default, dtype):
     before = torch.get_default_dtype()
     f, z = copy.deepcopy(M).to(dtype), Z.to(dtype)

@@ -305,7 +305,7 @@ def test_distances_on_a_sphere_of_4096_dimensions():
     assert ((result.length / truth - 1).abs() <= result.error.clamp_min(1e-6)).all()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_gradient_and_a_matrix_in_4096_dimensions(codes):
     z = codes.flatten(0, 1)[:3]
     y = _Flat.stretched(z)

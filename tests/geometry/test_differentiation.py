@@ -289,7 +289,9 @@ def test_far_from_all_centres_a_radial_network_has_no_metric_and_no_error():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["transformer encoder", "LSTM", "cdist", "autograd.Function"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("transformer encoder", marks=pytest.mark.slow), "LSTM", "cdist", "autograd.Function"]
+)
 def test_maps_and_means_go_through(name):
     f = _made(name)
     z, v = 0.3 * Z, 0.1 * V

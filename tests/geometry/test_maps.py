@@ -41,7 +41,7 @@ def test_the_exponential_map_converges_with_the_fourth_power_of_the_steps():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("surface", [sphere, torus])
+@pytest.mark.parametrize("surface", [pytest.param(sphere, marks=pytest.mark.slow), torus])
 def test_exponential_and_logarithm_are_inverse(surface):
     z, y = _points(2, 2), _points(2, 2, seed=1)
     v = lg.log_map(surface, z, y, shooting=12, **TIGHT)
@@ -161,7 +161,7 @@ def test_the_mean_of_two_points_is_the_middle_of_their_geodesic(decoder):
     torch.testing.assert_close(m, middle, rtol=0, atol=1e-4)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_maps_are_covariant_under_changes_of_coordinates(ensemble, ends):
     (a, b), A = (z[:2] for z in ends), lg.RadialTwist(0.2)
     f = lg.reparametrise(ensemble, A)
@@ -181,7 +181,7 @@ def test_maps_are_covariant_under_changes_of_coordinates(ensemble, ends):
     assert (A(a.mean(0)[None])[0] - A(a).mean(0)).norm() > 1e-2  # the control: Euclidean means do not follow
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_distance_is_differentiable_by_the_envelope_theorem(decoder, ends):
     def distance(a, b):
         return lg.distance(decoder, a, b, segments=64, tol=1e-13, max_iter=2000)

@@ -42,7 +42,7 @@ def _network(d=3, D=9):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("family", ["rotation", "affine", "twist", "warp"])
+@pytest.mark.parametrize("family", ["rotation", "affine", "twist", pytest.param("warp", marks=pytest.mark.slow)])
 def test_what_is_identified_agrees_and_what_is_not_does_not(family):
     d = 2
     slow = {"exponential", "Fréchet mean"} if family in ("rotation", "affine") else set()

@@ -25,7 +25,7 @@ def test_the_splines_are_all_there_are():
     np.testing.assert_allclose(projected, expected, atol=1e-8)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_it_shortens_straight_lines_and_ours_is_closer():
     a, b = torch.tensor([[[4.0, 0.0], [5.0, 1.0]], [[8.0, 3.0], [9.0, 5.0]]], dtype=torch.float64)
     curves = spline_adam(swiss_roll, a, b, min_decrease=1e-3)

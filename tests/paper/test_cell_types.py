@@ -74,7 +74,7 @@ def test_medoids_and_neighbours():
     ]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_distances_of_types_come_from_the_store_the_second_time(trained, counts, monkeypatch):
     cells, labels = all_cells(counts)
     pairs = draw_class_pairs(labels, counts.class_names, members=2, largest=3)

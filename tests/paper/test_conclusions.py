@@ -169,7 +169,7 @@ def test_principal_components_of_a_plane_keep_its_distances():
     assert list(found) == ["pca_2", "pca_50"]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_distances_of_cells_are_those_of_pairs_and_are_drawn(counts, trained, tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTGEO_FIGURES", str(tmp_path))
     x, labels = all_cells(counts)

@@ -36,6 +36,7 @@ def test_results_come_in_the_order_of_the_jobs(workers):
     assert (len({pid for _, pid, _ in results} - {os.getpid()}) > 0) == (workers > 0)
 
 
+@pytest.mark.slow
 def test_a_cluster_beside_another_says_nothing():
     with LocalCluster(n_workers=1, processes=False), warnings.catch_warnings():  # takes the default port
         warnings.simplefilter("error")
@@ -46,6 +47,7 @@ def _slow_to_end(_):
     atexit.register(time.sleep, 7.0)
 
 
+@pytest.mark.slow
 def test_workers_that_take_their_time_to_end_are_nobodys_business(caplog):
     run_jobs([Job(f"job {x}", _slow_to_end, (x,)) for x in range(2)], workers=2)
     assert "still alive" not in caplog.text
@@ -64,7 +66,7 @@ from latentgeo.paper.jobs import Job, run_jobs
     [
         ("if True:", 2, "script.py: expected the call that starts processes under `if __name__ =="),
         ("if True:", 0, ""),
-        ("if __name__ == '__main__':", 2, ""),
+        pytest.param("if __name__ == '__main__':", 2, "", marks=pytest.mark.slow),
         ("def main():", 2, "script.py: expected the call"),
     ],
 )

@@ -51,7 +51,7 @@ def test_the_true_distances_of_angles_are_those_of_the_shorter_way_round():
     assert found.std() / found.mean() < 0.03  # pixels are square, a rod's speed is nearly constant
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_no_other_lift_of_an_arm_is_nearer():
     of, P = RENDERERS["arm"], 5
     a, b = of.factors(2 * P, 1).split(P)
@@ -136,7 +136,7 @@ def test_settings_are_of_the_kind_that_their_true_paths_say(torn, lost, chart, k
     assert row["flagged"]  # by the coefficient of variation alone
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_study_is_measured_and_drawn(tmp_path, monkeypatch):
     quick = {
         "position": Setting("position", 0.35, 2, images=300),

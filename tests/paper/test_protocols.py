@@ -112,7 +112,7 @@ def test_points_of_a_study(trained, counts):
 def test_a_single_decoder_is_not_repeated(tmp_path):
     config = lg.paper.TrainingConfig(epochs=1, batch_size=64, warmup_steps=2)
     for decoders, methods in ((1, len(METHODS) - 1), (2, len(METHODS))):
-        study = lg.paper.Study("digits", "mlp", 2, 4, decoders=decoders, training=config, store=tmp_path)
+        study = lg.paper.Study("digits", "mlp", 1, 4, decoders=decoders, training=config, store=tmp_path)
         table = under_both_protocols(study, lambda study: study.run(workers=0))
         assert table["method"].nunique() == methods
         assert list(table["points"].unique()) == list(SPREAD)

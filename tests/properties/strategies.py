@@ -19,7 +19,7 @@ from tests.surfaces import paraboloid, spheroid
 PROPERTY = settings(
     deadline=None,
     derandomize=True,
-    max_examples=20,
+    max_examples=12,
     phases=(Phase.explicit, Phase.generate),
     report_multiple_bugs=False,
 )

@@ -42,6 +42,7 @@ def notebooks(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_the_verdict_of_a_notebook_is_found(notebooks, tmp_path):
     path = _notebook(notebooks, "00_ok", VERDICT)
     outcome = module.run_notebook(path, tmp_path / "out", {"n": 3, "profile": "paper"})
@@ -74,6 +75,7 @@ def test_all_notebooks_are_run_and_a_failure_makes_the_command_fail(notebooks, t
     assert "no verdict" in table
 
 
+@pytest.mark.slow
 def test_a_failure_ends_the_run_unless_it_is_to_go_on(notebooks, tmp_path):
     _notebook(notebooks, "00_ok", VERDICT)
     _notebook(notebooks, "01_broken", "print('before')", "assert n > 1")
@@ -167,6 +169,7 @@ def test_several_notebooks_run_at_the_same_time(notebooks, tmp_path, capsys):
     assert "at least one notebook at a time" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_was_found(notebooks, tmp_path, monkeypatch):
     import papermill
 
