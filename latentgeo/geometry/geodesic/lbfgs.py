@@ -92,7 +92,7 @@ def minimise(
     start: Tensor,
     *,
     tol: float,
-    max_iter: int | Tensor = 200,
+    max_iter: int = 200,
     memory: int = 10,
     floor: Tensor | None = None,
 ) -> Minimum:
@@ -111,7 +111,7 @@ def minimise(
             and gradients (A, n). A value that is not finite is treated as a failed step.
         start: initial points, shape (P, n); the problem is assumed to be scaled so that a unit step is sensible.
         tol: relative decrease at which a row has converged.
-        max_iter: accepted steps of a row at most, one number or one for each row, shape (P,).
+        max_iter: accepted steps of a row at most.
         memory: secant pairs kept by each row.
         floor: what rounding may change a value by, shape (P,), where that is more than a few units in its last place,
             as of a difference of large numbers.
@@ -129,7 +129,6 @@ def minimise(
     P, n = start.shape
     everyone = torch.arange(P, device=start.device)
     value, gradient = objective(start, everyone)
-    limit = torch.as_tensor(max_iter, device=start.device).expand(P)
     eps = torch.finfo(start.dtype).eps
     floor = torch.zeros_like(value) if floor is None else floor
     rows = _Rows(
@@ -161,7 +160,7 @@ def minimise(
         finite = torch.isfinite(rows.value) & torch.isfinite(rows.gradient).all(1)
         lost = floor[rows.index]
         converged = finite & ((rows.worst <= tol) | (rows.worst * rows.value <= lost))
-        stuck = ~finite | (rows.iterations >= limit[rows.index]) | (rows.backtracks > _MAX_BACKTRACKS)
+        stuck = ~finite | (rows.iterations >= max_iter) | (rows.backtracks > _MAX_BACKTRACKS)
         done = converged | stuck
         if done.any():
             out = rows.keep(done)

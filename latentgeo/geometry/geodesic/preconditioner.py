@@ -143,10 +143,9 @@ class CurvePreconditioner:
     curve, where one mean metric does not help.
 
     Args:
-        own: metrics at the inner nodes, shape (P, N - 1, d, d), or at the two ends and points at equal distances of
-            whole segments between them, (P, M + 1, d, d): elsewhere Jacobians are interpolated.
-        cross: products :math:`J_{k+1}^\top J_k` of Jacobians at one of these points and at the one before,
-            shape (P, N - 2, d, d) or (P, M, d, d).
+        metrics: at the inner nodes, shape (P, N - 1, d, d).
+        couplings: products :math:`J_{k+1}^\top J_k` of Jacobians at one of these nodes and at the one before,
+            shape (P, N - 2, d, d).
         N: segments of the curves.
         floor: of the metrics' eigenvalues, relative to their mean.
 
@@ -155,14 +154,13 @@ class CurvePreconditioner:
             if they were not coupled.
     """
 
-    def __init__(self, own: Tensor, cross: Tensor, N: int, floor: float) -> None:
-        metrics, couplings = (own, cross) if own.shape[1] == N - 1 else _interpolated(own, cross, N)
-        dtype = own.dtype
+    def __init__(self, metrics: Tensor, couplings: Tensor, N: int, floor: float) -> None:
+        dtype = metrics.dtype
         self._diagonal: list[Tensor] = []  # L_i, lower triangular, [P, d, d]
         self._below: list[Tensor] = []  # C_{i,i-1}, [P, d, d]; zero for the first
         blocks = regularised(metrics.double(), floor).mul_(4.0 * N)
         couplings = (-2.0 * N * couplings.double()).nan_to_num(0.0, 0.0, 0.0)
-        self.sound = torch.ones(len(own), dtype=torch.bool, device=own.device)
+        self.sound = torch.ones(len(blocks), dtype=torch.bool, device=blocks.device)
         for i, block in enumerate(blocks.unbind(1)):
             below = torch.zeros_like(block)
             if i > 0:
@@ -203,8 +201,17 @@ def products(J: Tensor) -> tuple[Tensor, Tensor]:
     return J.mT @ J, J[:, 1:].mT @ J[:, :-1]
 
 
-def _interpolated(own: Tensor, cross: Tensor, N: int) -> tuple[Tensor, Tensor]:
-    """Metrics at the inner nodes, (P, N - 1, d, d), and products with the next, (P, N - 2, d, d)."""
+def interpolated(own: Tensor, cross: Tensor, N: int) -> tuple[Tensor, Tensor]:
+    """What :class:`CurvePreconditioner` takes, from Jacobians interpolated between a few points.
+
+    Args:
+        own: metrics at the two ends and points at equal distances of whole segments between them, (P, M + 1, d, d).
+        cross: products of Jacobians at one of these points and at the one before, (P, M, d, d).
+        N: segments of the curves.
+
+    Returns:
+        Metrics at the inner nodes, (P, N - 1, d, d), and products with the next, (P, N - 2, d, d).
+    """
     M, inner = own.shape[1] - 1, torch.arange(1, N, device=own.device)
     metrics, couplings = [], []
     for k in range(M):

@@ -26,12 +26,13 @@ from latentgeo.geometry.geodesic.preconditioner import (
     CurvePreconditioner,
     FlatPreconditioner,
     MetricFactor,
+    interpolated,
     mean_metric,
     products,
 )
 from latentgeo.geometry.geodesic.result import Geodesic, improved, unsolved
 
-Metrics = tuple[Tensor, Tensor]  # along curves, as CurvePreconditioner takes them
+Metrics = tuple[Tensor, Tensor]  # at a few points of curves, as `interpolated` takes them
 _MEMORY = 10  # secant pairs of the solver
 _PATIENCE = 15  # steps for every decimal digit that is asked for, after which L-BFGS gives up
 _FEW_STEPS = 5  # the same where Gauss-Newton steps cost little
@@ -83,7 +84,7 @@ def _minimise_energy(
     ends: Tensor,
     preconditioner: FlatPreconditioner | CurvePreconditioner,
     tol: float,
-    max_iter: int | Tensor,
+    max_iter: int,
 ) -> tuple[Tensor, Minimum]:
     """Minimise the energy of curves (P, N + 1, d) in whitened coordinates."""
     P, N, d = curve.shape[0], curve.shape[1] - 1, curve.shape[2]
@@ -254,14 +255,15 @@ def _finest(
         max_iter: see :func:`refine`.
 
     Returns:
-        The curves, how they ended, and products of Jacobians for :class:`CurvePreconditioner`.
+        The curves, how they ended, and products of Jacobians for :func:`interpolated`.
     """
     N = curve.shape[1] - 1
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
     d = curve.shape[2]
     goal, each = _FINER * tol, _FEW_STEPS if d <= _FEW else _PATIENCE
     if not _many(curve, tol):
-        whitened, patience = CurvePreconditioner(*metrics, N, _SOFT), _patience(goal, max_iter, each)
+        whitened = CurvePreconditioner(*interpolated(*metrics, N), N, _SOFT)
+        patience = _patience(goal, max_iter, each)
     else:  # of which most have collapsed: what the curvature does there no metric tells
         whitened = FlatPreconditioner(MetricFactor(metrics[0].mean(1), curve.dtype, _RAISED), N)
         patience = max_iter
@@ -420,7 +422,7 @@ def _result(
             metric = MetricFactor(mean_metric(f, twice[:, N // 2 :: N // 2][:, :3]), nodes.dtype)
             whitened = FlatPreconditioner(metric, 2 * N)
         else:
-            whitened = CurvePreconditioner(*metrics, 2 * N, _SOFT)
+            whitened = CurvePreconditioner(*interpolated(*metrics, 2 * N), 2 * N, _SOFT)
         x, remaining = _remaining(f, twice, ends, whitened)
         found = measured(everyone, parts(N))
     if isinstance(whitened, CurvePreconditioner):
