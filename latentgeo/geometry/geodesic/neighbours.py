@@ -48,7 +48,6 @@ class Neighbours:
         unconverged: how many of them did not converge. They are nobody's neighbours, and whoever they might have been
             a neighbour of is not certified.
         untried: how many points have more candidates than were tried.
-        decoder_rows: latent points that went through the decoder in all.
     """
 
     index: Tensor
@@ -58,7 +57,6 @@ class Neighbours:
     pairs: int
     unconverged: int
     untried: int
-    decoder_rows: int
 
     def __len__(self) -> int:
         """Return the number of points n."""
@@ -93,9 +91,10 @@ def measure(
         >>> measure(lambda z: 2.0 * z, torch.zeros(2, 1), torch.tensor([[0.0], [3.0]]))[0]
         tensor([0., 6.])
     """
+    f = door(decoder, start, end)
     size = torch.maximum(start.norm(dim=1), end.norm(dim=1))
     apart = (start - end).norm(dim=1) > _ROUNDING * torch.finfo(start.dtype).eps * size
-    result = solve(door(decoder, start, end), start[apart], end[apart], options)
+    result = solve(f, start[apart], end[apart], options)
     length, error, converged = start.new_zeros(len(start)), start.new_zeros(len(start)), torch.ones_like(apart)
     length[apart], error[apart], converged[apart] = result.length, result.error, result.converged
     return length, error, converged
@@ -233,7 +232,6 @@ def search(decoder: DecoderLike, z: Tensor, neighbours: int, candidates: int | N
     limit = n - 1 if candidates is None else min(candidates, n - 1)
     z = z.detach()
     f = as_decoder(decoder, z)
-    before = f.rows
     if options.get("data") is not None:
         options = options | {"data": data_graph(f, options["data"], z)}
     chords, solved = _Chords(f, z), _Solved(n, k)
@@ -262,7 +260,6 @@ def search(decoder: DecoderLike, z: Tensor, neighbours: int, candidates: int | N
         pairs=len(solved.keys),
         unconverged=len(possible),
         untried=len(uncertain),
-        decoder_rows=f.rows - before,
     )
 
 

@@ -312,7 +312,7 @@ def distance(
     if wanted:
         tol = options.get("tol", _DEFAULTS["tol"])
         options = options | {"tol": min(tol, max(tol**2, finest_tol(start)))}
-    found = solve(f, start, end, options, initial=initial, gradient=wanted)
+    found = solve(f, start, end, {"progress": None} | options, initial=initial, gradient=wanted)
     warn_of_failures(found, OF_DIRECTIONS if wanted else "lg.geodesic(...).converged says which")
     return _WithEndGradient.apply(start, end, found.length, found.gradient) if wanted else found.length
 
@@ -371,6 +371,7 @@ def distance_matrix(
     n = len(z)
     i, j = torch.triu_indices(n, n, offset=1, device=z.device)
     f = door(decoder, z[i], z[j])
+    options = {"progress": None} | options
     found = solve(f, z[i], z[j], options)
     for _ in range(_DETOURS):
         longer, by, _ = _detours(found, n)
@@ -385,7 +386,6 @@ def distance_matrix(
         ways = torch.cat([ways[0], ways[1].flip(1)[:, 1:]], 1)
         again = solve(f, z[i[longer]], z[j[longer]], options | {"data": None}, initial=ways)
         found = improved(found, longer, again)
-        found = dataclasses.replace(found, decoder_rows=found.decoder_rows + again.decoder_rows)
     longer, _, way = _detours(found, n)
     length, converged = found.length.clone(), found.converged.clone()
     length[longer], converged[longer] = way, False

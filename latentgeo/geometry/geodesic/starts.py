@@ -107,7 +107,7 @@ class DataGraph:
         (a, of_a), (b, of_b) = (torch.unique(ends, dim=0, return_inverse=True) for ends in (start, end))
         sources, targets = n + of_a.cpu().numpy(), n + len(a) + of_b.cpu().numpy()
         z, x = torch.cat([self.z, a, b]), torch.cat([self.x, _decoded(self.f, torch.cat([a, b]))])
-        chords = self.f.chords(x[n:], self.x).clamp_min(_LEAST).nan_to_num(torch.inf)
+        chords = self.f.chords(x[n:], self.x).clamp_min(_LEAST).nan_to_num(torch.inf, torch.inf)
         links, near = (of.cpu().numpy() for of in chords.topk(min(self.neighbours, n), largest=False))
         own = np.broadcast_to(np.arange(n, len(z))[:, None], near.shape)
         # Edges lead out of starts and into ends, so that no path leads through those of another pair.
@@ -132,7 +132,7 @@ class DataGraph:
                 break
             length = self._lengths(z, x, first[new], second[new])
             jumps = ~(length <= _JUMP * weight[new])
-            known[new], weight[new[jumps]] = True, np.nan_to_num(length[jumps], nan=np.inf)
+            known[new], weight[new[jumps]] = True, np.nan_to_num(length[jumps], nan=np.inf, posinf=np.inf)
             if not jumps.any():
                 break
         self.weight, self.known = weight[:E], known[:E]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import latentgeo as lg
-from latentgeo.geometry.geodesic.neighbours import nearest_neighbours
+from latentgeo.geometry.geodesic.neighbours import measure, nearest_neighbours
 from tests.surfaces import hill, ring
 
 
@@ -83,6 +83,11 @@ def test_points_that_did_not_converge_certify_nobody():
     assert found.distance.isfinite().all()
     with pytest.raises(ValueError, match=r"12 of 12 points have fewer than 8 others .* \(point 0 has 5\)"):
         nearest_neighbours(torn, z, 8)
+
+
+def test_pairs_that_do_not_fit_are_refused_as_by_the_solver(decoder):
+    with pytest.raises(ValueError, match="start and end: expected the same shape"):
+        measure(decoder, torch.zeros(2, 3).double(), torch.zeros(2, 2).double())
 
 
 def test_twins_are_neighbours_at_distance_zero(decoder, random):

@@ -14,6 +14,8 @@ import latentgeo as lg
 from latentgeo.geometry import surfaces
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import as_decoder
+from latentgeo.geometry.geodesic import solve as solve_module
+from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner
 from latentgeo.geometry.geodesic.result import Geodesic, improved
 from latentgeo.geometry.surfaces import cylinder, sphere, sphere_distance
 from tests.conftest import mlp
@@ -589,3 +591,31 @@ def test_many_dimensions_that_do_nothing_leave_distances_as_they_are(d):
     assert few.converged.all()
     assert many.converged.all()
     assert ((many.length / few.length - 1).abs() <= many.error + few.error).all()
+
+
+@pytest.mark.parametrize("call", [lg.geodesic, lg.distance])
+def test_a_bar_is_there_where_somebody_watches_for_all_alike(call, decoder, ends, monkeypatch):
+    asked = []
+    monkeypatch.setattr(solve_module, "bar_options", lambda progress: asked.append(progress) or {"disable": True})
+    call(decoder, *ends)
+    lg.distance_matrix(decoder, ends[0])
+    assert set(asked) == {None}
+
+
+def test_with_four_segments_the_preconditioner_is_that_of_its_inner_nodes(decoder, ends, monkeypatch):
+    """Three Jacobians, of ends and middle, are as many as there are inner nodes, and are not theirs."""
+    made, init = [], CurvePreconditioner.__init__
+
+    def watched(self, metrics, couplings, N, floor):
+        made.append((metrics, couplings, N))
+        init(self, metrics, couplings, N, floor)
+
+    monkeypatch.setattr(CurvePreconditioner, "__init__", watched)
+    found = lg.geodesic(decoder, *ends, segments=4)
+    metrics, couplings, _ = next(of for of in made if of[2] == 4)
+    G = lg.pullback_metric(decoder, found.points[:, 1:-1].flatten(0, 1)).unflatten(0, (len(ends[0]), 3))
+    assert metrics.shape[1:3] == (3, 3)
+    assert couplings.shape[1] == 2
+    at_ends = lg.pullback_metric(decoder, torch.cat(ends)).unflatten(0, (2, -1)).transpose(0, 1)
+    off = [(metrics[:, [0, 2]] - of).norm() for of in (G[:, [0, 2]], at_ends)]
+    assert off[0] < 0.7 * off[1]

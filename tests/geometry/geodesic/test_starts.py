@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -195,3 +196,10 @@ def test_what_does_not_fit_is_refused(data, error, message):
             call(sphere, z[:1], z[1:] + 1, data=data)
     with pytest.raises(error, match=message):
         lg.distance_matrix(sphere, z, data=data)
+
+
+def test_where_the_decoder_is_infinite_between_data_there_is_no_path():
+    """Two branches of a curve with a pole: an infinite length is not the largest number there is."""
+    z = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    ((_, lengths),) = _graph(lambda z: torch.cat([z, 1.0 / z.abs()], 1), z, 1).paths(z[:1], z[1:])
+    assert np.isinf(lengths).any()
