@@ -359,7 +359,9 @@ def _compare_means(
 ) -> dict[str, object]:
     """Distances between Fréchet means of groups, and their errors."""
     drawn = [np.sort(random.permutation(group)[:members]) for group in of_group]
-    means = torch.stack([frechet_mean(decoder, z[group], **options) for group in drawn])
+    # Its tolerance and number of iterations are the mean's own.
+    of_curves = {name: value for name, value in options.items() if name not in ("tol", "max_iter")}
+    means = torch.stack([frechet_mean(decoder, z[group], **of_curves) for group in drawn])
     i, j = np.triu_indices(len(means), 1)
     length, error, converged = measure(decoder, means[i], means[j], **options)
     if not converged.all():

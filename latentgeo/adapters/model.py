@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentgeo.geometry.arrays import takes_arrays
-from latentgeo.geometry.decoder import DecoderLike, as_decoder
+from latentgeo.geometry.decoder import DecoderLike, as_decoder, rows_at_once
 from latentgeo.geometry.door import taken_from
 from latentgeo.geometry.likelihood import StatisticalDecoder
 from latentgeo.geometry.reach import Untouched, check_modes, parameter_in
@@ -23,7 +23,6 @@ from latentgeo.warn import warn
 
 POINTS = ("nearest", "posterior", "mean")
 _DRAWS = 64  # from a posterior, half of them the mirror images of the others
-_ENTRIES = 2**24  # numbers of decoded points held at a time
 _SAME = 64.0  # times the root of the rounding, by which a code may change with the batch that it is encoded in
 _MEANS = ("latent_dist", "embedding", "loc", "mean", "mu", "latents", "z")  # what codes are called elsewhere
 _ENCODED = 1024  # data encoded at a time
@@ -101,7 +100,11 @@ def _by_name(condition: object) -> Mapping[str, object]:
 
 def _agree(first: Mapping[str, object], second: Mapping[str, object]) -> bool:
     """Whether two conditions are the same wherever both say something."""
-    return all(np.array_equal(np.asarray(first[k]), np.asarray(second[k])) for k in first if k in second)
+
+    def plain(value: object) -> np.ndarray:
+        return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+
+    return all(np.array_equal(plain(first[k]), plain(second[k])) for k in first if k in second)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -236,7 +239,7 @@ class LatentModel:
         size, random = (_DRAWS // 2, codes.shape[1]), torch.Generator().manual_seed(0)
         noise = torch.randn(size, generator=random, dtype=torch.float32, device="cpu").to(codes)
         draws = torch.stack([draw(e.expand_as(codes)) for e in torch.cat([noise, -noise])])
-        rows = max(1, _ENTRIES // f(codes[:1]).shape[1])
+        rows = rows_at_once(f, codes)
         means = [sum(f(z) for z in part.unbind()) / _DRAWS for part in draws.split(rows, dim=1)]
         return nearest(f, torch.cat(means), codes, others)
 

@@ -101,7 +101,8 @@ def to_tensor(name: str, values: object, dtype: torch.dtype | None = None) -> Te
         with torch.inference_mode(False):
             return values.clone()
     if isinstance(values, list | tuple) and values and all(isinstance(row, Tensor) for row in values):
-        return to_tensor(name, torch.stack(list(values)))
+        x = torch.stack(list(values))
+        return to_tensor(name, x if dtype is None else x.to(dtype))
     array = _plain(name, values)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)

@@ -14,11 +14,12 @@ from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
 from latentgeo.geometry.differentiation import WAYS, Composed, along, full_precision, second_along
-from latentgeo.geometry.door import check_tensor, kind_of, look, second_way
+from latentgeo.geometry.door import DETACHED, check_tensor, kind_of, look, second_way
 from latentgeo.geometry.reach import Untouched, check_modes, owner_of
 
 DecoderLike = Callable[[Tensor], object]  # (B, d) -> (B, *event), or -> a distribution of as many rows
 _ORDINARY = 32  # binary orders of magnitude, either way, in which decoded values are taken as they are
+_ENTRIES = 2**24  # numbers of decoded points held at a time
 _NUDGE = 2.0**-8  # relative change of decoded values that their rounding is scaled from
 
 
@@ -113,10 +114,7 @@ class Decoder:
         if x.numel() == 0 and len(x) > 0:
             raise ValueError(f"decoder: expected at least one value for each latent point, got shape {tuple(x.shape)}")
         if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
-            raise ValueError(
-                "decoder: its output is not differentiable in z; it was detached, computed without gradients, or "
-                "outside PyTorch. Use torch operations throughout"
-            )
+            raise ValueError(DETACHED)
         x = kind_of(x, z).flatten(1)
         return x if self.unit == 1.0 else x / self.unit
 
@@ -160,15 +158,8 @@ class Decoder:
 
     def jvp(self, z: Tensor, v: Tensor) -> Tensor:
         """J v, (B, d) each -> (B, D); NaN in the rows where f is not finite."""
-        return self._pushed(z, v)[1]
-
-    def pushed(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoded points and J v, (B, d) each -> (B, D) each."""
-        return self._pushed(z, v)
-
-    def _pushed(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         x, Jv = self._along(z, v.unsqueeze(0))
-        return x, Jv[0].masked_fill(~torch.isfinite(x), torch.nan)
+        return Jv[0].masked_fill(~torch.isfinite(x), torch.nan)
 
     def _along(self, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Decoded points and J v, (B, d) and (m, B, d) -> (B, D) and (m, B, D), by another way where this one fails."""
@@ -296,6 +287,12 @@ def _condensed(source: object) -> nn.Module | None:
     layers[-1] = nn.utils.skip_init(nn.Linear, len(W.T), len(W.T), bias=False, device=W.device, dtype=W.dtype)
     layers[-1].weight = nn.Parameter(torch.linalg.qr(W.double(), mode="r").R.to(W.dtype), requires_grad=False)
     return nn.Sequential(*layers)
+
+
+def rows_at_once(f: Decoder, like: Tensor) -> int:
+    """How many latent points to decode at a time, so that their images (B, D) stay within 2^24 numbers."""
+    with torch.no_grad():
+        return max(1, _ENTRIES // f(like[:1]).shape[1])
 
 
 def output_of(source: DecoderLike, z: Tensor) -> object:

@@ -26,7 +26,7 @@ _RANDOM = (
     "functional.dropout, torch.randn or a sample; return the mean in place of a sample, and call .eval() on the model "
     "first"
 )
-_DETACHED = (
+DETACHED = (
     "decoder: its output is not differentiable in z; it was detached, computed without gradients, or outside PyTorch. "
     "Use torch operations throughout"
 )
@@ -187,7 +187,7 @@ def _differentiated(
     f.way, f.composed = usable, usable != "forward"
     if wrong is None:
         last = errors[-1]
-        if "not differentiable" in str(last):
+        if str(last) == DETACHED:
             raise last
         raise ValueError(
             f"decoder: it has no derivative that could be found, neither forwards ({_said(errors[0])}) nor backwards "
@@ -199,7 +199,7 @@ def _differentiated(
     if unsteady or not disagree(wrong, finer, _FINER * h):
         return None, wrong  # the step was too long
     if not wrong.any():
-        return ValueError(_DETACHED), wrong
+        return ValueError(DETACHED), wrong
     flat = bool(slope.norm() < _FLAT * wrong.norm())
     share = 100.0 * ((wrong - slope).norm() / slope.norm()).item()
     said = "decoder: its derivative is not that of its values by differences along a direction: " + (

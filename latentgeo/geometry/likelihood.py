@@ -568,10 +568,6 @@ class StatisticalDecoder(Decoder):
         """See :meth:`~latentgeo.geometry.decoder.Decoder.linearised`."""
         return self(z), self.jacobian(z)
 
-    def pushed(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`~latentgeo.geometry.decoder.Decoder.pushed`."""
-        return self(z), self.jvp(z, v)
-
     def tangent(self, a: Tensor, b: Tensor) -> Tensor:
         """See :meth:`~latentgeo.geometry.decoder.Decoder.tangent`."""
         return self.family.information(a).sqrt() * (b - a)

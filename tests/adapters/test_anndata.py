@@ -210,6 +210,10 @@ def test_distances_of_groups_are_means_over_their_members(groups, tmp_path):
     means = geodesic_distances(groups, lambda z: 2.0 * z, "type", statistic="frechet", use_rep="X_line", key_added="m")
     assert means.to_numpy() == pytest.approx(np.array([[0.0, 21.0, 38.0], [21.0, 0.0, 59.0], [38.0, 59.0, 0.0]]))
     assert groups.uns["m"]["solver_error"].max() < 1e-6
+    of_curves = {"statistic": "frechet", "use_rep": "X_line", "max_iter": 1}  # not of the iterations of the mean
+    assert geodesic_distances(groups, lambda z: 2.0 * z, "type", **of_curves).to_numpy() == pytest.approx(
+        means.to_numpy()
+    )
 
 
 @pytest.mark.parametrize("statistic", ["mean", "frechet"])

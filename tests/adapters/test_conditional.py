@@ -18,7 +18,7 @@ from tests.conftest import mlp
 
 X = torch.randn(12, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Z = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-ENCODER, DECODER, BY_LABEL = mlp(0, d=6, D=2), mlp(1, d=2, D=6), mlp(2, d=3, D=6)
+ENCODER, DECODER = mlp(0, d=6, D=2), mlp(1, d=2, D=6)
 
 
 def _sum(c):
@@ -75,6 +75,13 @@ def test_a_condition_is_repeated_beside_the_rows_in_their_type(condition, shape,
     held = lg.latent_model((lambda x, c: ENCODER(x), lambda z, c: (seen.append(c), DECODER(z))[1]), condition=condition)
     held.decoder(Z)
     assert (tuple(seen[0].shape), seen[0].dtype) == (shape, dtype)
+
+
+def test_a_condition_may_be_learned():
+    condition = torch.ones(1, requires_grad=True)
+    held = lg.latent_model((lambda x, c: ENCODER(x), lambda z, c: c * DECODER(z)), condition=condition)
+    assert lg.latent_model(held, condition=condition.detach()).encode is held.encode
+    assert lg.distance(held.decoder, Z[:1].detach(), Z[1:2].detach()).isfinite().all()
 
 
 def test_conditions_by_keyword_and_of_other_kinds():
