@@ -27,7 +27,7 @@ from torch import Tensor
 
 from latentgeo.adapters.model import as_images, latent_model
 from latentgeo.geometry.curve import richardson, steps, straight_line
-from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder
+from latentgeo.geometry.decoder import Decoder, Ensemble, as_decoder, rows_at_once
 from latentgeo.geometry.differentiation import full_precision
 from latentgeo.geometry.geodesic.result import Geodesic
 from latentgeo.geometry.geodesic.solve import Options, solve
@@ -45,7 +45,6 @@ IDENTIFIED = ("geodesic", "geodesic_one_decoder", "ambient_chord")
 PAIR_SEED = 101
 _SUPPORT = 1000  # codes whose images stand for the data's support
 _COMMON = 0.95  # share of the codes whose nearest neighbour is at most a unit of distance away
-_ENTRIES = 2**24  # numbers of decoded points held at a time
 
 
 def draw_pairs(images: int, pairs: int, seed: int = PAIR_SEED) -> tuple[np.ndarray, np.ndarray]:
@@ -78,12 +77,6 @@ def draw_pairs(images: int, pairs: int, seed: int = PAIR_SEED) -> tuple[np.ndarr
     while (start == end).any():
         end = random.choice(images, pairs, replace=False)
     return start, end
-
-
-def rows_at_once(f: Decoder, like: Tensor) -> int:
-    """How many latent points to decode at a time, so that their images (B, D) stay within 2^24 numbers."""
-    with torch.no_grad():
-        return max(1, _ENTRIES // f(like[:1]).shape[1])
 
 
 def tidy(columns: Mapping[str, Sequence[Tensor]]) -> pd.DataFrame:
@@ -190,13 +183,13 @@ def farthest_from_codes(f: Decoder, z: Tensor, ends: np.ndarray, points: Tensor,
     chosen = np.concatenate([ends, random.permutation(others)[: max(0, _SUPPORT - len(ends))]])
     with torch.no_grad():
         size = rows_at_once(f, z)
-        landmarks = torch.cat([f(part) for part in z[chosen[: max(3, size)]].split(size)])
+        landmarks = torch.cat([f(part) for part in z[chosen[: max(3, size, len(ends))]].split(size)])
         apart = f.chords(landmarks, landmarks).fill_diagonal_(torch.inf).amin(1)
-        unit = apart.double().nan_to_num(torch.inf).quantile(_COMMON).clamp_min(torch.finfo(z.dtype).tiny)
+        unit = apart.double().nan_to_num(torch.inf, torch.inf).quantile(_COMMON).clamp_min(torch.finfo(z.dtype).tiny)
         inner = points[:, 1:-1].flatten(0, 1)
         nearest = torch.cat([f.chords(f(part), landmarks).amin(1) for part in inner.split(size)])
-        farthest = nearest.double().nan_to_num(torch.inf).unflatten(0, (len(points), -1)).amax(1)
-    return (farthest / unit).nan_to_num(torch.inf).cpu().numpy()
+        farthest = nearest.double().nan_to_num(torch.inf, torch.inf).unflatten(0, (len(points), -1)).amax(1)
+    return (farthest / unit).nan_to_num(torch.inf, torch.inf).cpu().numpy()
 
 
 def pair_distances(

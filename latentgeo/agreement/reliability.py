@@ -38,9 +38,7 @@ def cubes(table: pd.DataFrame, needed: Sequence[str] = ()) -> tuple[dict[str, np
         raise ValueError(f"expected at least two models to compare, got {len(seeds)}")
     if len(wide) != len(methods) * len(seeds):
         raise ValueError("expected every method for every model; some combinations are missing from the table")
-    finite = np.isfinite(wide.to_numpy()).all(0)
-    # The CV of a distance that is zero under every model is 0/0.
-    finite &= (wide.groupby(level="method").mean() > 0).to_numpy().all(0)
+    finite = comparable(wide)
     if not finite.any():
         raise ValueError("expected at least one pair with finite, positive values under every method, got none")
     for name in needed:
@@ -48,6 +46,17 @@ def cubes(table: pd.DataFrame, needed: Sequence[str] = ()) -> tuple[dict[str, np
             raise ValueError(f"method or baseline: expected a method among {', '.join(methods)}, got {name!r}")
     kept = wide.loc[:, finite]
     return {method: kept.loc[method].loc[seeds].to_numpy() for method in methods}, int((~finite).sum())
+
+
+def comparable(wide: pd.DataFrame) -> np.ndarray:
+    """Which pairs can be compared: finite under all models and methods, and positive under a model by every method.
+
+    Args:
+        wide: values with the index ``method`` and model, a column for each pair.
+    """
+    # The CV of a distance that is zero under every model is 0/0.
+    positive = (wide.groupby(level="method").mean() > 0).to_numpy().all(0)
+    return np.isfinite(wide.to_numpy()).all(0) & positive
 
 
 def cv_over_models(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -61,12 +70,24 @@ def cv_over_models(values: np.ndarray, weights: np.ndarray | None = None) -> np.
         Shape (P,), or (B, P) for resamples. A resample of S models with replacement repeats some of them, which
         makes its variance too small by (S - 1)/S on average; that factor is taken out.
     """
-    mean, variance = _moments(values, weights)
+    mean, variance = moments(values, weights)
     return np.sqrt(variance) / np.where(mean > 0, mean, np.nan)
 
 
-def _moments(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance over models as :func:`cv_over_models` describes; exactly 0 where only rounding is left."""
+def moments(values: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance over models for each pair; the variance is exactly 0 where only rounding is left.
+
+    Args:
+        values: shape (S, P).
+        weights: as for :func:`cv_over_models`, whose factor is taken out of the variance of resamples here.
+
+    Returns:
+        Shape (P,), or (B, P) for resamples, each.
+
+    Example:
+        >>> moments(np.array([[1.0], [3.0]]), None)
+        (array([2.]), array([2.]))
+    """
     S = len(values)
     counts = np.ones((1, S)) if weights is None else weights
     centre = values.mean(0)
@@ -280,7 +301,8 @@ def compare_reliability(
             raise ValueError("baseline: expected at least one method, got none")
         options = {"resamples": resamples, "level": level, "seed": seed}
         return pd.concat({name: compare_reliability(table, name, **options) for name in baseline}, names=["baseline"])
-    table = table[table["method"] != "data"]  # no model enters it
+    if "method" in table.columns:
+        table = table[table["method"] != "data"]  # no model enters it
     values, dropped = cubes(table, [baseline])
     _check_resampling(resamples, level)
     S, P = values[baseline].shape
@@ -328,15 +350,15 @@ def _signal_to_noise(logs: np.ndarray, weights: np.ndarray | None = None) -> np.
     """Signal to noise, see :func:`compare_reliability`, of log distances (S, P); shape (), or (B,) for resamples."""
     if logs.shape[1] < 2:
         return np.array(np.nan)
-    mean, variance = _moments(logs - logs.mean(1, keepdims=True), weights)
+    mean, variance = moments(logs - logs.mean(1, keepdims=True), weights)
     signal, noise = (np.where(of > _ROUNDING, of, 0.0) for of in (mean.std(-1), np.sqrt(variance.mean(-1))))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(signal > 0, signal / noise, 0.0)
 
 
-def _check_resampling(resamples: int, level: float) -> None:
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"expected resamples ≥ 1 and 0 < level < 1, got {resamples!r} and {level!r}")
+def _check_resampling(draws: int, level: float) -> None:
+    if draws < 1 or not 0 < level < 1:
+        raise ValueError(f"expected at least one draw or resample, and 0 < level < 1, got {draws!r} and {level!r}")
 
 
 def _ratio(
@@ -379,9 +401,10 @@ def split_into_ends_and_path(
     Returns:
         ``ends``, ``path`` and ``covariance`` (twice the covariance), the shares of the variance, which sum to 1, and
         ``stretch``, the mean of d/c over pairs and models, each with ``_low`` and ``_high``, models resampled (NaN for
-        the shares of two models); ``variance``, of log d over models, the mean over pairs; ``models``, ``pairs``, and
-        ``dropped_pairs``, not finite under every model and method or not positive for one of the two methods. Where
-        log d does not vary over models, the shares are NaN.
+        the shares of two models); ``spread``, the standard deviation over pairs of the mean over models of log d/c;
+        ``variance``, of log d over models, the mean over pairs; ``models``, ``pairs``, and ``dropped_pairs``, not
+        finite under every model and method or not positive for one of the two methods. Where log d does not vary over
+        models, the shares are NaN, and so is the spread of one pair.
 
     Raises:
         ValueError: a method is not in the table, no pair is left, an option is out of range, or see
@@ -406,7 +429,7 @@ def split_into_ends_and_path(
     logs = np.log(whole), np.log(straight), np.log(whole / straight)
 
     def shares(weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        total, ends, path = (_moments(of, weights)[1].mean(-1) for of in logs)
+        total, ends, path = (moments(of, weights)[1].mean(-1) for of in logs)
         total = np.where(total > _ROUNDING**2, total, np.nan)
         return total, np.array([ends, path, total - ends - path]) / total
 
@@ -417,6 +440,7 @@ def split_into_ends_and_path(
         row |= with_interval(name, estimate, of, level, S)
     stretch = (whole / straight).mean(1)
     row |= with_interval("stretch", stretch.mean(), models @ stretch / S, level, S)
+    row |= {"spread": logs[2].mean(0).std(ddof=1) if logs[2].shape[1] > 1 else np.nan}
     row |= {"variance": np.nan_to_num(variance), "models": S, "pairs": P, "dropped_pairs": dropped + (~positive).sum()}
     return pd.Series(row, dtype=float)
 
@@ -455,6 +479,7 @@ def power_curve(
         ValueError: a method is not in the table, or a number of models is out of range.
     """
     values, _ = cubes(table, [method, baseline])
+    _check_resampling(draws, level)
     S = len(values[method])
     if not models or min(models) < 2 or max(models) > S:
         raise ValueError(f"models: expected numbers between 2 and the {S} models of the table, got {list(models)}")
@@ -516,6 +541,7 @@ def false_positive_rates(
         Good, "Permutation, Parametric and Bootstrap Tests of Hypotheses", Springer 2005, matched pairs.
     """
     values, random = cubes(table, [method, baseline])[0], np.random.default_rng(seed)
+    _check_resampling(draws, level)
     u = np.stack([values[name] / values[name].mean(0) for name in (method, baseline)])  # [2, S, P]
     S = u.shape[1]
     observed = np.subtract(*(cv_over_models(of) for of in u)).mean()

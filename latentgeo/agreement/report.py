@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from latentgeo.adapters.model import POINTS, LatentModel, labels_of, latent_model, warn_of_conditions
 from latentgeo.agreement.pairs import draw_pairs, farthest_from_codes, measure_pairs
-from latentgeo.agreement.reliability import compare_reliability
+from latentgeo.agreement.reliability import comparable, compare_reliability
 from latentgeo.extras import require
 from latentgeo.geometry.arrays import is_array, to_tensor
 from latentgeo.geometry.decoder import Decoder, as_decoder
@@ -432,9 +432,14 @@ def _indices(pairs: object, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"pairs: expected at least 1, got {pairs}")
         if pairs <= n // 2:
             return draw_pairs(n, int(pairs), seed)
-        every = np.stack(np.triu_indices(n, 1), 1) if n <= 2000 else np.stack(draw_pairs(n, min(pairs, n), seed), 1)
-        chosen = np.random.default_rng(seed).permutation(len(every))[:pairs]
-        return every[chosen, 0], every[chosen, 1]
+        total, random = n * (n - 1) // 2, np.random.default_rng(seed)
+        if n <= 2000:
+            chosen = random.permutation(total)[:pairs]
+        else:  # too many to be listed
+            chosen = random.choice(total, min(int(pairs), total), replace=False)
+        first = np.arange(n - 1) * (2 * n - np.arange(n - 1) - 1) // 2  # number of the first pair of each row
+        row = np.searchsorted(first, chosen, side="right") - 1
+        return row, chosen - first[row] + row + 1
     if isinstance(pairs, tuple):
         both = [np.asarray(part) for part in pairs]
     else:
@@ -528,8 +533,8 @@ def _over_models(method: str, values: np.ndarray, used: np.ndarray, level: float
 
 def _comparison(distances: pd.DataFrame, level: float, seed: int) -> pd.DataFrame:
     """Reliability of every method against Euclidean distance; empty if no pair can be compared."""
-    wide = distances.pivot(index=["method", "model"], columns="pair", values="value").to_numpy()
-    finite = wide[:, np.isfinite(wide).all(0)]
-    if not (finite.shape[1] and (finite.sum(1) > 0).all()):
+    wide = distances[distances["method"] != "data"].pivot(index=["method", "model"], columns="pair", values="value")
+    wide = wide.loc[:, comparable(wide)]
+    if wide.empty or not (wide.sum(axis=1) > 0).all():  # under a model that has collapsed all are zero
         return pd.DataFrame(index=pd.Index([], name="method"))
     return compare_reliability(distances.rename(columns={"model": "seed"}), level=level, seed=seed)

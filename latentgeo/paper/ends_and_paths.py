@@ -27,6 +27,7 @@ from latentgeo.agreement.pairs import draw_pairs, measure_pairs, pair_distances
 from latentgeo.agreement.reliability import (
     cubes,
     cv_over_models,
+    moments,
     resampled,
     split_into_ends_and_path,
     with_interval,
@@ -98,27 +99,6 @@ def follow(model: object, start: Tensor, end: Tensor, data: Tensor, times: int =
     return Followed(images.unflatten(0, points.shape[:2]), gap.view(points.shape[:2]), curves.length, converged)
 
 
-def spread(logs: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    r"""Variance over models of each pair's logarithm, from which a resample's repetitions are taken out.
-
-    Args:
-        logs: shape (S, P).
-        weights: how often each model was drawn in each resample, shape (B, S); once each by default.
-
-    Returns:
-        Shape (P,), or (B, P) for resamples.
-
-    Example:
-        >>> spread(np.log([[1.0], [np.e**2]]))
-        array([2.])
-    """
-    S = len(logs)
-    counts = np.ones((1, S)) if weights is None else weights
-    centred = logs - logs.mean(0)
-    variance = (counts @ centred**2 - (counts @ centred) ** 2 / S).clip(min=0.0) / (S - 1)
-    return variance[0] if weights is None else variance * S / (S - 1)
-
-
 def _parts(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Logarithms of the chord (``ends``) and of the stretch (``path``), shape (S, P) each."""
     values, _ = cubes(table, ["geodesic", "ambient_chord"])
@@ -157,7 +137,7 @@ def summarise(
     weights = resampled(S, resamples, np.random.default_rng(seed))
 
     def rms(logs: np.ndarray) -> tuple[float, np.ndarray]:
-        return np.sqrt(spread(logs).mean()), np.sqrt(spread(logs, weights).mean(1))
+        return np.sqrt(moments(logs, None)[1].mean()), np.sqrt(moments(logs, weights)[1].mean(1))
 
     row = {}
     for name, logs in parts.items():
@@ -252,9 +232,9 @@ def where(followed: Sequence[Followed], *, resamples: int = 500, level: float = 
         return np.array([rho, (rho - of_gap * of_path) / np.sqrt(left) if left > 0 else np.nan])
 
     gaps, chords = (of[0] for of in summary(np.ones((1, S))))
-    paths = np.sqrt(spread(logs))
+    paths = np.sqrt(moments(logs, None)[1])
     found = relations(gaps, chords, paths)
-    drawn = [relations(*of) for of in zip(*summary(weights), np.sqrt(spread(logs, weights)), strict=True)]
+    drawn = [relations(*of) for of in zip(*summary(weights), np.sqrt(moments(logs, weights)[1]), strict=True)]
     relation = {}
     for name, value, draws in zip(("rho", "partial"), found, np.transpose(drawn), strict=True):
         relation |= with_interval(name, value, draws, level, S)
@@ -588,6 +568,8 @@ class Bridge(Sweep):
         """Refuse what cannot be compared."""
         if not self.shares or not all(0 <= share <= 1 for share in self.shares):
             raise ValueError(f"shares: expected some from 0 to 1, got {self.shares!r}")
+        if not self.sizes or min(self.sizes) < _BATCH:
+            raise ValueError(f"sizes: expected some of at least a batch of {_BATCH}, got {self.sizes!r}")
         fill = {"seeds": checked_seeds(self.seeds, least=3), "store": Path(self.store or runs_dir())}
         fill |= {"shares": tuple(map(float, self.shares)), "sizes": tuple(map(int, self.sizes))}
         for name, value in fill.items():
@@ -667,7 +649,8 @@ def exponents(
         if part == "error":
             v = np.stack([((every @ of[part] / S) ** 2).mean(1) for of in logs])
         else:
-            v = np.stack([np.append(spread(of[part]).mean(), spread(of[part], weights).mean(1)) for of in logs])
+            spread = [(moments(of[part], None)[1], moments(of[part], weights)[1]) for of in logs]
+            v = np.stack([np.append(own.mean(), drawn.mean(1)) for own, drawn in spread])
         with np.errstate(divide="ignore", invalid="ignore"):
             found = -solver @ np.log(v)
         rows[part] = {}

@@ -251,7 +251,7 @@ def split_protocols(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def readable_split(splits: pd.DataFrame) -> pd.DataFrame:
-    """Shares of ends and path as text, with their intervals over models, and the mean of length over chord.
+    """Shares of ends and path as text, with their intervals over models, and length over chord, its mean and spread.
 
     Args:
         splits: from :func:`split_protocols`, of one experiment or of several.
@@ -262,6 +262,7 @@ def readable_split(splits: pd.DataFrame) -> pd.DataFrame:
             "path": percent(*interval(row, "path")),
             "both together": percent(row["covariance"]),
             "length / chord": f"{row['stretch']:.3f}",
+            "its spread over pairs": f"{100 * row['spread']:.2g} %",
         }
         for key, row in splits.iterrows()
     }
@@ -348,8 +349,8 @@ def protocol_evidence(
         table: from :func:`under_both_protocols`.
         note: the scale.
         decoders: the number of decoders K, on which the paper's comparison depends.
-        status: of the paper's own comparison; by default whether its interval lies below zero, which it need not
-            where a status is given.
+        status: of the paper's own comparison; by default whether its interval lies below zero and at least half of the
+            geodesics converged, which need not be where a status is given.
 
     Returns:
         The rows; that of decoder 0, the only one that the paper's released code uses, only where it is one of several.
@@ -368,7 +369,8 @@ def protocol_evidence(
         alone = compared.loc[("mean", _ALONE)]
         compared_so["mean CV, decoder 0 alone (K = 1) − Euclidean, posterior means"] = (alone, "difference")
     for quantity, (row, name) in compared_so.items():
-        found = {"status": status or reproduced(row[f"{name}_high"] < 0), "quantity": quantity}
+        unsolved = row["unconverged"] > 0.5
+        found = {"status": status or reproduced(row[f"{name}_high"] < 0 and not unsolved), "quantity": quantity}
         found["tolerance"] = math.nan if status else 0.0
         if row["unconverged"] > _UNCONVERGED:
             found["note"] = f"{note}; {percent(row['unconverged'])} of these geodesics did not converge"

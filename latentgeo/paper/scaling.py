@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from latentgeo.agreement.reliability import cubes, cv_over_models, resampled, with_interval, with_log_interval
+from latentgeo.agreement.reliability import cubes, cv_over_models, moments, resampled, with_interval, with_log_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,10 +187,9 @@ def bias_and_spread(
             wide = part.pivot(index="seed", columns="pair", values="value")
             ratio = np.log(wide.to_numpy() / truth.set_index("pair").loc[wide.columns, method].to_numpy())  # [S, P]
             S = len(ratio)
-            counts = np.concatenate([np.ones((1, S)), resampled(S, resamples, np.random.default_rng(seed))])
-            mean = counts @ ratio / S
-            variance = (counts @ ratio**2 / S - mean**2).clip(min=0.0).mean(1) * S / (S - 1)
-            variance[1:] *= S / (S - 1)  # a resample repeats models
+            drawn = moments(ratio, None), moments(ratio, resampled(S, resamples, np.random.default_rng(seed)))
+            mean, variance = (np.vstack(of) for of in zip(*drawn, strict=True))
+            variance = variance.mean(1)
             bias = np.sqrt(((mean**2).mean(1) - variance / S).clip(min=0.0))
             row = {"method": method, "n": n, "mean_error": ratio.mean()}
             for name, values in (("bias", bias), ("spread", np.sqrt(variance))):

@@ -9,6 +9,7 @@ import torch
 import latentgeo as lg
 from latentgeo.agreement import pairs
 from latentgeo.agreement.pairs import IDENTIFIED, METHODS, draw_pairs, measure_pairs, pair_distances
+from latentgeo.geometry import decoder as geometry_decoder
 from latentgeo.geometry.decoder import as_decoder
 from latentgeo.geometry.surfaces import sphere, sphere_distance
 from tests.conftest import mlp
@@ -147,7 +148,7 @@ def test_decoding_in_parts_changes_nothing(monkeypatch):
     whole = _table(counted, start, end)
     assert 7 * 65 in rows  # points of the straight lines
     rows.clear()
-    monkeypatch.setattr(pairs, "_ENTRIES", 7 * 2 * 65)  # numbers of two lines
+    monkeypatch.setattr(geometry_decoder, "_ENTRIES", 7 * 2 * 65)  # numbers of two lines
     pd.testing.assert_frame_equal(_table(counted, start, end), whole, rtol=1e-12)
     assert 7 * 65 not in rows
     assert 2 * 65 in rows

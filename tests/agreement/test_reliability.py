@@ -396,6 +396,7 @@ def test_ends_and_path_and_their_intervals_are_those_of_repeated_models():
 
     draws = np.array([repeated(row) for row in counts if row.max() < 6])
     estimate, reach = repeated(np.ones(6, int)), scipy.stats.t.ppf(0.975, 5) * draws.std(0)
+    assert result["spread"] == pytest.approx(log_stretch.mean(0).std(ddof=1))
     for name, value, half in zip([*PARTS, "stretch"], estimate, reach, strict=True):
         found = result[[name, f"{name}_low", f"{name}_high"]]
         np.testing.assert_allclose(found, value + half * np.array([0, -1, 1]), rtol=1e-3 if name == "stretch" else 1e-9)
@@ -421,3 +422,14 @@ def test_what_cannot_be_split_is_refused():
         split_into_ends_and_path(table, chord="straight")
     with pytest.raises(ValueError, match="0 < level < 1, got 2000 and 95"):
         split_into_ends_and_path(table, level=95)
+
+
+def test_levels_and_draws_out_of_range_are_no_power_of_zero():
+    table = _table(euclidean=_shared(4, 0.05, 0), geodesic=_shared(4, 0.05, 1))
+    for wrong in ({"level": 95}, {"draws": 0}):
+        with pytest.raises(ValueError, match="at least one draw or resample, and 0 < level < 1"):
+            power_curve(table, [2], **wrong)
+        with pytest.raises(ValueError, match="at least one draw or resample, and 0 < level < 1"):
+            false_positive_rates(table, **wrong)
+    with pytest.raises(ValueError, match="expected columns"):
+        lg.compare_reliability(pd.DataFrame({"seed": [0]}))

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import latentgeo as lg
+from latentgeo.agreement.report import _indices
 from tests.conftest import mlp
 from tests.surfaces import hill, ring
 
@@ -269,6 +270,26 @@ def test_pairs_are_drawn_without_repetition_or_taken_as_given():
     for pairs in (([0, 2], [1, 3]), np.array([[0, 1], [2, 3]])):
         given = lg.agreement(models, data, pairs=pairs, check=False).pairs
         assert given[["first", "second"]].to_numpy().tolist() == [[0, 1], [2, 3]]
+
+
+def test_as_many_pairs_are_drawn_as_are_asked_for_however_many_data():
+    first, second = _indices(5000, 3000, seed=0)
+    assert len({frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}) == 5000
+    assert (first < second).all()
+    every = np.stack(np.triu_indices(60, 1), 1)
+    drawn = np.stack(_indices(10**9, 60, seed=0), 1)
+    np.testing.assert_array_equal(drawn[np.lexsort(drawn.T[::-1])], every)
+
+
+def test_pairs_of_which_none_can_be_compared_leave_an_empty_table():
+    """One has geodesic distance zero, as the decoder forgets what differs; the other's codes are the same."""
+    data = torch.tensor([[0.0, 1.0], [0.0, -1.0], [3.0, 5.0], [6.0, 5.0]], dtype=torch.float64)
+    models = [
+        lg.LatentModel(lambda x, c=c: c * x[:, 1:], lambda z, c=c: torch.cat([z / c, 0 * z], 1).abs(), f"{c}")
+        for c in (1.0, 2.0)
+    ]
+    report = lg.agreement(models, data, pairs=[(0, 1), (2, 3)], points="mean", check=False)
+    assert report.methods.empty
 
 
 def test_unconverged_geodesics_are_a_reason_and_no_number_is_made_up():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import latentgeo as lg
-from latentgeo.agreement.reliability import split_into_ends_and_path
+from latentgeo.agreement.reliability import moments, split_into_ends_and_path
 from latentgeo.geometry.surfaces import cylinder
 from latentgeo.paper import ends_and_paths, figures
 from latentgeo.paper.ends_and_paths import (
@@ -69,11 +69,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 
 def test_variance_of_models_that_are_the_same_is_none():
-    assert ends_and_paths.spread(np.ones((3, 4))).tolist() == [0.0] * 4
+    assert moments(np.ones((3, 4)), None)[1].tolist() == [0.0] * 4
     logs = normal(0, 5, 7)
-    np.testing.assert_allclose(ends_and_paths.spread(logs), logs.var(0, ddof=1))
-    once = ends_and_paths.spread(logs, np.ones((1, 5)))[0]
-    np.testing.assert_allclose(once, logs.var(0, ddof=1) * 5 / 4)
+    np.testing.assert_allclose(moments(logs, None)[1], logs.var(0, ddof=1))
+    np.testing.assert_allclose(moments(logs, np.ones((1, 5)))[1][0], logs.var(0, ddof=1) * 5 / 4)
+    one_alone = moments(logs, 5.0 * np.eye(5))[1]
+    assert (one_alone == 0).all()  # whose logarithm says so, as that of rounding would not
 
 
 @pytest.mark.parametrize(("b", "c"), [(1.0, 1.0), (0.0, 1.0), (0.5, 0.0)])
