@@ -228,8 +228,9 @@ function strips(answer) {
 
 function trends(answer) {
   const box = { x: 44, y: 8, width: 286, height: 172 };
-  const all = answer.trends.flatMap(({ values, originals }) => [...values.flat(), ...originals]);
-  const low = Math.min(...all);
+  const every = answer.trends.flatMap(({ values, originals }) => [...values.flat(), ...originals]);
+  const all = every.filter((value) => value !== null); // what is not finite leaves a gap
+  const low = all.length ? Math.min(...all) : 0;
   const high = Math.max(...all, low + 1e-9);
   const label = `decoded features along the curves: ${answer.trends.map(({ name }) => name).join(", ")}`;
   const plot = svg("svg", { viewBox: "0 0 340 218", role: "img", "aria-label": label });
@@ -245,12 +246,15 @@ function trends(answer) {
   plot.append(svg("text", { x: box.x + box.width / 2, y: floor + 30, "text-anchor": "middle" }, "along the curve"));
   for (const { colour, values, originals } of answer.trends) {
     originals.forEach((value, k) => {
+      if (value === null) return;
       plot.append(svg("circle", { cx: box.x + k * box.width, cy: y(value), r: 4, fill: colour, class: "lg-original" }));
     });
     values.forEach((curve, k) => {
-      const points = curve.map((v, n) => `${box.x + (n / (curve.length - 1)) * box.width},${y(v)}`).join(" ");
+      const place = (v, n) => (v === null ? "|" : `${box.x + (n / (curve.length - 1)) * box.width},${y(v)}`);
       const style = `stroke: ${colour}; stroke-width: 2; fill: none`;
-      plot.append(svg("polyline", { points, style, ...(k === 1 && { "stroke-dasharray": "6 4" }) }));
+      for (const points of curve.map(place).join(" ").split("|")) {
+        plot.append(svg("polyline", { points: points.trim(), style, ...(k === 1 && { "stroke-dasharray": "6 4" }) }));
+      }
     });
   }
   const keys = answer.trends.map(({ name, colour }) =>

@@ -190,7 +190,7 @@ class Explorer:
             raise ValueError(f"select: expected two different points, got row {i} twice")
         found = self.model.points(self._data[[i, j]], self._points, others=self.codes)
         ends = found.codes.split(1)
-        sure = bool((found.converged & (found.apart == 0)).all())
+        sure, there = bool((found.apart == 0).all()), bool(found.converged.all())
         options = {"segments": self.segments, "tol": self.tol, "data": self._graph}
         table, found = measure_pairs(self._decoder, *ends, **options)
         straight = straight_line(*ends, self.segments)[0]
@@ -199,7 +199,7 @@ class Explorer:
         originals = None if known is None else self.pictures.originals(known[[i, j]])
         statistical = isinstance(self._decoder, StatisticalDecoder) or isinstance(self.model.decoder, FisherRaoDecoder)
         unit = "standard deviations" if statistical else "data units"
-        table = table.set_index("method")
+        table = table.assign(converged=table["converged"] & there).set_index("method")
         return Selection((i, j), table, found, straight, *decoded, originals, unit, self._points, sure)
 
     def _along(self, axes: tuple[int, int]) -> Explorer:

@@ -62,8 +62,8 @@ class Selection:
 
     @property
     def converged(self) -> bool:
-        """Whether the geodesic was found to tolerance."""
-        return self.geodesic.converged.item()
+        """Whether the geodesic was found to tolerance, and the points at its ends were."""
+        return bool(self.distances["converged"]["geodesic"])
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Name, value, unit and certificate of each distance, as text."""
@@ -73,7 +73,8 @@ class Selection:
                 row.Index, [f"± {_percent(row.error)}"]
             )
             if row.Index == "geodesic":
-                notes[0] += ", converged" if row.converged else ", not converged: do not trust it, raise segments"
+                lost = "raise segments" if not self.geodesic.converged else "the point of an end was not found"
+                notes[0] += ", converged" if row.converged else f", not converged: do not trust it, {lost}"
             if row.Index == "geodesic" and not self.sure:
                 notes.append("an end has other points as near")
             if row.Index not in IDENTIFIED or self.points == "mean":

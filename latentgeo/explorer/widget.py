@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,11 @@ def _bytes(images: np.ndarray) -> bytes:
     return (255 * np.nan_to_num(images)).round().astype("u1").tobytes()
 
 
+def _finite(values: Tensor) -> list[float | None]:
+    """Numbers as JSON has them, None for those that are not finite."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
 def _scene(view: Explorer) -> dict[str, object]:
     classes, (low, high) = view.classes, view.levels
     shade = np.nan_to_num((view.background - low) / max(high - low, 1e-12), nan=0.0).clip(0.0, 1.0)
@@ -129,8 +135,8 @@ def _answer(view: Explorer, selection: Selection) -> dict[str, object]:
             {
                 "name": view.pictures.names[feature],
                 "colour": colour,
-                "values": [np.nan_to_num(curve[:, feature].numpy()).tolist() for curve in decoded],
-                "originals": [] if originals is None else originals[:, feature].tolist(),
+                "values": [_finite(curve[:, feature]) for curve in decoded],
+                "originals": [] if originals is None else _finite(originals[:, feature]),
             }
             for feature, colour in zip(most_changing(*decoded), COLOURS.as_hex(), strict=False)
         ]

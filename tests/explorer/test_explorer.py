@@ -1,6 +1,7 @@
 """The explorer without a browser: what a click computes, what is shown where nothing can be clicked."""
 
 import base64
+import json
 import pydoc
 import subprocess
 import sys
@@ -130,6 +131,34 @@ def test_the_most_changing_features_are_drawn_by_name():
     assert {trend["name"] for trend in trends} < set(names)
     spread = [max(np.ptp(values) for values in trend["values"]) for trend in trends]
     assert spread == sorted(spread, reverse=True)
+
+
+def test_what_is_not_finite_leaves_a_gap_in_what_is_drawn():
+    (encode, decoder), x = _features()
+    view = explore(
+        (encode, lambda z: torch.cat([decoder(z), 1.0 / z[:, :1].sign().clamp_min(0.0)], 1)), x, points="mean"
+    )
+    left, right = view.codes[:, 0].argmin().item(), view.codes[:, 0].argmax().item()
+    widget = view.widget
+    widget.selected = [left, right]
+    values = [value for trend in widget.answer["trends"] for curve in trend["values"] for value in curve]
+    assert json.dumps(values, allow_nan=False)
+
+
+def test_ends_that_were_not_found_are_not_said_to_be(monkeypatch):
+    model, x = _features()
+    view = explore(model, x)
+    found = view.select(6, 7)
+    assert found.converged
+    points = view.model.points
+
+    def lost(self, *args, **options):
+        return points(*args, **options)._replace(converged=torch.tensor([True, False]))
+
+    monkeypatch.setattr(type(view.model), "points", lost)
+    found = view.select(6, 7)
+    assert not found.converged
+    assert "the point of an end was not found" in found.rows()[0][3]
 
 
 def test_the_first_two_points_are_medoids_of_different_classes():
