@@ -82,11 +82,6 @@ class IndependentDraws:
         disagreement = (images - mean.unsqueeze(2)).square().sum((2, 3)) / len(self.ensemble)
         return mean.diff(dim=1).square().sum(2), disagreement[:, 1:] + disagreement[:, :-1]
 
-    def energy(self, points: Tensor) -> Tensor:
-        """Expected energy N Σ E‖f_k(b) - f_l(a)‖² of curves (P, N + 1, d): (P,), in squared data units."""
-        chords, disagreement = self.terms(points)
-        return chords.shape[1] * (chords + disagreement).sum(1)
-
     def length(self, points: Tensor) -> Tensor:
         """Expected length Σ E‖f_k(b) - f_l(a)‖ of curves, the mean over all K² pairs of decoders.
 

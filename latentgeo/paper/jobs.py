@@ -133,13 +133,14 @@ def run_jobs(
 ) -> dict[str, object]:
     """Run jobs, several at a time, and finish the others when one fails.
 
-    Where the environment variable ``DASK_SCHEDULER_ADDRESS`` is set, they run on the workers of that scheduler, which
-    must see the same files; else on a cluster of worker processes that lives as long as the call. A job whose worker
-    dies is run again by another.
+    They run on a cluster of worker processes that lives as long as the call; or, where the environment variable
+    ``DASK_SCHEDULER_ADDRESS`` is set and no number of workers is given, on the workers of that scheduler, which must
+    see the same files. A job whose worker dies is run again by another.
 
     Args:
         jobs: what is to be done; jobs come after those that they wait for.
-        workers: processes; one for each core by default, 0 for none (everything here, one after another).
+        workers: processes; by default one for each core, or those of the scheduler; with 0 or 1 everything is done
+            here, one after another.
         label: what the progress bar counts, which is shown where somebody watches.
         status: says what is going on, for the progress bar; called about once a second.
 

@@ -358,7 +358,7 @@ class KnownFactors(Sweep):
             for i in (0, 1)
         )
         distances = pd.concat([distances, means.assign(method="geodesic_means")], ignore_index=True)
-        return distances.drop(columns="truth", errors="ignore").merge(pairs[["setting", "pair", "truth"]]), pairs
+        return distances.merge(pairs[["setting", "pair", "truth"]]), pairs
 
 
 def _judged(study: KnownFactors, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -248,7 +248,7 @@ class SampleSizeStudy(Sweep):
         Returns:
             One row for each size, model, pair and method: ``n``, ``seed``, ``pair``, ``method``, ``value``,
             ``converged`` and ``error``, see :func:`latentgeo.agreement.pairs.pair_distances`; one method more,
-            ``euclidean_twisted``, see :func:`twisted`.
+            ``euclidean_twisted``, see :func:`sample_distances`.
 
         Raises:
             MissingDataError: the data set is not on this machine.

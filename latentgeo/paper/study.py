@@ -105,7 +105,8 @@ class Sweep:
         """
         active = {}
         for model in self.models():
-            codes = self.stored(*model).train().encode(self.data(*model).test[:data])
+            with single_thread():  # where it is not trained yet
+                codes = self.stored(*model).train().encode(self.data(*model).test[:data])
             active[model[0] if len(model) == 1 else model] = int((codes.var(dim=0) > _ACTIVE).sum())
         return pd.Series(active, name="active dimensions")
 

@@ -62,7 +62,6 @@ def test_independent_draws_are_the_mean_over_all_draws():
     images = torch.stack([decoder(curves) for decoder in decoders])  # [K, P, N + 1, D]
     squared = torch.stack([(a[:, 1:] - b[:, :-1]).square().sum(-1) for a in images for b in images])
     torch.testing.assert_close(chords + disagreement, squared.mean(0))
-    torch.testing.assert_close(draws.energy(curves), 6 * squared.mean(0).sum(1))
     torch.testing.assert_close(draws.length(curves), squared.sqrt().mean(0).sum(1))
     same = lg.paper.IndependentDraws([decoders[0]] * 2)
     torch.testing.assert_close(same.length(curves), lg.geometry.curve.chord_length(decoders[0], curves))

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 import time
 
+import pandas as pd
 import pytest
 import torch
 
@@ -195,3 +197,27 @@ def test_a_log_that_cannot_be_written_ends_no_training_and_hides_no_error(config
             run.train()
     assert torch.equal(_weights(run.train()), _weights(Run(tmp_path / "whole", config, digits).train()))
     assert not list(tmp_path.rglob("log.txt"))
+
+
+def test_a_table_comes_back_whole_whatever_its_words(config, digits, tmp_path):
+    run = Run(tmp_path, config, digits)
+    run.train()
+    table = pd.DataFrame({"method": ["a#b", "# c"], "value": [1.0, 2.0]})
+    run.write_table("t", table)
+    pd.testing.assert_frame_equal(*run.read_tables("t"), table)
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
+    """As two machines whose processes have the same number, on one folder: the first is in the middle of it."""
+    path, fsync = tmp_path / "file", os.fsync
+
+    def other(descriptor):
+        monkeypatch.setattr("os.fsync", fsync)
+        store_module.write_atomically(path, b"other")
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", other)
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    store_module.write_atomically(path, b"one")
+    assert path.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [path]

@@ -35,7 +35,7 @@ class Dataset:
     Attributes:
         name: the name it was loaded by.
         train: training images, float32 in [0, 1], shape (n, channels, height, width); where they are too many for the
-            memory, bytes (uint8, 0 to 255) that stay on the disk, see :func:`latentgeo.paper.models.vae.as_images`.
+            memory, bytes (uint8, 0 to 255) that stay on the disk, see :func:`latentgeo.adapters.model.as_images`.
         train_labels: shape (n,), int64, indices into ``class_names``.
         validation: images that choose when training stops, taken from the published training data.
         validation_labels: their labels.

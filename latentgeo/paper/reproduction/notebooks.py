@@ -12,14 +12,14 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
 import psutil
 
 from latentgeo.paper.environment import refuse_uncommitted
-from latentgeo.paper.paths import project_root
+from latentgeo.paper.paths import project_root, write_atomically
 from latentgeo.paper.reproduction.record import MIME, NEEDS_DATA, STATUSES
 
 FAILED, NOT_RUN, INTERRUPTED = "failed", "not run", "interrupted"
@@ -230,10 +230,10 @@ def reproduce(
 def _run_all(
     notebooks: Sequence[Path], output: Path, parameters: Mapping[str, object], keep_going: bool, jobs: int
 ) -> list[Outcome]:
-    """Run each notebook in a process of its own, ``jobs`` at a time; a single one at a time in this process."""
+    """Run notebooks in ``jobs`` processes, each anew after it died; a single one at a time in this process."""
     outcomes: dict[str, Outcome] = {}
     waiting = list(notebooks)
-    running: dict[Future[Outcome], Path] = {}
+    running: dict[Future[Outcome], tuple[Path, ProcessPoolExecutor]] = {}
 
     def note(outcome: Outcome) -> None:
         outcomes[outcome.notebook] = outcome
@@ -243,7 +243,12 @@ def _run_all(
                 outcomes[path.stem] = Outcome(path.stem, NOT_RUN, 0.0, f"a notebook before it {outcome.status}")
             waiting.clear()
 
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ExitStack() as stack:
+
+        def process() -> ProcessPoolExecutor:
+            return stack.enter_context(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
+
+        free = [process() for _ in range(jobs)]
         while waiting or running:
             while waiting and len(running) < jobs:
                 path = waiting.pop(0)
@@ -251,11 +256,13 @@ def _run_all(
                 if jobs == 1:
                     note(run_notebook(path, output, parameters))
                 else:
-                    running[pool.submit(run_notebook, path, output, parameters)] = path
+                    pool = free.pop()
+                    running[pool.submit(run_notebook, path, output, parameters)] = path, pool
             with suppress(KeyboardInterrupt):  # the processes get it too, and say that they were interrupted
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    path = running.pop(done)
+                    path, pool = running.pop(done)
                     error = done.exception()
+                    free.append(pool if error is None else process())  # one that broke takes no more work
                     note(done.result() if error is None else Outcome(path.stem, FAILED, 0.0, f"its process: {error!r}"))
     return [outcomes[path.stem] for path in notebooks]
 
@@ -267,7 +274,7 @@ def write_outcomes(outcomes: Sequence[Outcome], output: Path) -> None:
         if outcome.status != NOT_RUN or outcome.notebook not in known:
             known[outcome.notebook] = outcome
     rows = [dataclasses.asdict(known[name]) for name in sorted(known)]
-    (output / OUTCOMES).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_atomically(output / OUTCOMES, (json.dumps(rows, indent=2) + "\n").encode())
 
 
 def read_outcomes(output: Path) -> list[Outcome]:

@@ -88,8 +88,12 @@ class Evidence:
         _check_status(self.status)
         if not math.isfinite(self.value) and self.status != NEEDS_DATA:
             raise ValueError(f"value: expected a finite number, got {self.value!r}; without data say {NEEDS_DATA!r}")
-        if self.low > self.high or math.isnan(self.low) != math.isnan(self.high):
-            raise ValueError(f"low, high: expected an interval or two NaN, got {self.low!r} and {self.high!r}")
+        holds = self.low <= self.value <= self.high
+        if not holds and not (math.isnan(self.low) and math.isnan(self.high)):
+            raise ValueError(
+                f"low, high: expected an interval that holds the value {self.value!r}, or two NaN, got {self.low!r} "
+                f"and {self.high!r}"
+            )
 
     @classmethod
     def of(cls, row: Mapping[str, float], name: str, **fields: object) -> Evidence:

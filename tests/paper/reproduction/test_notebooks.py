@@ -170,6 +170,16 @@ def test_several_notebooks_run_at_the_same_time(notebooks, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_process_that_dies_costs_its_notebook_alone(notebooks, tmp_path):
+    for name in ("00_a", "02_b", "03_c"):
+        _notebook(notebooks, name, VERDICT)
+    _notebook(notebooks, "01_kills", "import os, signal", "os.kill(os.getppid(), signal.SIGKILL)")
+    found = module.reproduce(output=tmp_path / "out", keep_going=True, jobs=2)
+    assert [outcome.status for outcome in found] == ["verified", "failed", "verified", "verified"]
+    assert "BrokenProcessPool" in found[1].headline
+
+
+@pytest.mark.slow
 def test_an_interruption_keeps_what_was_found(notebooks, tmp_path, monkeypatch):
     import papermill
 

@@ -61,6 +61,7 @@ def test_every_status_is_explained():
         ({"value": 1.0, "status": "good"}, "status: expected one of verified"),
         ({"value": 1.0, "low": 2.0, "high": 1.0}, "expected an interval"),
         ({"value": 1.0, "low": 2.0}, "expected an interval"),
+        ({"value": 5.0, "low": 0.0, "high": 1.0}, "expected an interval that holds the value 5.0"),
     ],
 )
 def test_rows_that_say_nothing_are_refused(arguments, message):
