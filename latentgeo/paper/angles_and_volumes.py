@@ -77,14 +77,13 @@ def studies(profile: str = "quick", store: Path | None = None) -> dict[str, Stud
     return found | {name: Study(name, decoders=1, **options) for name in ("fashion_mnist", "pbmc68k")}
 
 
-def draw_corners(data: int, simplices: int, corners: int, seed: int = PAIR_SEED) -> tuple[np.ndarray, ...]:
+def draw_corners(data: int, simplices: int, corners: int) -> tuple[np.ndarray, ...]:
     """Indices of the corners of simplices of test data: each corner is drawn without replacement.
 
     Args:
         data: the number of test data.
         simplices: P.
         corners: of each, m + 1.
-        seed: of NumPy's generator.
 
     Returns:
         An array (P,) for each corner; no two corners of a simplex are the same datum.
@@ -99,13 +98,13 @@ def draw_corners(data: int, simplices: int, corners: int, seed: int = PAIR_SEED)
     """
     if not 1 <= simplices <= data or corners > data:
         raise ValueError(f"expected data for {simplices} simplices of {corners} corners, got {data}")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(PAIR_SEED)
     first, steps = random.permutation(data)[:simplices], random.permutation(np.arange(1, data))[: corners - 1]
     order = random.permutation(data)
     return tuple(order[(first + step) % data] for step in (0, *steps))
 
 
-def simplices(model: object, *corners: Tensor, rank: int, points: str = "nearest", segments: int = 16) -> pd.DataFrame:
+def simplices(model: object, *corners: Tensor, rank: int, points: str = "nearest") -> pd.DataFrame:
     """Angles, areas, volumes and densities of simplices of data under a model, by every method of this module.
 
     Args:
@@ -114,7 +113,6 @@ def simplices(model: object, *corners: Tensor, rank: int, points: str = "nearest
         rank: r of the active subspace.
         points: what stands for the data, see :meth:`latentgeo.LatentModel.points`. Euclidean quantities are those of
             the same codes, and beside them (``euclidean_means``) of the posterior means.
-        segments: N of the geodesics.
 
     Returns:
         The table of :func:`measure_simplices`; ``converged`` says that the points were found, too.
@@ -123,7 +121,7 @@ def simplices(model: object, *corners: Tensor, rank: int, points: str = "nearest
     found, means = seen.points(x, points), seen.codes(x)
     f = as_decoder(seen.decoder, found.codes)
     of = [z.unflatten(0, (-1, P)) for z in (found.codes, means)]
-    table = measure_simplices(f, of[0], rank=rank, segments=segments)
+    table = measure_simplices(f, of[0], rank=rank)
     beside = _euclidean(of[1], rank, _principal(f, of[1][0], rank)[1])
     table = pd.concat([table, _tidy({f"{name}: {BASELINE}": column for name, column in beside.items()})])
     there = found.converged.unflatten(0, (-1, P)).all(0).numpy()

@@ -25,6 +25,8 @@ from latentgeo.geometry.curve import chord_length, resample, richardson, straigh
 from latentgeo.geometry.decoder import Decoder, DecoderLike, as_decoder, check_points
 from latentgeo.geometry.maps import acceleration
 
+_MEASURED_AT = 256  # time points of curves that others return as functions
+
 
 @dataclasses.dataclass(frozen=True)
 class BaselineCurves:
@@ -458,7 +460,6 @@ def stochman_splines(
     nodes: int = 5,
     points: int = 20,
     max_steps: int = 150,
-    measured_at: int = 256,
 ) -> BaselineCurves:
     """Geodesics by the package stochman: cubic splines whose energy Adam lowers. Its defaults are the defaults here.
 
@@ -469,7 +470,6 @@ def stochman_splines(
         nodes: knots of the splines.
         points: time points at which the energy is measured while it is lowered.
         max_steps: steps at most.
-        measured_at: M, time points of the curves that are returned.
 
     Returns:
         The curves.
@@ -500,8 +500,8 @@ def stochman_splines(
     with torch.enable_grad():
         converged = geodesic_minimizing_energy(curve, Image(), max_iter=max_steps, eval_grid=points)
     with torch.no_grad():
-        found = curve(torch.linspace(0.0, 1.0, measured_at, dtype=start.dtype, device=start.device))
-    found = found.reshape(len(start), measured_at, -1)
+        found = curve(torch.linspace(0.0, 1.0, _MEASURED_AT, dtype=start.dtype, device=start.device))
+    found = found.reshape(len(start), _MEASURED_AT, -1)
     return BaselineCurves(found, steps, torch.full((len(start),), bool(converged)))
 
 
@@ -513,7 +513,6 @@ def collocation(
     tol: float = 1e-3,
     nodes: int = 10,
     max_nodes: int = 1000,
-    measured_at: int = 256,
 ) -> BaselineCurves:
     r"""Geodesics as a boundary value problem, by SciPy's collocation, one pair after the other.
 
@@ -529,7 +528,6 @@ def collocation(
         tol: of the relative residual.
         nodes: equidistant nodes of the first mesh.
         max_nodes: of the meshes that it refines.
-        measured_at: M, time points of the curves that are returned.
 
     Returns:
         The curves; where SciPy gave up, as it left them.
@@ -565,5 +563,5 @@ def collocation(
         )
         steps = max(steps, found.niter)
         solved.append(found.success)
-        curves.append(found.sol(np.linspace(0.0, 1.0, measured_at))[:d].T)
+        curves.append(found.sol(np.linspace(0.0, 1.0, _MEASURED_AT))[:d].T)
     return BaselineCurves(torch.as_tensor(np.stack(curves)), steps, torch.tensor(solved))

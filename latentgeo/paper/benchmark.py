@@ -40,6 +40,7 @@ OURS = (
     {"segments": 64, "tol": 1e-6},
 )
 DEFAULT = "segments 16, tol 0.0001"
+_FLOOR = 1e-4  # relative error that every claim counts as covering
 FAILED = 0.01  # relative length error from which a pair counts as failed
 LONG = 1.0  # seconds from which one run is measurement enough
 # Each solver with its settings, the short ones and those that are added to them where there is time.
@@ -272,10 +273,10 @@ def calibration(
     return table.assign(evaluations=found.decoder_rows / len(start) / (found.points.shape[1] - 2))
 
 
-def coverage(table: pd.DataFrame, floor: float = 1e-4) -> float:
-    """Share of the converged pairs of :func:`calibration` whose true error is below the claimed one, or the floor."""
+def coverage(table: pd.DataFrame) -> float:
+    """Share of the converged pairs of :func:`calibration` whose true error is below the claimed one, or 1e-4."""
     kept = table[table["converged"]]
-    return float((kept["true"] <= kept["claimed"].clip(lower=floor)).mean())
+    return float((kept["true"] <= kept["claimed"].clip(lower=_FLOOR)).mean())
 
 
 def scaling(

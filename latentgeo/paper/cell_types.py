@@ -21,6 +21,9 @@ from torch import Tensor
 from latentgeo.agreement.pairs import PAIR_SEED, pair_distances
 from latentgeo.paper.study import Study
 
+_NAMED = 0.02  # share of all cells that a family of classes needs to be named
+_PERMUTATIONS = 1000  # of the Mantel test
+
 
 def draw_class_pairs(
     labels: Tensor, class_names: Sequence[str], members: int, largest: int | None = None, seed: int = PAIR_SEED
@@ -97,16 +100,15 @@ def neighbour_accuracy(codes: Tensor, labels: Tensor, neighbours: int = 10) -> f
     return float((voted == labels).double().mean())
 
 
-def family_names(class_names: Sequence[str], labels: Tensor, least: float = 0.02) -> list[str]:
+def family_names(class_names: Sequence[str], labels: Tensor) -> list[str]:
     """For classes too many to be named: the first word of each name, on the largest class of those that share it.
 
     Args:
         class_names: names of the classes.
         labels: class of each cell, shape (n,).
-        least: share of all cells that a family needs to be named.
 
     Returns:
-        A text for each class, empty for most.
+        A text for each class, empty for most, and for families of less than 2 % of the cells.
 
     Example:
         >>> family_names(["Vip a", "Vip b", "Sst c"], torch.tensor([0, 1, 1, 2]))
@@ -117,22 +119,22 @@ def family_names(class_names: Sequence[str], labels: Tensor, least: float = 0.02
     texts = [""] * len(class_names)
     for family in set(families):
         members = [number for number, other in enumerate(families) if other == family]
-        if sum(sizes[number] for number in members) >= least * len(labels):
+        if sum(sizes[number] for number in members) >= _NAMED * len(labels):
             texts[max(members, key=lambda number: sizes[number])] = family
     return texts
 
 
-def mantel(table: pd.DataFrame, method: str, seeds: tuple[int, int], permutations: int = 999) -> tuple[float, float]:
+def mantel(table: pd.DataFrame, method: str, seeds: tuple[int, int]) -> tuple[float, float]:
     """Rank correlation between two models' distances between classes, and the Mantel test of it.
 
     Args:
         table: from :func:`class_distances`.
         method: one of the methods.
         seeds: of the two models.
-        permutations: of the classes of the second model.
 
     Returns:
-        Spearman's correlation, and the share of permutations, itself included, that reach it.
+        Spearman's correlation, and the share that reach it of 1,000 permutations of the classes of the second model, the
+        order as it is among them.
 
     Reference:
         Mantel, "The detection of disease clustering and a generalized regression approach", Cancer Research 1967.
@@ -145,10 +147,10 @@ def mantel(table: pd.DataFrame, method: str, seeds: tuple[int, int], permutation
     a, b = ranks[0][upper], ranks[1] + ranks[1].T
     observed = float(np.corrcoef(a, b[upper])[0, 1])
     random, reached = np.random.default_rng(0), 1
-    for _ in range(permutations):
+    for _ in range(_PERMUTATIONS - 1):
         order = random.permutation(n)
         reached += int(np.corrcoef(a, b[np.ix_(order, order)][upper])[0, 1] >= observed - 1e-12)
-    return observed, reached / (permutations + 1)
+    return observed, reached / _PERMUTATIONS
 
 
 def class_distances(

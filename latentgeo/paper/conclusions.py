@@ -62,6 +62,7 @@ CONCLUSIONS = {
     ("neighbours", "types"): "neighbours of the same type",
     ("clusters", "types"): "clusters and types",
 }
+_COMPONENTS = (2, 50)  # principal ones
 _LINES = 16  # segments of straight lines
 _PAIRS = 400  # of one job, which looks up their cells: more than elsewhere, as few cells have many pairs
 _ROUNDING = 1e-12  # standard errors below this are none
@@ -212,20 +213,19 @@ def cell_distances(
     return found, how
 
 
-def principal_components(x: Tensor, rows: np.ndarray, numbers: Sequence[int] = (2, 50)) -> dict[str, np.ndarray]:
+def principal_components(x: Tensor, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Euclidean distances in the first principal components of data, of which there may be fewer than asked for.
 
     Args:
         x: data, shape (N, genes), all of which decide the components.
         rows: the n that distances are wanted of.
-        numbers: of components.
 
     Returns:
         By ``pca_2`` and ``pca_50``, shape (1, n, n).
     """
-    most = min(max(numbers), *x.shape)
+    most = min(max(_COMPONENTS), *x.shape)
     z = PCA(most, svd_solver="covariance_eigh").fit(x.numpy()).transform(x[rows].numpy())
-    return {f"pca_{m}": torch.cdist(*2 * [torch.from_numpy(z[:, :m]).double()]).numpy()[None] for m in numbers}
+    return {f"pca_{m}": torch.cdist(*2 * [torch.from_numpy(z[:, :m]).double()]).numpy()[None] for m in _COMPONENTS}
 
 
 def nearest(D: np.ndarray, k: int) -> np.ndarray:

@@ -49,6 +49,7 @@ from latentgeo.paper.profiles import NOISE as DATA_NOISE
 from latentgeo.paper.study import Study, Sweep, checked_seeds
 
 APART, WIDTH, NOISE = 1.2, 0.2, 0.05  # clusters at angles ±1.2, their standard deviation, and that of the noise
+_AROUND = 500  # further test data that stand for the support of the data
 _VALIDATION, _HELD_OUT, _BATCH = 500, 1000, 64
 _VALIDATION_SEED, _TEST_SEED = 1_000_001, 1_000_002
 
@@ -659,12 +660,11 @@ def exponents(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("part")
 
 
-def folds(study: Study, *, around: int = 500) -> dict[str, float]:
+def folds(study: Study) -> dict[str, float]:
     """What is seen of folds between clusters: how far the models of a study agree, and which pairs not to rely on.
 
     Args:
-        study: the models, trained if they are not yet.
-        around: further test data that stand for the data's support.
+        study: the models, trained if they are not yet. Further test data stand for the data's support.
 
     Returns:
         ``d``; ``cv`` and ``cv_chord``, mean coefficients of variation; ``ends`` and ``path``, see :func:`summarise`;
@@ -676,7 +676,7 @@ def folds(study: Study, *, around: int = 500) -> dict[str, float]:
     """
     test = study.data().test
     start, end = draw_pairs(len(test), study.pairs)
-    others = np.setdiff1d(np.arange(len(test)), [start, end])[:around]
+    others = np.setdiff1d(np.arange(len(test)), [start, end])[:_AROUND]
     P, x = study.pairs, test[np.concatenate([start, end, others])]
     models = {str(seed): study.trained(seed) for seed in study.seeds}
     with single_thread():

@@ -15,7 +15,7 @@ Reference: Searle, Casella and McCulloch, "Variance Components", Wiley 1992, cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -167,14 +167,11 @@ def components(y: np.ndarray, *, resamples: int = 2000, level: float = 0.95, see
     return row | {"models": R * S, "pairs": P}
 
 
-def compare_recipes(
-    tables: Mapping[str, pd.DataFrame], methods: Sequence[str] = METHODS, **options: float
-) -> pd.DataFrame:
+def compare_recipes(tables: Mapping[str, pd.DataFrame], **options: float) -> pd.DataFrame:
     """Components of every distance, over all recipes and along each axis of choices, with scale and without.
 
     Args:
         tables: of each recipe, from :meth:`latentgeo.paper.Study.run`.
-        methods: of the distances.
         **options: of :func:`components`.
 
     Returns:
@@ -186,7 +183,7 @@ def compare_recipes(
         chosen = {name: tables[name] for name in names if name in tables}
         if len(chosen) < 2:
             continue
-        for method in methods:
+        for method in METHODS:
             y = log_distances(chosen, method)
             for scale, of in {"as it is": y, "free": y - y.mean(2, keepdims=True)}.items():
                 rows[axis, scale, method] = components(of, **options)

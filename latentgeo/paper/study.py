@@ -34,6 +34,7 @@ from latentgeo.paper.store import Run, epochs_done
 
 _SCHEMA = 8  # raise it whenever the same model would give other distances
 _ACTIVE = 0.01  # variance of posterior means over data, from which a dimension counts as used
+_LOOKED_AT = 2000  # test data that tell which dimensions are used
 _BLOCK = 50  # pairs that one job measures by default
 
 
@@ -89,16 +90,13 @@ class Sweep:
             seconds[run.folder.name] = round(marker["seconds"], 3)
         return seconds
 
-    def active_dimensions(self, data: int = 2000) -> pd.Series:
+    def active_dimensions(self) -> pd.Series:
         r"""How many latent dimensions each model uses: in how many the posterior mean varies over the test data.
 
         .. math:: \#\{u : \mathrm{Var}_x\, \mathbb{E}[z_u \mid x] > 0.01\}
 
-        Args:
-            data: how many of them.
-
         Returns:
-            By the model's numbers.
+            By the model's numbers, over the first 2,000 of them.
 
         Reference:
             Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016 (active units).
@@ -106,7 +104,7 @@ class Sweep:
         active = {}
         for model in self.models():
             with single_thread():  # where it is not trained yet
-                codes = self.stored(*model).train().encode(self.data(*model).test[:data])
+                codes = self.stored(*model).train().encode(self.data(*model).test[:_LOOKED_AT])
             active[model[0] if len(model) == 1 else model] = int((codes.var(dim=0) > _ACTIVE).sum())
         return pd.Series(active, name="active dimensions")
 
