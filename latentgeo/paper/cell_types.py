@@ -133,8 +133,8 @@ def mantel(table: pd.DataFrame, method: str, seeds: tuple[int, int]) -> tuple[fl
         seeds: of the two models.
 
     Returns:
-        Spearman's correlation, and the share that reach it of 1,000 permutations of the classes of the second model, the
-        order as it is among them.
+        Spearman's correlation, and the share that reach it of 1,000 permutations of the classes of the second model,
+        the order as it is among them.
 
     Reference:
         Mantel, "The detection of disease clustering and a generalized regression approach", Cancer Research 1967.

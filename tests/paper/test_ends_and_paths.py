@@ -275,3 +275,8 @@ def test_the_figure_shows_every_recipe(crossed):
     figure = figures.ends_and_paths({"short": found, "long": found}, cells, recipes)
     texts = {text.get_text() for ax in figure.axes for text in ax.get_yticklabels()}
     assert {"one", "two"} <= texts
+
+
+def test_samples_of_less_than_a_batch_are_refused():
+    with pytest.raises(ValueError, match=r"sizes: expected some of at least a batch of 64, got \(50,\)"):
+        ends_and_paths.Bridge((0.1,), (50,), 3)
