@@ -251,7 +251,7 @@ def split_protocols(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def readable_split(splits: pd.DataFrame) -> pd.DataFrame:
-    """Shares of ends and path as text, with their intervals over models, and length over chord, its mean and spread.
+    """Shares of ends and path as text, with their intervals over models, and length over chord: mean ± spread over pairs.
 
     Args:
         splits: from :func:`split_protocols`, of one experiment or of several.
@@ -261,8 +261,7 @@ def readable_split(splits: pd.DataFrame) -> pd.DataFrame:
             "ends": percent(*interval(row, "ends")),
             "path": percent(*interval(row, "path")),
             "both together": percent(row["covariance"]),
-            "length / chord": f"{row['stretch']:.3f}",
-            "its spread over pairs": f"{100 * row['spread']:.2g} %",
+            "length / chord": f"{row['stretch']:.3f} ± {100 * row['spread']:.2g} %",
         }
         for key, row in splits.iterrows()
     }

@@ -132,7 +132,8 @@ def test_protocols_in_tables_and_lines(table):
     assert (shown["rows"] == table.groupby(["points", "method"], sort=False).size()).all()
     assert list(readable(compared, "CV", "p").columns) == ["CV", "p"]
     split = split_protocols(table)
-    assert readable_split(split).loc["nearest", "length / chord"] == f"{split.loc['nearest', 'stretch']:.3f}"
+    stretch, spread = split.loc["nearest", ["stretch", "spread"]]
+    assert readable_split(split).loc["nearest", "length / chord"] == f"{stretch:.3f} ± {100 * spread:.2g} %"
     said = paper_headline(compared, effect_of_points(table), decoders=8)
     alone = compared.loc[("mean", "geodesic_one_decoder")]
     assert percent(*interval(alone, "difference")) in said.partition("K = 1")[2]
