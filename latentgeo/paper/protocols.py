@@ -251,7 +251,7 @@ def split_protocols(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def readable_split(splits: pd.DataFrame) -> pd.DataFrame:
-    """Shares of ends and path as text, with their intervals over models, and length over chord: mean ± spread over pairs.
+    """Shares of ends and path as text, with intervals over models, and length over chord: mean ± spread over pairs.
 
     Args:
         splits: from :func:`split_protocols`, of one experiment or of several.
