@@ -25,6 +25,7 @@ _WORKER_ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**28),
     "MALLOC_MMAP_THRESHOLD_": str(2**28),
+    "DASK_LOGGING__DISTRIBUTED": "critical",  # what fails comes back as a Failure, not as lines among a cell's outputs
 }
 _POLL = 1.0  # seconds between looks at what is going on
 
