@@ -43,11 +43,11 @@ def studies() -> dict[str, lg.paper.Study]:
     return {
         "fashion_mnist mlp": study("fashion_mnist", profile="evidence"),
         "fashion_mnist conv": study("fashion_mnist", "conv", seeds=20, profile="evidence"),
-        "digits mlp": study("digits"),
+        "digits mlp": study("digits", profile="evidence"),
         "digits flow": study(
             "digits", "flow", seeds=10, profile="evidence", latent_dim=4, decoders=1, activation="tanh"
         ),
-        "digits ReLU": study("digits", activation="relu", decoders=1, seeds=2),
+        "digits ReLU": study("digits", profile="evidence", activation="relu", decoders=1, seeds=2),
         "pbmc68k mlp": study("pbmc68k", profile="evidence"),
         "pbmc68k_counts": study("pbmc68k_counts", "counts", profile="evidence"),
         "tasic mlp": study("tasic", seeds=10, profile="evidence"),
