@@ -12,11 +12,11 @@ reproduce: venv data
 
 # For the inner loop, in less than a minute: lint and the quick tests.
 check: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow and not thorough" tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not thorough" tests
 
 test: export OMP_NUM_THREADS := 1
 test: venv data lint
-	$(BIN)/python -m pytest -n 2 -m "not slow" --doctest-modules
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --doctest-modules
 	LATENTGEO_FIGURES=$(FIGURES) $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 
 # Timings are taken alone, where threads that spin are faster.

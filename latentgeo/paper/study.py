@@ -237,7 +237,7 @@ class Study(Sweep):
     Example:
         >>> study = Study("digits", "mlp", seeds=2, pairs=10)
         >>> study.latent_dim, study.seeds, study.training.epochs
-        (8, (0, 1), 100)
+        (8, (0, 1), 40)
     """
 
     dataset: str = "fashion_mnist"
