@@ -16,7 +16,7 @@ import latentgeo as lg
 from latentgeo.agreement.pairs import pair_distances
 from latentgeo.geometry.curve import chord_length, straight_line
 from latentgeo.geometry.differentiation import full_precision
-from latentgeo.geometry.geodesic import energy, preconditioner
+from latentgeo.geometry.geodesic import energy, preconditioner, solve
 from latentgeo.geometry.geodesic.neighbours import nearest_neighbours
 from latentgeo.identifiability.invariance import QUANTITIES
 from latentgeo.paper.models.networks import ConvDecoder
@@ -228,6 +228,14 @@ def test_same_as_on_the_cpu(name):
     f, z = layers(), points(12, 3)
     expected = CALLS[name](f, z)
     same(CALLS[name](layers().cuda(), z.cuda()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("free", "at_once"), [(80 * 2**30, 10 * 2**30), (2**20, 2**27)])
+def test_chunks_are_as_large_as_a_gpu_takes(free, at_once, monkeypatch):
+    """In chunks of the size of a processor's cache a GPU does next to nothing for most of the time."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    assert solve._budget(torch.device("cuda:0")) == at_once
+    assert solve._budget(torch.device("cpu")) == 2**27
 
 
 @cuda

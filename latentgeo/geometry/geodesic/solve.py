@@ -34,7 +34,7 @@ from latentgeo.geometry.geodesic.result import Geodesic, improved, scaled
 from latentgeo.geometry.geodesic.starts import DataGraph, data_graph
 from latentgeo.progress import bar_options
 
-_BUDGET = 128 * 2**20  # bytes that one chunk may take; larger chunks leave the processor's cache and are slower
+_CACHED = 128 * 2**20  # bytes that one chunk may take on a CPU; larger ones leave the processor's cache and are slower
 _DETOUR = 1e-3  # relative excess over the way by a third point that is put up with
 _DETOURS = 4  # rounds in which such ways are followed
 Initial = Tensor | Sequence[Tensor | None] | None
@@ -48,8 +48,9 @@ class Options(TypedDict, total=False):
         tol: relative energy excess at which a pair has converged; 1e-4 by default. In float32 ask for no less than
             about 1e-6.
         max_iter: steps of the solver at most, at each level of refinement; 200 by default.
-        chunk_size: pairs solved at a time; chosen from the decoder's memory need by default. Where the points of one
-            pair are too many for the decoder at once, pass it as :class:`latentgeo.Chunked`.
+        chunk_size: pairs solved at a time; by default as many as by the decoder's memory need stay in a processor's
+            cache, or take an eighth of what a GPU has free. Where the points of one pair are too many for the decoder
+            at once, pass it as :class:`latentgeo.Chunked`.
         progress: whether to show a progress bar; None, the default, for after two seconds where somebody watches, in a
             terminal or a notebook.
         data: latent codes of data, shape (n, d); None by default. Each pair is then also solved from a path through
@@ -207,7 +208,7 @@ def solve(
         f = f.condensed().in_units_of(torch.cat([start[:1], end[:1]]))
         if data is not None:
             candidates.append(data_graph(f, data, start).curves(start, end, segments))
-        size = chunk_size or max(1, _BUDGET // bytes_per_pair(f, start, segments))
+        size = chunk_size or max(1, _budget(start.device) // bytes_per_pair(f, start, segments))
         chunks = [slice(first, first + size) for first in range(0, len(start), size)]
         rows = f.rows - before
 
@@ -229,6 +230,11 @@ def solve(
     parts = list(each)
     rows += sum(part.decoder_rows for part in parts)
     return dataclasses.replace(scaled(Geodesic.joined(parts), f.unit), decoder_rows=rows)
+
+
+def _budget(device: torch.device) -> int:
+    """Bytes that one chunk may take. A GPU takes hardly longer for a large chunk than for a small one."""
+    return max(_CACHED, torch.cuda.mem_get_info(device)[0] // 8) if device.type == "cuda" else _CACHED
 
 
 def _mapped(function: Callable[[slice], Geodesic], parts: list[slice], threads: int) -> Iterator[Geodesic]:
