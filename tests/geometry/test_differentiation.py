@@ -241,6 +241,98 @@ def test_all_ways_agree_where_all_are_open(way):
     torch.testing.assert_close(torch.autograd.grad(tangent(f, way, z, v).square().sum(), (z, v)), wanted)
 
 
+class _Constants(nn.Module):
+    """Constants on either side of what depends on the point, and in more dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.C = (nn.Parameter(torch.randn(shape)) for shape in ((2,), (3, 1, 1), (2, 2)))
+
+    def forward(self, z):
+        x = torch.tanh((z @ self.C - self.a) * self.a + self.a * (self.a + z) / self.a - z.matmul(self.C) * 2.0)
+        y = (
+            torch.add(x, self.a, alpha=3.0)
+            + (self.a - x)
+            + torch.mul(2.0, x)
+            + torch.div(x, 0.3, rounding_mode="floor")
+        )
+        return (y + self.b).square().movedim(0, 1).flatten(1) + torch.matmul(self.C, x.square().T).T.repeat(1, 3)
+
+
+class _Hypernetwork(nn.Module):
+    """Weights, shifts and scales that depend on the point."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights, self.first, self.norm = nn.Linear(2, 8), nn.Linear(2, 4), nn.BatchNorm1d(2)
+
+    def forward(self, z):
+        w = self.weights(z)
+        x = torch.func.vmap(lambda z, w: functional.linear(z, w[:4].reshape(2, 2), w[4:6]))(z, w)
+        x = self.norm(torch.tanh(x)) * w[:, 6:] + w[:, :2]
+        mean = w.mean(0)
+        y = functional.batch_norm(x, mean[:2].detach(), mean[2:4].detach().exp(), mean[4:6], mean[6:8])
+        z = functional.linear(z, w[:4, :2], mean[:4])
+        return torch.cat([y, z, z.mean(0) + 0.0 * z, torch.func.jvp(self.first, (x.sin(),), (x,))[1]], 1)
+
+
+AFFINE = {
+    "dense": lambda: nn.Sequential(nn.Linear(2, 9), nn.Tanh(), nn.Linear(9, 5, bias=False), nn.SiLU(), nn.Linear(5, 4)),
+    "batch norm": lambda: nn.Sequential(nn.Linear(2, 9), nn.BatchNorm1d(9), nn.Tanh(), nn.BatchNorm1d(9, affine=False)),
+    **{
+        f"{name}{n}d": lambda name=name, n=n: nn.Sequential(
+            nn.Linear(2, 16),
+            nn.Unflatten(1, (2, *[[8], [4, 2], [2, 2, 2]][n - 1])),
+            getattr(nn, f"{name}{n}d")(2, 2, 2, 2, 1),
+            nn.Softplus(),
+            getattr(nn, f"BatchNorm{n}d")(2),
+            nn.Flatten(),
+        )
+        for name in ("Conv", "ConvTranspose")
+        for n in (1, 2, 3)
+    },
+    "constants": _Constants,
+    "hypernetwork": _Hypernetwork,
+}
+
+
+def _affine(name):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        made = AFFINE[name]().double().eval()
+        for norm in made.modules():
+            for of in (norm.weight, norm.bias, norm.running_mean) if hasattr(norm, "running_mean") else ():
+                torch.nn.init.normal_(of) if of is not None else None
+    return made
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_tangents_taken_apart_are_those_of_pytorch(name):
+    f, directions = _affine(name), torch.stack([U, V])
+    for of in (directions, directions[:1]):
+        x, Jv = along(f, "forward", Z, of)
+        *_, second = second_along(f, "forward", Z, of, of.flip(0))
+        for k, v in enumerate(of):
+            expected = torch.func.jvp(f, (Z,), (v,))
+            torch.testing.assert_close((x, Jv[k]), expected, rtol=1e-14, atol=1e-14)
+            twice = torch.func.jvp(lambda z, v=v: torch.func.jvp(f, (z,), (v,))[1], (Z,), (of.flip(0)[k],))[1]
+            torch.testing.assert_close(second[k], twice, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", [name for name in AFFINE if name not in ("constants", "hypernetwork")])
+def test_nothing_is_computed_with_zeros(name):
+    """PyTorch multiplies and convolves with the tangents of constants, which takes several times as long."""
+    f = _affine(name)
+
+    def zeros(call):
+        with torch.profiler.profile() as profile:
+            call()
+        return sum(event.name == "aten::_efficientzerotensor" for event in profile.events())
+
+    assert zeros(lambda: along(f, "forward", Z, V[None])) == 0
+    assert zeros(lambda: torch.func.jvp(f, (Z,), (V,))) > 0  # the control
+
+
 def test_what_can_be_differentiated_once_only_is_named():
     with pytest.raises(ValueError, match=r"no derivative that could be found.*once_differentiable.*give .* a jvp"):
         lg.geodesic(_Custom(_CubeOnce.apply).double(), Z[:3], Z[3:])
