@@ -74,7 +74,7 @@ _TASIC = TrainingConfig(epochs=5, batch_size=250, learning_rate=5e-3, warmup_ste
 _QUICK = {
     ("digits", "mlp"): dataclasses.replace(_DIGITS, epochs=40, half_life=400, patience=40),
     ("digits", "conv"): dataclasses.replace(_DIGITS, epochs=40),
-    ("fashion_mnist", "mlp"): TrainingConfig(epochs=6, batch_size=1024, learning_rate=6e-3, warmup_steps=25),
+    ("fashion_mnist", "mlp"): TrainingConfig(epochs=5, batch_size=1024, learning_rate=6e-3, warmup_steps=25),
     ("fashion_mnist", "conv"): TrainingConfig(epochs=4, learning_rate=2e-3, warmup_steps=100),
     ("digits", "flow"): dataclasses.replace(_DIGITS, epochs=30, learning_rate=8e-3, half_life=300),
     ("fashion_mnist", "flow"): TrainingConfig(epochs=1, learning_rate=4e-3, warmup_steps=50),
