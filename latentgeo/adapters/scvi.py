@@ -428,6 +428,7 @@ class _Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.module, self._ignores = module, ignore_zero_inflation
+        self._codes = [name for name in _CODES if name in inspect.signature(module.generative).parameters]
         if ignore_zero_inflation or getattr(self.module, "gene_likelihood", "zinb") != "zinb":
             for name in ("px_dropout_decoder", "px_dropout_decoder_gene"):
                 if hasattr(getattr(self.module, "decoder", None), name):
@@ -460,8 +461,7 @@ class _Generator(nn.Module):
             inputs = {name: value.expand(len(z), *value.shape[1:]) for name, value in held.items()}
         given = {name: value for name, value in inputs.items() if name != _DEPTH}
         with _AsTrained(z.dtype), unvalidated():
-            codes = {name: z for name in _CODES if name in inspect.signature(self.module.generative).parameters}
-            found = self.module.generative(**codes, **given)
+            found = self.module.generative(**dict.fromkeys(self._codes, z), **given)
             if "bernoulli_params" in found:
                 raise TypeError("a gene of AUTOZI is zero-inflated or not by chance, which 'px' does not say")
             return self._distribution(found.get("px", found.get("px_")), inputs.get(_DEPTH, 1.0))

@@ -20,7 +20,6 @@ from latentgeo.geometry.reach import Untouched, check_modes, owner_of
 DecoderLike = Callable[[Tensor], object]  # (B, d) -> (B, *event), or -> a distribution of as many rows
 _ORDINARY = 32  # binary orders of magnitude, either way, in which decoded values are taken as they are
 _ENTRIES = 2**24  # numbers of decoded points held at a time
-_NUDGE = 2.0**-8  # relative change of decoded values that their rounding is scaled from
 
 
 def check_points(name: str, z: Tensor, ndim: int | None = None) -> None:
@@ -221,9 +220,9 @@ class Decoder:
         """Distance of decoded points in the space of the image, of which no curve on it is shorter: -> (*batch,)."""
         return (b - a).norm(dim=-1)
 
-    def tangent(self, a: Tensor, b: Tensor) -> Tensor:
-        """What leads from decoded points to others near by, in the coordinates of :meth:`isometric`: (B, D) each."""
-        return b - a
+    def tangent(self, a: Tensor, v: Tensor) -> Tensor:
+        """A small change v of decoded points a, (*batch, D) each, in the coordinates of :meth:`isometric`."""
+        return v
 
     def from_tangent(self, a: Tensor, v: Tensor) -> Tensor:
         """The change of decoded points a that a vector v in those coordinates is, (*batch, D) each."""
@@ -235,8 +234,7 @@ class Decoder:
 
     def rounding(self, x: Tensor) -> Tensor:
         """Distance that rounding may move decoded points of curves by: (P, M, D) -> (P,)."""
-        eps = torch.finfo(x.dtype).eps
-        return eps / _NUDGE * self.step(x, x * (1.0 + _NUDGE)).amax(1)
+        return torch.finfo(x.dtype).eps * x.norm(dim=-1).amax(1)
 
     def chords(self, x: Tensor, y: Tensor) -> Tensor:
         """Chords from each of some decoded points to each of others: (R, D) and (n, D) -> (R, n)."""

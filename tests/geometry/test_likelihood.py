@@ -158,6 +158,27 @@ def test_saturated_probabilities_and_tiny_means_keep_their_digits():
     )
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 1e37), (torch.float64, 1e300)])
+@pytest.mark.parametrize("r", [0.1, 1.0, 30.0])
+def test_the_map_of_negative_binomials_keeps_its_digits_at_means_of_any_size(dtype, largest, r):
+    logs = torch.linspace(-math.log10(largest), math.log10(largest), 501, dtype=torch.float64)
+    means = torch.cat([torch.zeros(1, dtype=dtype), (10.0**logs).to(dtype)])[:, None]
+    f = fisher_rao(lambda mean: mean, "negative_binomial", dispersion=r)
+    exact = np.longdouble(means.numpy())
+    phi = 2.0 * np.sqrt(r) * np.arcsinh(np.sqrt(exact / r))
+    slope = 1.0 / np.sqrt(exact + exact**2 / r, where=exact > 0, out=np.ones_like(exact))
+    z = means.clone().requires_grad_()
+    (by_reverse,) = torch.autograd.grad(f(z).sum(), z)
+    for value in (f(means), vmap(f)(means)):
+        least = 2.2 * math.sqrt(r * torch.finfo(dtype).tiny)
+        np.testing.assert_allclose(value, phi.astype(float), rtol=4.0 * torch.finfo(dtype).eps, atol=least)
+    ordinary = ((means > 1e-30) & (means < 1e15)).squeeze(1)  # beyond, a derivative adds nothing that numbers keep
+    for derivative in (by_reverse[:, 0], vmap(jacfwd(f))(means)[:, 0, 0]):
+        assert torch.isfinite(derivative).all()
+        np.testing.assert_allclose(derivative[ordinary], slope[ordinary, 0].astype(float), rtol=1e-6)
+    assert torch.isnan(fisher_rao(lambda z: -z, "negative_binomial", dispersion=r)(z)[1:]).all()
+
+
 def test_large_dispersion_is_poisson(ends):
     metric = lg.pullback_metric(fisher_rao(positive_mean, "negative_binomial", dispersion=1e9), ends[0])
     torch.testing.assert_close(

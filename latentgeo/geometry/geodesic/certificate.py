@@ -42,9 +42,9 @@ def normal_slope(f: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
     """Energy of decoded curves, and what of its derivative is normal to them: (P, M + 1, D) -> (P,), (P, M - 1, D)."""
     inner, along = x[:, 1:-1], x[:, 2:] - x[:, :-2]
     value, slope = energy_and_gradient(f, inner, x[:, [0, -1]])
-    tangent = f.tangent(inner, inner + along)
-    share = (slope * along).sum(2) / tangent.square().sum(2).clamp_min(torch.finfo(x.dtype).tiny)
-    return value, slope - share[:, :, None] * f.tangent(inner, inner + tangent)
+    tangent = f.tangent(inner, along)
+    share = torch.linalg.vecdot(slope, along) / tangent.square().sum(2).clamp_min(torch.finfo(x.dtype).tiny)
+    return value, slope - share[:, :, None] * f.tangent(inner, tangent)
 
 
 def certified(

@@ -71,8 +71,8 @@ def energy_and_gradient(f: Decoder, inner: Tensor, ends: Tensor) -> tuple[Tensor
         N = inner.shape[1] + 1
         t = torch.arange(1, N, dtype=inner.dtype, device=inner.device)[None, :, None] / N
         deviation = inner - torch.lerp(ends[:, :1], ends[:, 1:], t)
-        slope = 2.0 * stiffness(N)[1:-1, 1:-1].to(inner) @ deviation
-        return (ends[:, 1] - ends[:, 0]).square().sum(1) + 0.5 * (deviation * slope).sum((1, 2)), slope
+        slope = (2.0 * stiffness(N)[1:-1, 1:-1]).to(inner) @ deviation
+        return (ends[:, 1] - ends[:, 0]).square().sum(1) + 0.5 * torch.linalg.vecdot(deviation, slope).sum(1), slope
     inner = inner.detach().requires_grad_()
     with torch.enable_grad():
         energy = curve_energy(f, torch.cat([ends[:, :1], inner, ends[:, 1:]], 1))

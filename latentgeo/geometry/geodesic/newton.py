@@ -72,7 +72,7 @@ def carried(
         if len(left) == 0:
             break
         h, at = step[left, None], z[left]
-        ahead = f.tangent(x[left], torch.lerp(x[left], target[left], h))
+        ahead = f.tangent(x[left], h * (target[left] - x[left]))
         first = _along(at_J, ahead + off)
         there, meant = at + first, (at_J @ first[:, :, None]).squeeze(-1).norm(dim=1)
         bent = curved[left]
@@ -82,7 +82,7 @@ def carried(
         there = torch.where(torch.isfinite(there), there, at)
         reached = done[left] + step[left]
         value, new_J = f.linearised(there)
-        new_off = f.tangent(value, torch.lerp(x[left], target[left], reached[:, None]))
+        new_off = f.tangent(value, torch.lerp(x[left], target[left], reached[:, None]) - value)
         correction = _along(new_J, new_off)
         missed = (new_J @ correction[:, :, None]).squeeze(-1).norm(dim=1).nan_to_num(torch.inf)
         hit = (missed <= _MISSED * step[left] * way[left]) & (f.step(at_x, value) <= _FARTHEST * meant)
@@ -161,7 +161,7 @@ def between(f: Decoder, curve: Tensor, x: Tensor, at_nodes: Tensor, parts: int) 
     inner = torch.tensor([i for i in range(parts * N) if i % parts], device=x.device)
     before, t = inner // parts, ((inner % parts) / parts)[:, None].to(x)
     # Cubics whose velocities at the nodes decode to those of the splines: near the aim, in any coordinates.
-    aside = f.tangent(x.flatten(0, 1), (x + slopes(x)).flatten(0, 1))
+    aside = f.tangent(x.flatten(0, 1), slopes(x).flatten(0, 1))
     v = _along(at_nodes.flatten(0, 1), aside).unflatten(0, x.shape[:2])
     a, b, va, vb = curve[:, before], curve[:, before + 1], v[:, before], v[:, before + 1]
     guess = a + t * (va + t * (3.0 * (b - a) - 2.0 * va - vb + t * (va + vb - 2.0 * (b - a))))

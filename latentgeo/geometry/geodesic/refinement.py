@@ -397,15 +397,10 @@ def _result(
     N = nodes.shape[1] - 1
 
     def measured(rows: Tensor, each: int) -> tuple[Tensor, ...]:
-        """Some curves by so many chords for each segment, of which every other end has been decoded before."""
+        """Some curves by so many chords for each segment, of which some ends have been decoded before."""
         if linearised is not None:
             return _length_between(f, *between(f, nodes[rows], *(of[rows] for of in linearised), each)[::2])
-        if each == 2:
-            return length_of(f, x[rows])
-        inner = resample(nodes[rows], each * N)[:, :-1].unflatten(1, (2 * N, each // 2))[:, :, 1:]
-        decoded = f(inner.flatten(0, 2)).unflatten(0, inner.shape[:3])
-        points = torch.cat([x[rows, :-1, None], decoded], 2).flatten(1, 2)
-        return length_of(f, torch.cat([points, x[rows, -1:]], 1))
+        return length_of(f, _between(f, nodes[rows], points[rows], each * N))
 
     everyone = torch.arange(len(nodes), device=nodes.device)
     if linearised is not None:
@@ -424,7 +419,8 @@ def _result(
         else:
             whitened = CurvePreconditioner(*interpolated(*metrics, 2 * N), 2 * N, _SOFT)
         x, remaining = _remaining(f, twice, ends, whitened)
-        found = measured(everyone, parts(N))
+        points = _between(f, nodes, x, parts(N) * N)
+        found = length_of(f, points)
     if isinstance(whitened, CurvePreconditioner):
         remaining = remaining.masked_fill(~whitened.sound, torch.inf)
     # Finer, where it is the measurement that is unsure and not the curve.
@@ -445,6 +441,26 @@ def _result(
         decoder_rows=0,
         **certified(f, x[:, ::2], found, remaining, report, same),
     )
+
+
+def _between(f: Decoder, nodes: Tensor, x: Tensor, chords: int) -> Tensor:
+    """Decoded curves (P, M + 1, D) with more points, those between M of their splines' points that are known already.
+
+    Args:
+        f: the decoder.
+        nodes: the curves, shape (P, N + 1, d).
+        x: decoded points of their splines at equal times, shape (P, M + 1, D).
+        chords: a multiple K of M.
+
+    Returns:
+        Decoded points, shape (P, K + 1, D).
+    """
+    M = x.shape[1] - 1
+    if chords == M:
+        return x
+    inner = resample(nodes, chords)[:, :-1].unflatten(1, (M, chords // M))[:, :, 1:]
+    decoded = f(inner.flatten(0, 2)).unflatten(0, inner.shape[:3])
+    return torch.cat([torch.cat([x[:, :-1, None], decoded], 2).flatten(1, 2), x[:, -1:]], 1)
 
 
 def _length_between(f: Decoder, points: Tensor, whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
