@@ -426,7 +426,7 @@ def _result(
     # Finer, where it is the measurement that is unsure and not the curve.
     rough = torch.nonzero(found[1] > remaining.clamp_min(_ROUGH) * found[0]).squeeze(1)
     if len(rough):
-        for old, new in zip(found, measured(rough, 4 * parts(N)), strict=True):
+        for old, new in zip(found, measured(rough, 2 * parts(N)), strict=True):
             old[rough] = new
     if metrics is None and linearised is None:
         remaining = _DIAGONAL * remaining.maximum(report.gain)
