@@ -338,7 +338,7 @@ def _compare_members(
             second = (first + second) % sizes[b]
         start.append(of_group[a][first])
         end.append(of_group[b][second])
-    length, _, converged = measure(decoder, z[np.concatenate(start)], z[np.concatenate(end)], **options)
+    length, *_, converged = measure(decoder, z[np.concatenate(start)], z[np.concatenate(end)], **options)
     length = length.double().cpu().numpy().reshape(-1, members)
     converged = converged.cpu().numpy().reshape(-1, members)
     if (converged.sum(1) < 2).any():
@@ -363,7 +363,7 @@ def _compare_means(
     of_curves = {name: value for name, value in options.items() if name not in ("tol", "max_iter")}
     means = torch.stack([frechet_mean(decoder, z[group], **of_curves) for group in drawn])
     i, j = np.triu_indices(len(means), 1)
-    length, error, converged = measure(decoder, means[i], means[j], **options)
+    length, _, error, converged = measure(decoder, means[i], means[j], **options)
     if not converged.all():
         raise ValueError(
             f"{int((~converged).sum())} of {len(length)} geodesics between Fréchet means did not converge; "

@@ -161,7 +161,7 @@ class GeodesicDistance(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _solve(self, start: Tensor, end: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Lengths and errors, (P,) each."""
-        length, error, converged = measure(
+        length, _, error, converged = measure(
             model_or_decoder(self.model).decoder,
             start,
             end,

@@ -43,8 +43,9 @@ def normal_slope(f: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
     inner, along = x[:, 1:-1], x[:, 2:] - x[:, :-2]
     value, slope = energy_and_gradient(f, inner, x[:, [0, -1]])
     tangent = f.tangent(inner, along)
-    share = torch.linalg.vecdot(slope, along) / tangent.square().sum(2).clamp_min(torch.finfo(x.dtype).tiny)
-    return value, slope - share[:, :, None] * f.tangent(inner, tangent)
+    squared_speed = torch.linalg.vecdot(tangent, tangent).clamp_min(torch.finfo(x.dtype).tiny)
+    share = torch.linalg.vecdot(slope, along) / squared_speed
+    return value, slope.addcmul(f.tangent(inner, tangent), -share[:, :, None])
 
 
 def certified(

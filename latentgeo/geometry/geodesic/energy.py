@@ -70,7 +70,7 @@ def energy_and_gradient(f: Decoder, inner: Tensor, ends: Tensor) -> tuple[Tensor
     if f.flat:
         N = inner.shape[1] + 1
         t = torch.arange(1, N, dtype=inner.dtype, device=inner.device)[None, :, None] / N
-        deviation = inner - torch.lerp(ends[:, :1], ends[:, 1:], t)
+        deviation = torch.lerp(ends[:, :1], ends[:, 1:], t).neg_().add_(inner)
         slope = (2.0 * stiffness(N)[1:-1, 1:-1]).to(inner) @ deviation
         return (ends[:, 1] - ends[:, 0]).square().sum(1) + 0.5 * torch.linalg.vecdot(deviation, slope).sum(1), slope
     inner = inner.detach().requires_grad_()

@@ -4,7 +4,8 @@ No curve on the image is shorter than the chord between its ends,
 
 .. math:: \|f(a) - f(b)\| \;\le\; d(a, b),
 
-so that a pair whose chord exceeds a point's k-th smallest geodesic distance so far cannot be among its k nearest.
+so that a pair whose chord exceeds the curves to a point's k nearest so far cannot be among its k nearest: whether these
+curves are the shortest matters as little as how far they may be from it.
 Pairs are solved in the order of their chords until every point's next chord is too long: no order needs fewer pairs
 (Seidl and Kriegel's optimal multi-step search, where the chord is the cheap lower bound of the expensive distance).
 """
@@ -42,8 +43,8 @@ class Neighbours:
         distance: geodesic distances to them, shape (n, k), in data units; all of them converged.
         error: estimated relative errors of these distances, shape (n, k).
         certified: whether no other point can be nearer, shape (n,): every point that is left out has a longer chord,
-            or a longer converged geodesic, than the k-th neighbour (beyond its error). Near-ties within the estimated
-            errors may still stand in either order.
+            than the curves to the k neighbours, or a longer converged geodesic. Near-ties within the estimated errors
+            may still stand in either order.
         pairs: geodesics solved in all; brute force needs n (n - 1) / 2.
         unconverged: how many of them did not converge. They are nobody's neighbours, and whoever they might have been
             a neighbour of is not certified.
@@ -71,7 +72,7 @@ class Neighbours:
 
 def measure(
     decoder: DecoderLike, start: Tensor, end: Tensor, **options: Unpack[Options]
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Geodesic lengths of pairs of which some may be twins, without warnings: for callers that count failures.
 
     Points that differ by rounding alone, such as the code of the same cell from another batch, are at distance zero. A
@@ -84,7 +85,8 @@ def measure(
         **options: as for :func:`latentgeo.geodesic`.
 
     Returns:
-        Lengths (data units), estimated relative errors and whether a geodesic converged, shape (P,) each.
+        Lengths, upper bounds of the distances (data units), estimated relative errors of the lengths, and whether a
+        geodesic converged, shape (P,) each.
 
     Example:
         >>> import torch
@@ -95,9 +97,9 @@ def measure(
     size = torch.maximum(start.norm(dim=1), end.norm(dim=1))
     apart = (start - end).norm(dim=1) > _ROUNDING * torch.finfo(start.dtype).eps * size
     result = solve(f, start[apart], end[apart], options)
-    length, error, converged = start.new_zeros(len(start)), start.new_zeros(len(start)), torch.ones_like(apart)
-    length[apart], error[apart], converged[apart] = result.length, result.error, result.converged
-    return length, error, converged
+    length, upper, error = start.new_zeros(3, len(start)).unbind()
+    length[apart], upper[apart], error[apart] = result.length, result.upper, result.error
+    return length, upper, error, torch.ones_like(apart).masked_scatter(apart, result.converged)
 
 
 class _Chords:
@@ -132,40 +134,41 @@ class _Solved:
     def __init__(self, n: int, k: int) -> None:
         self.n, self.k = n, k
         self.keys = np.zeros(0, dtype=np.int64)  # i n + j with i < j
-        self.length, self.error = np.zeros(0), np.zeros(0)
+        self.length, self.upper, self.error = np.zeros(0), np.zeros(0), np.zeros(0)
         self.converged = np.zeros(0, dtype=bool)
 
     def solve(self, decoder: Decoder, z: Tensor, a: np.ndarray, b: np.ndarray, options: Options) -> None:
         """Solve those of the pairs that are not known yet."""
         keys = np.setdiff1d(np.minimum(a, b) * self.n + np.maximum(a, b), self.keys)
         first, second = (torch.from_numpy(side).to(z.device) for side in np.divmod(keys, self.n))
-        length, error, converged = measure(decoder, z[first], z[second], **options)
+        length, upper, error, converged = measure(decoder, z[first], z[second], **options)
         self.keys = np.concatenate([self.keys, keys])
         self.length = np.concatenate([self.length, length.double().cpu().numpy()])
+        self.upper = np.concatenate([self.upper, upper.double().cpu().numpy()])
         self.error = np.concatenate([self.error, error.double().cpu().numpy()])
         self.converged = np.concatenate([self.converged, converged.cpu().numpy()])
 
     def bound(self) -> np.ndarray:
-        """The k-th smallest distance of each point, and its error on top; infinite where fewer are known."""
-        _, length, error = self.nearest()
-        return length[:, -1] * (1.0 + np.where(np.isfinite(length[:, -1]), error[:, -1], 0.0))
+        """What the k nearest of each point are no farther than; infinite where fewer are known."""
+        return self.nearest()[2].max(1)
 
-    def nearest(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Index, length and error of each point's k nearest at converged distances, (n, k) each.
+    def nearest(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Index, length, its upper bound and its error of each point's k nearest at converged distances, (n, k) each.
 
         Where a point has fewer, the rest are the index -1 at an infinite length.
         """
         i, j = np.divmod(self.keys[self.converged], self.n)
-        length, error = (np.tile(values[self.converged], 2) for values in (self.length, self.error))
+        known = [np.tile(values[self.converged], 2) for values in (self.length, self.upper, self.error)]
         a, b = np.concatenate([i, j]), np.concatenate([j, i])
-        order = np.lexsort((b, length, a))  # by point, then by length; among equals by index
-        a, b, length, error = a[order], b[order], length[order], error[order]
+        order = np.lexsort((b, known[0], a))  # by point, then by length; among equals by index
+        a = a[order]
         rank = np.arange(len(a)) - np.searchsorted(a, a)
-        a, rank, b, length, error = (values[rank < self.k] for values in (a, rank, b, length, error))
-        shape = (self.n, self.k)
-        index, lengths, errors = np.full(shape, -1), np.full(shape, np.inf), np.full(shape, np.inf)
-        index[a, rank], lengths[a, rank], errors[a, rank] = b, length, error
-        return index, lengths, errors
+        order, a, rank = (values[rank < self.k] for values in (order, a, rank))
+        index, *nearest = np.full((self.n, self.k), -1), *np.full((3, self.n, self.k), np.inf)
+        index[a, rank] = b[order]
+        for found, values in zip(nearest, known, strict=True):
+            found[a, rank] = values[order]
+        return index, *nearest
 
 
 @takes_arrays("z", "data")
@@ -238,7 +241,7 @@ def search(decoder: DecoderLike, z: Tensor, neighbours: int, candidates: int | N
     progress, options = options.get("progress", False), options | {"progress": False}
     with tqdm(total=n, desc="neighbours", unit="point", **bar_options(progress)) as bar:
         uncertain = _search(f, z, chords, solved, limit, options, bar)
-    index, length, error = solved.nearest()
+    index, length, _, error = solved.nearest()
     short = np.flatnonzero(index[:, -1] < 0)
     if len(short):
         raise ValueError(

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import latentgeo as lg
 from latentgeo.geometry.geodesic.neighbours import measure, nearest_neighbours
@@ -65,6 +66,30 @@ def test_few_candidates_are_not_taken_for_exact():
     assert same[found.certified].all()  # what is certified is right
     assert not found.certified.all()
     assert nearest_neighbours(horseshoe, z, 6, candidates=29).certified.all()
+
+
+def test_no_pair_is_solved_for_want_of_a_shorter_curve(random):
+    z = torch.randn(60, 5, generator=random)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kinked = nn.Sequential(nn.Linear(5, 64), nn.ReLU(), nn.Linear(64, 50))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of kinks
+        found = nearest_neighbours(kinked, z, 5)
+        _, index = brute_force(kinked, z, 5)
+        i = torch.arange(60).repeat_interleave(5)
+        curves = lg.geodesic(kinked, z[i], z[found.index.flatten()])
+    assert found.certified.all()
+    assert torch.equal(found.index.sort().values, index.sort().values)
+    chords = torch.cdist(kinked(z), kinked(z)).fill_diagonal_(torch.inf)
+
+    def needed(bound):
+        of_either = chords < bound.unflatten(0, (60, 5)).amax(1, keepdim=True)
+        return int((of_either | of_either.mT).triu().sum())
+
+    # What curves may be longer than geodesics does not matter here: no distance is above the length of one.
+    assert found.pairs <= 1.02 * needed(curves.upper)
+    assert found.pairs < 0.98 * needed(curves.length * (1.0 + curves.error))
 
 
 @pytest.mark.thorough
