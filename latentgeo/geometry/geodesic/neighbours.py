@@ -42,7 +42,7 @@ class Neighbours:
         index: which points they are, shape (n, k); never the point itself.
         distance: geodesic distances to them, shape (n, k), in data units; all of them converged.
         error: estimated relative errors of these distances, shape (n, k).
-        certified: whether no other point can be nearer, shape (n,): every point that is left out has a longer chord,
+        certified: whether no other point can be nearer, shape (n,): every point that is left out has a longer chord
             than the curves to the k neighbours, or a longer converged geodesic. Near-ties within the estimated errors
             may still stand in either order.
         pairs: geodesics solved in all; brute force needs n (n - 1) / 2.

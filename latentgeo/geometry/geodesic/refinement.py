@@ -400,7 +400,7 @@ def _result(
         """Some curves by so many chords for each segment, of which some ends have been decoded before."""
         if linearised is not None:
             return _length_between(f, *between(f, nodes[rows], *(of[rows] for of in linearised), each)[::2])
-        return length_of(f, _between(f, nodes[rows], points[rows], each * N))
+        return length_of(f, _filled(f, nodes[rows], points[rows], each * N))
 
     everyone = torch.arange(len(nodes), device=nodes.device)
     if linearised is not None:
@@ -419,7 +419,7 @@ def _result(
         else:
             whitened = CurvePreconditioner(*interpolated(*metrics, 2 * N), 2 * N, _SOFT)
         x, remaining = _remaining(f, twice, ends, whitened)
-        points = _between(f, nodes, x, parts(N) * N)
+        points = _filled(f, nodes, x, parts(N) * N)
         found = length_of(f, points)
     if isinstance(whitened, CurvePreconditioner):
         remaining = remaining.masked_fill(~whitened.sound, torch.inf)
@@ -443,8 +443,8 @@ def _result(
     )
 
 
-def _between(f: Decoder, nodes: Tensor, x: Tensor, chords: int) -> Tensor:
-    """Decoded curves (P, M + 1, D) with more points, those between M of their splines' points that are known already.
+def _filled(f: Decoder, nodes: Tensor, x: Tensor, chords: int) -> Tensor:
+    """Decoded curves with the points between those of their splines that are known already.
 
     Args:
         f: the decoder.
