@@ -149,7 +149,7 @@ class Agreement:
                 told = f" (median error {100 * error[row.model]:.2g} %)" if row.model in error else ""
                 lines.append(
                     f"- {row.model}: the decoder has kinks (ReLU) or bends very fast. That does not exclude a pair "
-                    f"but costs digits{told}; a smooth activation or more segments give them back."
+                    f"but costs digits{told}; a smooth activation gives them back, or, where it bends, more segments."
                 )
             else:
                 lines.append(f"- {row.model}: {row.assumption} {row.verdict}, {row.detail}")

@@ -147,6 +147,6 @@ def warn_of_failures(found: Geodesic, which: str) -> None:
         warn(
             f"lengths converge only as N^-{found.order.median():.1f}, not N^-2, in the number of segments: the decoder "
             "has kinks (ReLU), or its curves bend faster than these segments follow. The errors given allow for it "
-            f"(median {found.error.median():.1e}); for smaller ones use a smooth activation (ELU, SiLU, tanh) or raise "
-            "segments",
+            f"(median {found.error.median():.1e}); for smaller ones use a smooth activation (ELU, SiLU, tanh). More "
+            "segments help where curves bend, not with kinks",
         )
