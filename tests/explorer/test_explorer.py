@@ -322,7 +322,7 @@ def test_nothing_of_anybody_else_is_touched():
 @pytest.mark.thorough
 def test_failure_is_shown_without_a_warning(monkeypatch):
     model, x = _features()
-    monkeypatch.setattr(certificate, "_MAX_ERROR", 0.0)
+    monkeypatch.setattr(certificate, "MAX_ERROR", 0.0)
     view = explore(model, x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -460,7 +460,7 @@ def test_a_selection_is_printed_in_a_line(monkeypatch):
     found = explore(model, x, points="mean").select(3, 17)
     expected = f"rows 3 and 17, geodesic {found.length:#.4g} data units ± {100 * found.error:.2g} %, converged"
     assert repr(found) == f"Selection({expected})"
-    monkeypatch.setattr(certificate, "_MAX_ERROR", 0.0)
+    monkeypatch.setattr(certificate, "MAX_ERROR", 0.0)
     assert repr(explore(model, x, points="mean").select(3, 17)).endswith(" %, not converged)")
 
 
@@ -480,7 +480,7 @@ _LONG = "lymphocytes/CD8+/CD45RA+, naive and cytotoxic, of the donor's blood, nu
 )
 def test_no_words_leave_the_picture(monkeypatch, d, kind, names, converges):
     if not converges:
-        monkeypatch.setattr(certificate, "_MAX_ERROR", 0.0)
+        monkeypatch.setattr(certificate, "MAX_ERROR", 0.0)
     model, x = _images(d)
     features = [f"{_LONG} {k}" for k in range(36)] if kind == "features" else None
     view = explore(

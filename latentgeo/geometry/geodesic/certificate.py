@@ -23,7 +23,7 @@ from latentgeo.warn import warn
 
 _SLOWEST_RATE = 0.75  # of convergence in the number of chords that a curve is credited with
 _SMOOTH_RATE = 0.3  # up to which it is that of a smooth decoder, 1/4
-_MAX_ERROR = 0.1  # a length that may be off by more is not resolved by its segments
+MAX_ERROR = 0.1  # a length that may be off by more is not resolved by its segments
 _MAX_SPEED_VARIATION = 0.2  # a curve whose speed varies more is not resolved by its segments
 _KINKED = 1.4  # median order of convergence below which the decoder is not smooth at the scale of the segments
 _NEGLIGIBLE = 1e-6  # a relative error for which nobody needs to hear of kinks
@@ -36,6 +36,11 @@ _SAFETY = 3.5  # by which decrements may fall short of what curves can lose
 def parts(N: int) -> int:
     """That each of N segments is measured in, an even number."""
     return 2 * max(1, -(-_FINE // (2 * N)))
+
+
+def error_of(remaining: Tensor) -> Tensor:
+    """Relative error of lengths, of curves that may still lose so large a share of their energy."""
+    return _SAFETY * remaining / 2.0
 
 
 def normal_slope(f: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,10 +76,10 @@ def certified(
     length, quadrature, order = measured
     zero = same | (length == 0)
     scale = length.masked_fill(zero, 1.0)
-    error = (quadrature / scale + _SAFETY * remaining / 2.0).masked_fill(zero, 0.0)
+    error = (quadrature / scale + error_of(remaining)).masked_fill(zero, 0.0)
     speed = N * f.step(x[:, :-1], x[:, 1:])
     variation = (speed.std(1, correction=0) / scale).masked_fill(zero, 0.0)
-    resolved = torch.isfinite(length) & (variation <= _MAX_SPEED_VARIATION) & (error <= _MAX_ERROR)
+    resolved = torch.isfinite(length) & (variation <= _MAX_SPEED_VARIATION) & (error <= MAX_ERROR)
     return {
         "length": length.masked_fill(zero, 0.0),
         "lower": lower.masked_fill(zero, 0.0),

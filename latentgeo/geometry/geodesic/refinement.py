@@ -4,7 +4,7 @@ Coarse curves serve to start the finest, whose nodes are the solution. A curve t
 once: coarser nodes might jump across what it follows. Pairs that do not converge soon, or whose straight line runs
 wild in data space, are solved by :mod:`latentgeo.geometry.geodesic.newton`, in a way that does not depend on latent
 coordinates, and those that remain, by L-BFGS again from where they are. In many dimensions, where that takes more
-than hundreds of steps, L-BFGS has them all.
+than hundreds of steps, L-BFGS has them all, and whitens those anew that creep.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import Decoder
-from latentgeo.geometry.geodesic.certificate import certified, length_of, normal_slope, parts
+from latentgeo.geometry.geodesic.certificate import MAX_ERROR, certified, error_of, length_of, normal_slope, parts
 from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors, energy_and_gradient
 from latentgeo.geometry.geodesic.lbfgs import Minimum, minimise
 from latentgeo.geometry.geodesic.newton import along_chord, between, gauss_newton
@@ -51,7 +51,8 @@ _CLOSER = 4  # times at most
 _PARTS = 4  # of a curve, of which the first or the last is solved by as many nodes
 _LOST = 0.1  # off by more, the direction of a geodesic is not resolved by its segments
 _FINER = 0.1  # of the tolerance, that curves are solved to: past saddles, along which L-BFGS creeps
-_BENT = 4.0  # times, that its estimates may fall short in many dimensions
+_ROUND = 25  # steps, after which curves in many dimensions are whitened anew
+_KNOWN_AT = 3  # points of each curve, that Jacobians are held at together
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
 _MANY = 12  # dimensions, above which they cost more than hundreds of steps of L-BFGS; unless cost does not count
 _RAISED = 1e-2  # of a metric's eigenvalues, relative to their mean, that all of them are raised by there
@@ -259,19 +260,38 @@ def _finest(
     """
     N = curve.shape[1] - 1
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
-    d = curve.shape[2]
-    goal, each = _FINER * tol, _FEW_STEPS if d <= _FEW else _PATIENCE
+    goal, each = _FINER * tol, _FEW_STEPS if curve.shape[2] <= _FEW else _PATIENCE
+    patience = _patience(goal, max_iter, each)
     if not _many(curve, tol):
-        whitened = CurvePreconditioner(*interpolated(*metrics, N), N, _SOFT)
-        patience = _patience(goal, max_iter, each)
-    else:  # of which most have collapsed: what the curvature does there no metric tells
-        whitened = FlatPreconditioner(MetricFactor(metrics[0].mean(1), curve.dtype, _RAISED), N)
-        patience = max_iter
-    curve, found = _minimise_energy(f, curve, ends, whitened, goal, patience)
+        curve, found = _minimise_energy(
+            f, curve, ends, CurvePreconditioner(*interpolated(*metrics, N), N, _SOFT), goal, patience
+        )
+    else:  # of which most have collapsed: what the curvature does there a metric at a few points does not tell
+        flat = FlatPreconditioner(MetricFactor(metrics[0].mean(1), curve.dtype, _RAISED), N)
+        curve, found = _minimise_energy(f, curve, ends, flat, goal, patience)
+        left = torch.nonzero(~found.converged).squeeze(1)
+        for used in range(patience, max_iter, _ROUND):  # those that creep, by the metric along them
+            if len(left) == 0:
+                break
+            along = CurvePreconditioner(*_metrics_along(f, curve[left, 1:-1]), N, _SOFT)
+            steps = min(_ROUND, max_iter - used)
+            curve[left], anew = _minimise_energy(f, curve[left], ends[left], along, goal, steps)
+            going_on = ~anew.converged & (anew.iterations > 0)
+            anew.iterations += found.iterations[left]
+            for field in dataclasses.fields(Minimum):
+                getattr(found, field.name)[left] = getattr(anew, field.name)
+            left = left[going_on]
     # In these coordinates Newton's decrement is half the gradient's square: it knows directions that no step has gone.
     decrement = 0.5 * found.gradient.square().sum(1) / found.value.clamp_min(torch.finfo(curve.dtype).tiny)
     gain = found.gain.maximum(decrement)
     return curve, dataclasses.replace(found, gain=gain, converged=found.converged | (gain <= tol)), metrics
+
+
+def _metrics_along(f: Decoder, z: Tensor) -> Metrics:
+    """Products of Jacobians at points of curves (P, M, d) as :class:`CurvePreconditioner` takes them."""
+    parts = z.split(max(1, _KNOWN_AT * len(z) // z.shape[1]))  # or Jacobians would take more memory than the solver
+    found = [products(f.jacobian(part.flatten(0, 1)).unflatten(0, part.shape[:2])) for part in parts]
+    return tuple(torch.cat(of) for of in zip(*found, strict=True))
 
 
 def _many(curve: Tensor, tol: float) -> bool:
@@ -418,11 +438,23 @@ def _result(
             whitened = FlatPreconditioner(metric, 2 * N)
         else:
             whitened = CurvePreconditioner(*interpolated(*metrics, 2 * N), 2 * N, _SOFT)
-        x, remaining = _remaining(f, twice, ends, whitened)
+        x, value, slope = _energy_slope(f, twice, ends)
+        remaining = _promised(value, slope, whitened, everyone)
         points = _filled(f, nodes, x, parts(N) * N)
         found = length_of(f, points)
     if isinstance(whitened, CurvePreconditioner):
         remaining = remaining.masked_fill(~whitened.sound, torch.inf)
+    if metrics is not None and nodes.shape[2] > _FEW:
+        # Between a few points a metric may be another than interpolated, which makes estimates too large.
+        allowed = error_of(remaining)
+        dear = report.iterations >= 2 * nodes.shape[2]  # compared with Jacobians at all points
+        unsure = torch.nonzero((allowed > _UNSURE * tol) & (dear | (allowed > MAX_ERROR))).squeeze(1)
+        if len(unsure):
+            along = CurvePreconditioner(*_metrics_along(f, twice[unsure, 1:-1]), 2 * N, _SOFT)
+            remaining[unsure] = _promised(value[unsure], slope[unsure], along, everyone[: len(unsure)])
+            # Of what goes on between the points, as where a curve jumps, their derivative knows nothing.
+            remaining[unsure] += (value[unsure].sqrt() / found[0][unsure] - 1.0).abs().nan_to_num(torch.inf)
+            remaining[unsure] = remaining[unsure].masked_fill(~along.sound, torch.inf)
     # Finer, where it is the measurement that is unsure and not the curve.
     rough = torch.nonzero(found[1] > remaining.clamp_min(_ROUGH) * found[0]).squeeze(1)
     if len(rough):
@@ -430,8 +462,6 @@ def _result(
             old[rough] = new
     if metrics is None and linearised is None:
         remaining = _DIAGONAL * remaining.maximum(report.gain)
-    if _many(nodes, tol):  # and valleys bend as no Hessian tells
-        remaining = remaining.maximum(_BENT * report.gain)
     # Between two identical ends there is no curve, only the rounding of two passes through the decoder.
     same = (nodes[:, 0] == nodes[:, -1]).all(1)
     return Geodesic(
@@ -468,10 +498,8 @@ def _length_between(f: Decoder, points: Tensor, whole: Tensor) -> tuple[Tensor, 
     return length_of(f, points.masked_fill(~whole[:, None, None], torch.nan))
 
 
-def _remaining(
-    f: Decoder, curve: Tensor, ends: Tensor, whitened: FlatPreconditioner | CurvePreconditioner
-) -> tuple[Tensor, Tensor]:
-    """Decoded curves (P, M + 1, D), and the share of their energy that Newton's step promises, (P,)."""
+def _energy_slope(f: Decoder, curve: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Decoded curves (P, M + 1, D), their energies (P,), and what of the slope is normal to them, (P, M - 1, d)."""
     found = []
     for rows in torch.arange(len(curve), device=curve.device).chunk(2):  # or it would take twice the solver's memory
         z = curve[rows, 1:-1].flatten(0, 1).requires_grad_()
@@ -480,9 +508,8 @@ def _remaining(
             x = _joined(decoded.detach().unflatten(0, (len(rows), -1)), ends[rows])
             value, slope = normal_slope(f, x)
             (g,) = torch.autograd.grad(decoded, z, slope.flatten(0, 1))
-        found.append((x, _promised(value, g.unflatten(0, (len(rows), -1)), whitened, rows)))
-    x, share = (torch.cat(part) for part in zip(*found, strict=True))
-    return x, share
+        found.append((x, value, g.unflatten(0, (len(rows), -1))))
+    return tuple(torch.cat(part) for part in zip(*found, strict=True))
 
 
 def _promised(

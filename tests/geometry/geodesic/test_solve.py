@@ -550,6 +550,25 @@ def test_errors_are_neither_too_small_nor_too_wide(seed, d, stretch):
     assert (found.error / error).median() < 6
 
 
+def test_curves_that_bend_much_in_many_dimensions_converge_and_know_how_far():
+    """The metric turns so much along them that at the ends and the middle it does not tell what they can still lose."""
+    torch.manual_seed(0)
+    linear = [nn.Linear(*shape).double().requires_grad_(False) for shape in ((16, 64), (64, 64), (64, 64), (64, 40))]
+    for layer in linear[:-1]:
+        layer.weight.mul_(3.0)
+    f = nn.Sequential(linear[0], *(part for layer in linear[1:] for part in (nn.SiLU(), layer)))
+    a, b = _box(20, [-2.0] * 16, [2.0] * 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = lg.geodesic(f, a, b)
+        truth = lg.geodesic(f, a, b, segments=64, tol=1e-6, max_iter=1000, initial=found.points)
+    assert found.converged.double().mean() >= 0.7
+    kept = found.converged & truth.converged
+    error = (found.length / truth.length - 1).abs()[kept]
+    assert (error <= found.error[kept]).all()
+    assert (found.error[kept] / error).median() < 6
+
+
 @pytest.mark.thorough
 def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged():
     """Sheets lie closer together than coarse curves can tell; lengths are off by more than ten per cent."""
