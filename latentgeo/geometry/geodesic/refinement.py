@@ -4,7 +4,8 @@ Coarse curves serve to start the finest, whose nodes are the solution. A curve t
 once: coarser nodes might jump across what it follows. Pairs that do not converge soon, or whose straight line runs
 wild in data space, are solved by :mod:`latentgeo.geometry.geodesic.newton`, in a way that does not depend on latent
 coordinates, and those that remain, by L-BFGS again from where they are. In many dimensions, where that takes more
-than hundreds of steps, L-BFGS has them all, and whitens those anew that creep.
+than hundreds of steps, L-BFGS has them all. Curves that bend too much for their nodes are solved once more, by the
+energy of the splines through these.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ _CLOSER = 4  # times at most
 _PARTS = 4  # of a curve, of which the first or the last is solved by as many nodes
 _LOST = 0.1  # off by more, the direction of a geodesic is not resolved by its segments
 _FINER = 0.1  # of the tolerance, that curves are solved to: past saddles, along which L-BFGS creeps
+_COARSE = 1e-3  # relative error of a curve that is rough for its nodes
+_CREEPING = 50  # steps, as much work as to solve a curve closer
 _ROUND = 25  # steps, after which curves in many dimensions are whitened anew
 _KNOWN_AT = 3  # points of each curve, that Jacobians are held at together
 _FEW = 4  # dimensions, up to which Jacobians at all nodes cost little
@@ -86,23 +89,26 @@ def _minimise_energy(
     preconditioner: FlatPreconditioner | CurvePreconditioner,
     tol: float,
     max_iter: int,
+    points: int | None = None,
 ) -> tuple[Tensor, Minimum]:
-    """Minimise the energy of curves (P, N + 1, d) in whitened coordinates."""
+    """Minimise the energy of curves (P, N + 1, d), or of so many points of their splines, in whitened coordinates."""
     P, N, d = curve.shape[0], curve.shape[1] - 1, curve.shape[2]
+    M = points or N
 
     def interior(y: Tensor, rows: Tensor) -> Tensor:
         return curve[rows, 1:-1] + preconditioner.step(y.reshape(-1, N - 1, d), rows)
 
     def value_and_gradient(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        z = interior(y, rows).flatten(0, 1).requires_grad_()
+        z = interior(y, rows).requires_grad_()
         with torch.enable_grad():
-            x = f(z)
-            value, slope = energy_and_gradient(f, x.detach().unflatten(0, (-1, N - 1)), ends[rows])
+            inner = z if M == N else resample(torch.cat([curve[rows, :1], z, curve[rows, -1:]], 1), M)[:, 1:-1]
+            x = f(inner.flatten(0, 1))
+            value, slope = energy_and_gradient(f, x.detach().unflatten(0, (-1, M - 1)), ends[rows])
             (gradient,) = torch.autograd.grad(x, z, slope.flatten(0, 1))
-        return value, preconditioner.gradient(gradient.unflatten(0, (-1, N - 1)), rows).flatten(1)
+        return value, preconditioner.gradient(gradient, rows).flatten(1)
 
     start = curve.new_zeros(P, (N - 1) * d)
-    floor = 4.0 * (N * f.rounding(ends)).square()  # rounding turns every chord by an angle of its own
+    floor = 4.0 * (M * f.rounding(ends)).square()  # rounding turns every chord by an angle of its own
     report = minimise(value_and_gradient, start, tol=tol, max_iter=max_iter, memory=_MEMORY, floor=floor)
     solved = interior(report.x, torch.arange(P, device=curve.device))
     return torch.cat([curve[:, :1], solved, curve[:, -1:]], dim=1), report
@@ -261,30 +267,50 @@ def _finest(
     N = curve.shape[1] - 1
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
     goal, each = _FINER * tol, _FEW_STEPS if curve.shape[2] <= _FEW else _PATIENCE
-    patience = _patience(goal, max_iter, each)
     if not _many(curve, tol):
-        curve, found = _minimise_energy(
-            f, curve, ends, CurvePreconditioner(*interpolated(*metrics, N), N, _SOFT), goal, patience
-        )
+        whitened = CurvePreconditioner(*interpolated(*metrics, N), N, _SOFT)
     else:  # of which most have collapsed: what the curvature does there a metric at a few points does not tell
-        flat = FlatPreconditioner(MetricFactor(metrics[0].mean(1), curve.dtype, _RAISED), N)
-        curve, found = _minimise_energy(f, curve, ends, flat, goal, patience)
-        left = torch.nonzero(~found.converged).squeeze(1)
-        for used in range(patience, max_iter, _ROUND):  # those that creep, by the metric along them
-            if len(left) == 0:
-                break
-            along = CurvePreconditioner(*_metrics_along(f, curve[left, 1:-1]), N, _SOFT)
-            steps = min(_ROUND, max_iter - used)
-            curve[left], anew = _minimise_energy(f, curve[left], ends[left], along, goal, steps)
-            going_on = ~anew.converged & (anew.iterations > 0)
-            anew.iterations += found.iterations[left]
-            for field in dataclasses.fields(Minimum):
-                getattr(found, field.name)[left] = getattr(anew, field.name)
-            left = left[going_on]
-    # In these coordinates Newton's decrement is half the gradient's square: it knows directions that no step has gone.
-    decrement = 0.5 * found.gradient.square().sum(1) / found.value.clamp_min(torch.finfo(curve.dtype).tiny)
+        whitened = FlatPreconditioner(MetricFactor(metrics[0].mean(1), curve.dtype, _RAISED), N)
+    curve, found = _minimise_energy(f, curve, ends, whitened, goal, _patience(goal, max_iter, each))
+    return curve, _with_decrement(found, tol), metrics
+
+
+def _with_decrement(found: Minimum, tol: float) -> Minimum:
+    """What a minimiser reports in whitened coordinates, where Newton's decrement is half the square of the gradient.
+
+    It knows directions that no step has gone.
+    """
+    decrement = 0.5 * found.gradient.square().sum(1) / found.value.clamp_min(torch.finfo(found.value.dtype).tiny)
     gain = found.gain.maximum(decrement)
-    return curve, dataclasses.replace(found, gain=gain, converged=found.converged | (gain <= tol)), metrics
+    return dataclasses.replace(found, gain=gain, converged=found.converged | (gain <= tol))
+
+
+def _closer(
+    f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, tol: float, max_iter: int
+) -> tuple[Tensor, Minimum, Metrics]:
+    """What :func:`_finest` returns, by the energy of the splines through the nodes, whitened by the metric along them.
+
+    Where nodes are too far apart for a curve that bends much, their own energy is less than that of any curve through
+    them, and the less it is the more the curves wind.
+    """
+    N, curve = curve.shape[1] - 1, curve.clone()
+    left, found = torch.arange(len(curve), device=curve.device), None
+    for used in range(0, max_iter, _ROUND):
+        if len(left) == 0:
+            break
+        along = CurvePreconditioner(*_metrics_along(f, curve[left, 1:-1]), N, _SOFT)
+        steps = min(_ROUND, max_iter - used)
+        curve[left], new = _minimise_energy(f, curve[left], ends[left], along, tol, steps, 2 * N)
+        going_on = ~new.converged & (new.iterations > 0)
+        if found is None:
+            found = new
+        else:
+            new.iterations += found.iterations[left]
+            for field in dataclasses.fields(Minimum):
+                getattr(found, field.name)[left] = getattr(new, field.name)
+        left = left[going_on]
+    metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
+    return curve, _with_decrement(found, tol), metrics
 
 
 def _metrics_along(f: Decoder, z: Tensor) -> Metrics:
@@ -302,6 +328,11 @@ def _many(curve: Tensor, tol: float) -> bool:
 def _patience(tol: float, max_iter: int, each: int) -> int:
     """Steps after which other methods are tried, so many for every decimal digit that is asked for."""
     return min(max_iter, math.ceil(each * max(1.0, -math.log10(tol))))
+
+
+def _wide(tol: float) -> float:
+    """Claimed errors above which curves are too rough for their nodes, and looked at more closely."""
+    return max(_UNSURE * tol, _COARSE)
 
 
 def _wild(f: Decoder, curve: Tensor, ends: Tensor) -> Tensor:
@@ -340,6 +371,10 @@ def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, N: int, tol: f
 
     def first_attempt(rows: Tensor) -> Geodesic:
         return _first_attempt(f, curve[rows], ends[rows], J[rows], N, tol, max_iter)
+
+    def closer(rows: Tensor) -> Geodesic:
+        nodes, report, metrics = _closer(f, found.points[rows], ends[rows], J[rows], tol, max_iter)
+        return _result(f, nodes, ends[rows], metrics, report, tol)
 
     def newton(rows: Tensor) -> Geodesic:
         c = curve[rows]
@@ -384,6 +419,12 @@ def _by_turns(f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, N: int, tol: f
     rows = torch.nonzero(unsure).squeeze(1)
     if len(rows):
         found = improved(found, rows, measured_anew(rows))
+    if not few:
+        unsure = (found.error > _wide(tol)) & ((found.iterations >= _CREEPING) | (found.error > MAX_ERROR))
+        wanted = ~found.converged | unsure if many else (found.excess <= tol) & unsure
+        rows = torch.nonzero(possible & wanted & torch.isfinite(found.upper)).squeeze(1)
+        for part in rows.chunk(2) if len(rows) else ():  # twice the points take twice the memory
+            found = improved(found, part, closer(part))
     unmeasured = possible & found.upper.isnan()
     methods = (newton, possible), (as_given, unmeasured), (first_attempt, possible & wild), (last_attempt, possible)
     for method, chosen in () if many else methods:
@@ -448,7 +489,7 @@ def _result(
         # Between a few points a metric may be another than interpolated, which makes estimates too large.
         allowed = error_of(remaining)
         dear = report.iterations >= 2 * nodes.shape[2]  # compared with Jacobians at all points
-        unsure = torch.nonzero((allowed > _UNSURE * tol) & (dear | (allowed > MAX_ERROR))).squeeze(1)
+        unsure = torch.nonzero((allowed > _wide(tol)) & (dear | (allowed > MAX_ERROR))).squeeze(1)
         if len(unsure):
             along = CurvePreconditioner(*_metrics_along(f, twice[unsure, 1:-1]), 2 * N, _SOFT)
             remaining[unsure] = _promised(value[unsure], slope[unsure], along, everyone[: len(unsure)])

@@ -562,7 +562,7 @@ def test_curves_that_bend_much_in_many_dimensions_converge_and_know_how_far():
         warnings.simplefilter("ignore", RuntimeWarning)
         found = lg.geodesic(f, a, b)
         truth = lg.geodesic(f, a, b, segments=64, tol=1e-6, max_iter=1000, initial=found.points)
-    assert found.converged.double().mean() >= 0.7
+    assert found.converged.all()
     kept = found.converged & truth.converged
     error = (found.length / truth.length - 1).abs()[kept]
     assert (error <= found.error[kept]).all()
@@ -570,19 +570,20 @@ def test_curves_that_bend_much_in_many_dimensions_converge_and_know_how_far():
 
 
 @pytest.mark.thorough
-def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged():
+@pytest.mark.parametrize(("n", "flat"), [(60, 0), (30, 4)])
+def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged(n, flat):
     """Sheets lie closer together than coarse curves can tell; lengths are off by more than ten per cent."""
-    n = 60
-    u = 2 * torch.rand(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    u = 2 * torch.rand(n, 2 + flat, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
     i, j = torch.triu_indices(n, n, 1)
     chart = lambda z: z.new_tensor([4.0, -10.0]) + z.new_tensor([7.5, 20.0]) * (z + 1) / 2  # noqa: E731
-    exact = swiss_roll_distance(chart(u)[i], chart(u)[j])
-    A = lg.CoordinateWarp(power=torch.tensor([2.0, 0.5]), shift=torch.tensor([0.5, -0.5]))
-    f = lg.reparametrise(lambda z: surfaces.swiss_roll(chart(z)), A)
-    with pytest.warns(RuntimeWarning, match="not resolved by their 6 segments"):
+    rolled = chart(u[:, :2])
+    exact = torch.hypot(swiss_roll_distance(rolled[i], rolled[j]), (u[i, 2:] - u[j, 2:]).norm(dim=1))
+    A = lg.CoordinateWarp(power=torch.tensor([2.0, 0.5] + [1.0] * flat), shift=torch.tensor([0.5, -0.5] + [0.0] * flat))
+    f = lg.reparametrise(lambda z: torch.cat([surfaces.swiss_roll(chart(z[:, :2])), z[:, 2:]], 1), A)
+    with pytest.warns(RuntimeWarning, match="geodesics did not converge"):
         coarse = lg.geodesic(f, A(u)[i], A(u)[j], segments=6)
     wrong = (coarse.length / exact - 1).abs() > 0.1
-    assert wrong.sum() > 10
+    assert (wrong | ~coarse.converged).sum() > 10
     assert coarse.converged[wrong].sum() <= 1
     assert coarse.converged.double().mean() > 0.95
     for segments, converged in ((8, 0.99), (16, 0.999)):
