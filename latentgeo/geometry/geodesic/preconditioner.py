@@ -148,14 +148,17 @@ class CurvePreconditioner:
             shape (P, N - 2, d, d).
         N: segments of the curves.
         floor: of the metrics' eigenvalues, relative to their mean.
+        dtype: of the points; that of the metrics by default.
 
     Attributes:
         sound: for which curves rounding has left the Hessian positive, shape (P,); nodes of the others are taken as
             if they were not coupled.
     """
 
-    def __init__(self, metrics: Tensor, couplings: Tensor, N: int, floor: float) -> None:
-        dtype = metrics.dtype
+    def __init__(
+        self, metrics: Tensor, couplings: Tensor, N: int, floor: float, dtype: torch.dtype | None = None
+    ) -> None:
+        dtype = dtype or metrics.dtype
         self._diagonal: list[Tensor] = []  # L_i, lower triangular, [P, d, d]
         self._below: list[Tensor] = []  # C_{i,i-1}, [P, d, d]; zero for the first
         blocks = regularised(metrics.double(), floor).mul_(4.0 * N)
@@ -169,7 +172,10 @@ class CurvePreconditioner:
             factor, broken = torch.linalg.cholesky_ex(block - below @ below.mT)
             alone = torch.nonzero(broken).squeeze(1)
             if len(alone):
-                factor[alone], below[alone], self.sound[alone] = torch.linalg.cholesky(block[alone]), 0.0, False
+                by_itself, broken = torch.linalg.cholesky_ex(block[alone])
+                rounded = torch.nonzero(broken).squeeze(1)  # even alone not positive, of single precision
+                by_itself[rounded] = block[alone[rounded]].diagonal(dim1=1, dim2=2).sqrt().diag_embed()
+                factor[alone], below[alone], self.sound[alone] = by_itself, 0.0, False
             self._diagonal.append(factor)
             self._below.append(below)
         self._diagonal = [L.to(dtype) for L in self._diagonal]

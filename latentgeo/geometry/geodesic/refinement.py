@@ -298,7 +298,7 @@ def _closer(
     for used in range(0, max_iter, _ROUND):
         if len(left) == 0:
             break
-        along = CurvePreconditioner(*_metrics_along(f, curve[left, 1:-1]), N, _SOFT)
+        along = CurvePreconditioner(*_metrics_along(f, curve[left, 1:-1]), N, _SOFT, curve.dtype)
         steps = min(_ROUND, max_iter - used)
         curve[left], new = _minimise_energy(f, curve[left], ends[left], along, tol, steps, 2 * N)
         going_on = ~new.converged & (new.iterations > 0)
@@ -314,9 +314,9 @@ def _closer(
 
 
 def _metrics_along(f: Decoder, z: Tensor) -> Metrics:
-    """Products of Jacobians at points of curves (P, M, d) as :class:`CurvePreconditioner` takes them."""
+    """Products of Jacobians at points of curves (P, M, d) for :class:`CurvePreconditioner`, in double precision."""
     parts = z.split(max(1, _KNOWN_AT * len(z) // z.shape[1]))  # or Jacobians would take more memory than the solver
-    found = [products(f.jacobian(part.flatten(0, 1)).unflatten(0, part.shape[:2])) for part in parts]
+    found = [products(f.jacobian(part.flatten(0, 1)).double().unflatten(0, part.shape[:2])) for part in parts]
     return tuple(torch.cat(of) for of in zip(*found, strict=True))
 
 
@@ -492,7 +492,7 @@ def _result(
         unsure = torch.nonzero((allowed > _wide(tol)) & (dear | (allowed > MAX_ERROR))).squeeze(1)
         if len(unsure):
             along = CurvePreconditioner(*_metrics_along(f, twice[unsure, 1:-1]), 2 * N, _SOFT)
-            remaining[unsure] = _promised(value[unsure], slope[unsure], along, everyone[: len(unsure)])
+            remaining[unsure] = _promised(value[unsure], slope[unsure].double(), along, everyone[: len(unsure)])
             # Of what goes on between the points, as where a curve jumps, their derivative knows nothing.
             remaining[unsure] += (value[unsure].sqrt() / found[0][unsure] - 1.0).abs().nan_to_num(torch.inf)
             remaining[unsure] = remaining[unsure].masked_fill(~along.sound, torch.inf)

@@ -569,6 +569,20 @@ def test_curves_that_bend_much_in_many_dimensions_converge_and_know_how_far():
     assert (found.error[kept] / error).median() < 6
 
 
+def test_directions_that_drown_in_rounding_stop_no_solver():
+    """Collapsed ones of a chart that turns: squares of single precision have no Cholesky factor there."""
+    f = mlp(0, d=16, D=40, width=64).float()
+    f[0].weight.data[:, 6:] *= 1e-4
+    A = lg.RadialTwist(1.0)
+    codes = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = lg.geodesic(lg.reparametrise(f, A), *A(codes).split(20), max_iter=100)
+        untwisted = lg.geodesic(f, *codes.split(20))
+    sure = found.converged
+    assert ((found.length / untwisted.length - 1).abs() <= found.error + untwisted.error)[sure].all()
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(("n", "flat"), [(60, 0), (30, 4)])
 def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged(n, flat):
