@@ -579,13 +579,15 @@ def test_directions_that_drown_in_rounding_stop_no_solver():
         warnings.simplefilter("ignore", RuntimeWarning)
         found = lg.geodesic(lg.reparametrise(f, A), *A(codes).split(20), max_iter=100)
         untwisted = lg.geodesic(f, *codes.split(20))
-    sure = found.converged
-    assert ((found.length / untwisted.length - 1).abs() <= found.error + untwisted.error)[sure].all()
+    assert untwisted.converged.all()
+    assert (found.length >= (1 - found.error.clamp(max=1) - untwisted.error) * untwisted.length).all()
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("n", "flat"), [(60, 0), (30, 4)])
-def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged(n, flat):
+@pytest.mark.parametrize(
+    ("n", "flat", "cause"), [(60, 0, "not resolved by their 6 segments"), (30, 4, "did not reach tol")]
+)
+def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged(n, flat, cause):
     """Sheets lie closer together than coarse curves can tell; lengths are off by more than ten per cent."""
     u = 2 * torch.rand(n, 2 + flat, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
     i, j = torch.triu_indices(n, n, 1)
@@ -594,10 +596,10 @@ def test_curves_that_jump_between_the_sheets_of_a_roll_are_not_called_converged(
     exact = torch.hypot(swiss_roll_distance(rolled[i], rolled[j]), (u[i, 2:] - u[j, 2:]).norm(dim=1))
     A = lg.CoordinateWarp(power=torch.tensor([2.0, 0.5] + [1.0] * flat), shift=torch.tensor([0.5, -0.5] + [0.0] * flat))
     f = lg.reparametrise(lambda z: torch.cat([surfaces.swiss_roll(chart(z[:, :2])), z[:, 2:]], 1), A)
-    with pytest.warns(RuntimeWarning, match="geodesics did not converge"):
+    with pytest.warns(RuntimeWarning, match=cause):
         coarse = lg.geodesic(f, A(u)[i], A(u)[j], segments=6)
     wrong = (coarse.length / exact - 1).abs() > 0.1
-    assert (wrong | ~coarse.converged).sum() > 10
+    assert (wrong | ~coarse.converged if flat else wrong).sum() > 10
     assert coarse.converged[wrong].sum() <= 1
     assert coarse.converged.double().mean() > 0.95
     for segments, converged in ((8, 0.99), (16, 0.999)):
