@@ -4,8 +4,8 @@ Coarse curves serve to start the finest, whose nodes are the solution. A curve t
 once: coarser nodes might jump across what it follows. Pairs that do not converge soon, or whose straight line runs
 wild in data space, are solved by :mod:`latentgeo.geometry.geodesic.newton`, in a way that does not depend on latent
 coordinates, and those that remain, by L-BFGS again from where they are. In many dimensions, where that takes more
-than hundreds of steps, L-BFGS has them all. Curves that bend too much for their nodes are solved once more, by the
-energy of the splines through these.
+than hundreds of steps, L-BFGS has them all, and goes on at each level with what the last told of the curvature. Curves
+that bend too much for their nodes are solved once more, by the energy of the splines through these.
 """
 
 from __future__ import annotations
