@@ -72,7 +72,7 @@ def _two_loop(gradient: Tensor, steps: Tensor, changes: Tensor, curvature: Tenso
     """Inverse Hessian of the memory times the gradient, per row; the identity where the memory is empty."""
     filled = curvature > 0
     rho = torch.where(filled, 1.0 / curvature.where(filled, torch.ones_like(curvature)), 0.0)
-    slots = range(curvature.shape[1] - int(filled.sum(1).max()), curvature.shape[1])  # the others are empty in all rows
+    slots = range(curvature.shape[1] - int(filled.any(0).sum()), curvature.shape[1])  # the others are empty in all rows
     q = gradient.clone()
     alphas = []
     for j in reversed(slots):

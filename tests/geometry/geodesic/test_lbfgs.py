@@ -65,6 +65,13 @@ def test_what_was_learnt_of_the_curvature_serves_another_start():
     torch.testing.assert_close((steps * changes).sum(2), curvature)
 
 
+def test_of_no_rows_there_is_nothing_to_minimise():
+    objective, centre = _quadratic()
+    result = minimise(objective, torch.zeros_like(centre[:0]), tol=1e-10)
+    again = minimise(objective, torch.zeros_like(centre[:0]), tol=1e-10, secants=result.secants)
+    assert again.x.shape == (0, 12)
+
+
 def test_running_out_of_iterations_is_reported():
     objective, centre = _quadratic(condition=1e6)
     result = minimise(objective, torch.zeros_like(centre), tol=1e-14, max_iter=2)
