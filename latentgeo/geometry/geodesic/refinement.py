@@ -54,7 +54,6 @@ _CLOSER = 4  # times at most
 _PARTS = 4  # of a curve, of which the first or the last is solved by as many nodes
 _LOST = 0.1  # off by more, the direction of a geodesic is not resolved by its segments
 _FINER = 0.1  # of the tolerance, that curves are solved to: past saddles, along which L-BFGS creeps
-_LEARNT = 0.2  # the same where coarser curves have told of these
 _COARSE = 1e-3  # relative error of a curve that is rough for its nodes
 _CREEPING = 50  # steps, as much work as to solve a curve closer
 _ROUND = 25  # steps, after which they are whitened anew
@@ -282,7 +281,7 @@ def _finest(
         whitened, known = CurvePreconditioner(*interpolated(*metrics, N), N, _SOFT), None
     else:  # of which most have collapsed: what the curvature does there a metric at a few points does not tell
         whitened = FlatPreconditioner(MetricFactor(metrics[0].mean(1), curve.dtype, _RAISED), N)
-    goal, each = (_LEARNT if known else _FINER) * tol, _FEW_STEPS if curve.shape[2] <= _FEW else _PATIENCE
+    goal, each = _FINER * tol, _FEW_STEPS if curve.shape[2] <= _FEW else _PATIENCE
     curve, found = _minimise_energy(f, curve, ends, whitened, goal, _patience(goal, max_iter, each), known=known)
     return curve, _with_decrement(found, tol), metrics
 

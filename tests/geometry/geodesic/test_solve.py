@@ -328,13 +328,13 @@ def test_kinks_are_named_and_the_error_allows_for_them():
 
 def test_what_coarse_curves_tell_of_the_curvature_spares_steps_in_many_dimensions(monkeypatch):
     f, (a, b) = _wide(nn.Tanh(), width=64, d=16, scale=1.5), _box(20, [-2.0] * 16, [2.0] * 16)
-    told = lg.geodesic(f, a, b, segments=32)
+    told = lg.geodesic(f, a, b, segments=64)
     monkeypatch.setattr(FlatPreconditioner, "learnt", lambda *_: None)
-    alone = lg.geodesic(f, a, b, segments=32)
+    alone = lg.geodesic(f, a, b, segments=64)
     assert told.converged.all()
     assert alone.converged.all()
     assert ((told.length / alone.length - 1.0).abs() <= told.error + alone.error).all()
-    assert told.decoder_rows < 0.93 * alone.decoder_rows
+    assert told.decoder_rows < 0.95 * alone.decoder_rows
 
 
 def test_a_smooth_decoder_is_not_said_to_have_kinks_however_small_the_tolerance(decoder, ends):
