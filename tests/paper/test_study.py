@@ -288,5 +288,8 @@ def test_nothing_to_do_over_three_hundred_models_takes_no_time(copied):
         (folder / "SUCCESS.json").write_text(json.dumps(marker))
     began = time.process_time()
     table = many.run(workers=0)
-    assert time.process_time() - began < 2.0
+    taken, began = time.process_time() - began, time.process_time()
+    for seed in many.seeds:
+        pd.read_csv(next(_folder(many, seed).glob("distances-*.csv")))
+    assert taken < 6.0 * (time.process_time() - began)  # or models were loaded
     assert len(table) == 300 * 8 * len(METHODS)
