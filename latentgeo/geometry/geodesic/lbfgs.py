@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-Secants = tuple[Tensor, Tensor, Tensor]  # as `_Rows` has them: steps, changes and curvature
 _ARMIJO = 1e-4
 _MAX_BACKTRACKS = 12
 _WINDOW = 10  # steps over which the rate of convergence is measured
@@ -32,7 +31,6 @@ class Minimum:
         gain: estimated relative decrease still to be had there, shape (P,); infinite where the value is not finite.
         converged: whether no estimate of it is above the tolerance, shape (P,).
         iterations: accepted steps, shape (P,).
-        secants: what was learnt of the curvature, by this method.
     """
 
     x: Tensor
@@ -41,7 +39,6 @@ class Minimum:
     gain: Tensor
     converged: Tensor
     iterations: Tensor
-    secants: Secants | None = None
 
 
 @dataclasses.dataclass
@@ -72,7 +69,7 @@ def _two_loop(gradient: Tensor, steps: Tensor, changes: Tensor, curvature: Tenso
     """Inverse Hessian of the memory times the gradient, per row; the identity where the memory is empty."""
     filled = curvature > 0
     rho = torch.where(filled, 1.0 / curvature.where(filled, torch.ones_like(curvature)), 0.0)
-    slots = range(curvature.shape[1] - int(filled.any(0).sum()), curvature.shape[1])  # the others are empty in all rows
+    slots = range(curvature.shape[1] - int(filled.sum(1).max()), curvature.shape[1])  # the others are empty in all rows
     q = gradient.clone()
     alphas = []
     for j in reversed(slots):
@@ -98,7 +95,6 @@ def minimise(
     max_iter: int = 200,
     memory: int = 10,
     floor: Tensor | None = None,
-    secants: Secants | None = None,
 ) -> Minimum:
     r"""Minimise a positive function of each row, to a relative tolerance.
 
@@ -119,7 +115,6 @@ def minimise(
         memory: secant pairs kept by each row.
         floor: what rounding may change a value by, shape (P,), where that is more than a few units in its last place,
             as of a difference of large numbers.
-        secants: what is known of the curvature before the first step, as many pairs as are kept.
 
     Returns:
         The result as data, also for rows that did not converge; nothing is raised for numerical failure.
@@ -136,24 +131,20 @@ def minimise(
     value, gradient = objective(start, everyone)
     eps = torch.finfo(start.dtype).eps
     floor = torch.zeros_like(value) if floor is None else floor
-    tiny = torch.finfo(value.dtype).tiny
-    steps, changes, curvature = secants or (*start.new_zeros(2, P, memory, n), start.new_zeros(P, memory))
-    direction, slope, longest = _towards(gradient, steps, changes, curvature)
-    left = longest.maximum(-0.5 * slope) / value.clamp_min(tiny)
     rows = _Rows(
         index=everyone,
         x=start.clone(),
         value=value,
         gradient=gradient,
-        direction=direction,
-        slope=slope,
+        direction=-gradient,
+        slope=-gradient.square().sum(1),
         step=torch.ones_like(value),
         backtracks=torch.zeros(P, dtype=torch.long, device=start.device),
-        gain=left,
-        worst=left.clone(),
-        steps=steps,
-        changes=changes,
-        curvature=curvature,
+        gain=0.5 * gradient.square().sum(1) / value.clamp_min(torch.finfo(value.dtype).tiny),
+        worst=0.5 * gradient.square().sum(1) / value.clamp_min(torch.finfo(value.dtype).tiny),
+        steps=start.new_zeros(P, memory, n),
+        changes=start.new_zeros(P, memory, n),
+        curvature=start.new_zeros(P, memory),
         values=value[:, None].repeat(1, 2 * _WINDOW + 1),
         iterations=torch.zeros(P, dtype=torch.long, device=start.device),
     )
@@ -164,7 +155,6 @@ def minimise(
         gain=torch.full_like(value, torch.inf),
         converged=torch.zeros(P, dtype=torch.bool, device=start.device),
         iterations=rows.iterations.clone(),
-        secants=tuple(torch.empty_like(of) for of in (steps, changes, curvature)),
     )
     while True:
         finite = torch.isfinite(rows.value) & torch.isfinite(rows.gradient).all(1)
@@ -178,8 +168,6 @@ def minimise(
             result.gain[out.index] = out.gain.where(finite[done], torch.full_like(out.gain, torch.inf))
             result.converged[out.index] = converged[done]
             result.iterations[out.index] = out.iterations
-            for of, learnt in zip(result.secants, (out.steps, out.changes, out.curvature), strict=True):
-                of[out.index] = learnt
             rows, lost = rows.keep(~done), lost[~done]
         if len(rows.index) == 0:
             return result
@@ -221,19 +209,6 @@ def _remember(memory: Tensor, new: Tensor, rows: Tensor) -> Tensor:
     return pushed if rows.all() else torch.where(rows.reshape(-1, *[1] * (memory.ndim - 1)), pushed, memory)
 
 
-def _towards(gradient: Tensor, steps: Tensor, changes: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Directions, slopes along them, and the decrement under the newest pair's long step."""
-    direction = -_two_loop(gradient, steps, changes, curvature)
-    slope, steepest = (gradient * direction).sum(1), gradient.square().sum(1)
-    uphill = slope >= 0
-    if uphill.any():
-        direction[uphill] = -gradient[uphill]
-        slope[uphill] = -steepest[uphill]
-    newest = steps[:, -1]
-    long_step = newest.square().sum(1) / curvature[:, -1].clamp_min(torch.finfo(gradient.dtype).tiny)
-    return direction, slope, 0.5 * torch.where(curvature[:, -1] > 0, long_step, 1.0).clamp_min(1.0) * steepest
-
-
 def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradient: Tensor, floor: Tensor) -> None:
     """Move the accepted rows, remember their secant pair and choose their next direction."""
     if accepted.all():
@@ -249,8 +224,16 @@ def _advance(rows: _Rows, accepted: Tensor, trial: Tensor, value: Tensor, gradie
     curvature = _remember(rows.curvature[accepted], sy, convex)
     rows.steps[accepted], rows.changes[accepted], rows.curvature[accepted] = steps, changes, curvature
     new_gradient, new_value = gradient[accepted], value[accepted]
-    direction, slope, longest = _towards(new_gradient, steps, changes, curvature)
+    direction = -_two_loop(new_gradient, steps, changes, curvature)
+    slope = (new_gradient * direction).sum(1)
+    uphill = slope >= 0
+    if uphill.any():
+        direction[uphill] = -new_gradient[uphill]
+        slope[uphill] = -new_gradient[uphill].square().sum(1)
+    newest = steps[:, -1]
+    long_step = newest.square().sum(1) / curvature[:, -1].clamp_min(torch.finfo(s.dtype).tiny)
     decrement = -0.5 * slope
+    longest = 0.5 * torch.where(curvature[:, -1] > 0, long_step, 1.0).clamp_min(1.0) * new_gradient.square().sum(1)
     values = torch.cat([rows.values[accepted, 1:], new_value[:, None]], 1)
     rows.values[accepted] = values
     tail, scale = _tail(values, rows.iterations[accepted] + 1, floor[accepted]), new_value.clamp_min(tiny)

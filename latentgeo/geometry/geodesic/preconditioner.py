@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 
 import torch
 from torch import Tensor
 
 from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.energy import stiffness
-from latentgeo.geometry.geodesic.lbfgs import Secants
 
 FULL_METRIC_DIM = 256  # above this many dimensions the diagonal of the metric has to do
 _FLOOR = 1e-4  # of a metric's eigenvalues, relative to their mean
@@ -105,23 +103,12 @@ class MetricFactor:
         L = self._factor[rows]
         return torch.linalg.solve_triangular(L.mT, g, upper=True, left=False) if self._full else g / L
 
-    def taken_over(self, steps: Tensor, changes: Tensor, other: MetricFactor) -> tuple[Tensor, Tensor]:
-        """Steps and gradients in the coordinates of another full metric, (P, m, M, d) each, in these."""
-        change = torch.linalg.solve_triangular(other._factor[:, None], self._factor[:, None], upper=False)
-        return steps @ change, torch.linalg.solve_triangular(change.mT, changes, upper=True, left=False)
-
 
 @functools.lru_cache(maxsize=64)
 def _inverse_root(N: int) -> Tensor:
     """Symmetric inverse root of the Hessian of the energy of curves in one flat dimension, (N - 1, N - 1)."""
     eigenvalues, basis = torch.linalg.eigh(2.0 * stiffness(N)[1:-1, 1:-1])
     return (basis / eigenvalues.sqrt()) @ basis.mT
-
-
-def _sines(N: int, M: int) -> Tensor:
-    """Curves in one flat dimension that swing 1, ..., M times, at inner nodes: orthonormal, (N - 1, M)."""
-    i, k = (torch.arange(1.0, end, dtype=torch.float64, device="cpu") for end in (N, M + 1))
-    return math.sqrt(2.0 / N) * torch.sin(math.pi / N * i[:, None] * k)
 
 
 class FlatPreconditioner:
@@ -146,20 +133,6 @@ class FlatPreconditioner:
     def gradient(self, g: Tensor, rows: Tensor) -> Tensor:
         """C⁻¹ g, the gradient with respect to Y: (A, N - 1, d) -> (A, N - 1, d)."""
         return self._time @ self._metric.gradient(g, rows)
-
-    def learnt(self, secants: Secants, coarse: FlatPreconditioner) -> Secants:
-        """What coarser curves have told of the curvature, in these coordinates Y, where slow swings have the same.
-
-        Args:
-            secants: of coarser curves, of M segments: steps and changes, shape (P, m, (M - 1) d) each, and curvature.
-            coarse: their preconditioner.
-        """
-        *pairs, curvature = secants
-        M, N = len(coarse._time) + 1, len(self._time) + 1
-        finer = self._metric.like_points(_sines(N, M - 1) @ _sines(M, M - 1).mT)
-        pairs = (finer @ of.unflatten(2, (M - 1, -1)) for of in pairs)
-        steps, changes = self._metric.taken_over(*pairs, coarse._metric)
-        return steps.flatten(2), changes.flatten(2), curvature
 
 
 class CurvePreconditioner:

@@ -4,8 +4,8 @@ Coarse curves serve to start the finest, whose nodes are the solution. A curve t
 once: coarser nodes might jump across what it follows. Pairs that do not converge soon, or whose straight line runs
 wild in data space, are solved by :mod:`latentgeo.geometry.geodesic.newton`, in a way that does not depend on latent
 coordinates, and those that remain, by L-BFGS again from where they are. In many dimensions, where that takes more
-than hundreds of steps, L-BFGS has them all, and goes on at each level with what the last told of the curvature. Curves
-that bend too much for their nodes are solved once more, by the energy of the splines through these.
+than hundreds of steps, L-BFGS has them all. Curves that bend too much for their nodes are solved once more, by the
+energy of the splines through these.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import Decoder
 from latentgeo.geometry.geodesic.certificate import MAX_ERROR, certified, error_of, length_of, normal_slope, parts
 from latentgeo.geometry.geodesic.energy import curve_energy, end_covectors, energy_and_gradient
-from latentgeo.geometry.geodesic.lbfgs import Minimum, Secants, minimise
+from latentgeo.geometry.geodesic.lbfgs import Minimum, minimise
 from latentgeo.geometry.geodesic.newton import along_chord, between, gauss_newton
 from latentgeo.geometry.geodesic.preconditioner import (
     FULL_METRIC_DIM,
@@ -33,13 +33,11 @@ from latentgeo.geometry.geodesic.preconditioner import (
 )
 from latentgeo.geometry.geodesic.result import Geodesic, improved, unsolved
 
-Known = tuple[Secants, FlatPreconditioner]  # what coarse curves have told, and in which coordinates
 Metrics = tuple[Tensor, Tensor]  # at a few points of curves, as `interpolated` takes them
 _MEMORY = 10  # secant pairs of the solver
 _PATIENCE = 15  # steps for every decimal digit that is asked for, after which L-BFGS gives up
 _FEW_STEPS = 5  # the same where Gauss-Newton steps cost little
 _STARTING_TOL = 3e-3  # relative excess of curves that only serve to start the next level
-_LEARNING_TOL = 1e-3  # the same where that also learns from them how the energy is curved
 _ROUGH = 1e-4  # relative error of a measurement that asks for a finer one
 _LOOKS = 8  # chords that a straight line is looked at by
 _EXACT = 1e-8  # tolerance below which cost does not count
@@ -69,7 +67,7 @@ def bytes_per_pair(f: Decoder, start: Tensor, segments: int) -> int:
     row, output = f.bytes_per_row(start)
     d = start.shape[1]
     activations = 2 * (segments - 1) * (row + output)
-    memory = 2 * (2 * _MEMORY + 4) * (segments - 1) * d * start.element_size()
+    memory = 2 * (_MEMORY + 4) * (segments - 1) * d * start.element_size()
     jacobian = 3 * d * (3 * output + row) if d <= FULL_METRIC_DIM else 0
     return activations + memory + jacobian
 
@@ -92,12 +90,8 @@ def _minimise_energy(
     tol: float,
     max_iter: int,
     points: int | None = None,
-    known: Known | None = None,
 ) -> tuple[Tensor, Minimum]:
-    """Minimise the energy of curves (P, N + 1, d), or of so many points of their splines, in whitened coordinates.
-
-    Where something is known of the curvature by coarser curves, the first steps make use of it.
-    """
+    """Minimise the energy of curves (P, N + 1, d), or of so many points of their splines, in whitened coordinates."""
     P, N, d = curve.shape[0], curve.shape[1] - 1, curve.shape[2]
     M = points or N
 
@@ -115,9 +109,7 @@ def _minimise_energy(
 
     start = curve.new_zeros(P, (N - 1) * d)
     floor = 4.0 * (M * f.rounding(ends)).square()  # rounding turns every chord by an angle of its own
-    secants = preconditioner.learnt(*known) if known else None
-    options = {"tol": tol, "max_iter": max_iter, "memory": _MEMORY, "floor": floor, "secants": secants}
-    report = minimise(value_and_gradient, start, **options)
+    report = minimise(value_and_gradient, start, tol=tol, max_iter=max_iter, memory=_MEMORY, floor=floor)
     solved = interior(report.x, torch.arange(P, device=curve.device))
     return torch.cat([curve[:, :1], solved, curve[:, -1:]], dim=1), report
 
@@ -238,28 +230,26 @@ def _first_attempt(
         tol: see :func:`refine`.
         max_iter: see :func:`refine`.
     """
-    found, known = unsolved(resample(curve, segments), tol), None
+    found = unsolved(resample(curve, segments), tol)
     rows, straight = torch.arange(len(curve), device=curve.device), curve.shape[1] == 2
     if straight:
         metric, at = MetricFactor((J.mT @ J).mean(1), curve.dtype), rows
-        many = _many(curve, tol)
-        goal = max(tol, _LEARNING_TOL if many else _STARTING_TOL)
-        patience = _patience(goal, max_iter, _PATIENCE if many else _FEW_STEPS)
+        goal = max(tol, _STARTING_TOL)
+        patience = _patience(goal, max_iter, _PATIENCE if _many(curve, tol) else _FEW_STEPS)
         for N in levels(segments)[:-1]:
             flat = FlatPreconditioner(metric.of(at), N)
-            curve, report = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, patience, known=known)
+            curve, report = _minimise_energy(f, resample(curve, N), ends[rows], flat, goal, patience)
             found.iterations[rows] += report.iterations
-            going_on = report.converged | many
-            at, rows, curve, *secants = (part[going_on] for part in (at, rows, curve, *report.secants))
-            known = tuple(secants), FlatPreconditioner(metric.of(at), N)
+            going_on = report.converged | _many(curve, tol)
+            at, rows, curve = (part[going_on] for part in (at, rows, curve))
     if len(rows):
-        nodes, report, metrics = _finest(f, resample(curve, segments), ends[rows], J[rows], tol, max_iter, known)
+        nodes, report, metrics = _finest(f, resample(curve, segments), ends[rows], J[rows], tol, max_iter)
         found = improved(found, rows, _result(f, nodes, ends[rows], metrics, report, tol))
     return found
 
 
 def _finest(
-    f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, tol: float, max_iter: int, known: Known | None = None
+    f: Decoder, curve: Tensor, ends: Tensor, J: Tensor, tol: float, max_iter: int
 ) -> tuple[Tensor, Minimum, Metrics]:
     """Curves by L-BFGS in coordinates whitened by the metric along them, as their ends and their middle have it.
 
@@ -270,19 +260,18 @@ def _finest(
         J: Jacobians there, shape (P, 2, D, d).
         tol: see :func:`refine`.
         max_iter: see :func:`refine`.
-        known: of the curvature.
 
     Returns:
         The curves, how they ended, and products of Jacobians for :func:`interpolated`.
     """
     N = curve.shape[1] - 1
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
+    goal, each = _FINER * tol, _FEW_STEPS if curve.shape[2] <= _FEW else _PATIENCE
     if not _many(curve, tol):
-        whitened, known = CurvePreconditioner(*interpolated(*metrics, N), N, _SOFT), None
+        whitened = CurvePreconditioner(*interpolated(*metrics, N), N, _SOFT)
     else:  # of which most have collapsed: what the curvature does there a metric at a few points does not tell
         whitened = FlatPreconditioner(MetricFactor(metrics[0].mean(1), curve.dtype, _RAISED), N)
-    goal, each = _FINER * tol, _FEW_STEPS if curve.shape[2] <= _FEW else _PATIENCE
-    curve, found = _minimise_energy(f, curve, ends, whitened, goal, _patience(goal, max_iter, each), known=known)
+    curve, found = _minimise_energy(f, curve, ends, whitened, goal, _patience(goal, max_iter, each))
     return curve, _with_decrement(found, tol), metrics
 
 
@@ -317,9 +306,8 @@ def _closer(
             found = new
         else:
             new.iterations += found.iterations[left]
-            for name, of in vars(new).items():
-                if isinstance(of, Tensor):
-                    getattr(found, name)[left] = of
+            for field in dataclasses.fields(Minimum):
+                getattr(found, field.name)[left] = getattr(new, field.name)
         left = left[going_on]
     metrics = products(torch.stack([J[:, 0], f.jacobian(curve[:, N // 2]), J[:, 1]], 1))
     return curve, _with_decrement(found, tol), metrics

@@ -52,26 +52,6 @@ def test_a_row_does_not_depend_on_the_others():
         assert alone.iterations[0] == together.iterations[p]
 
 
-def test_what_was_learnt_of_the_curvature_serves_another_start():
-    objective, centre = _quadratic(n=6)
-    first = minimise(objective, torch.zeros_like(centre), tol=1e-12)
-    start = centre + torch.randn(centre.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    alone = minimise(objective, start, tol=1e-12)
-    told = minimise(objective, start, tol=1e-12, secants=first.secants)
-    assert told.converged.all()
-    torch.testing.assert_close(told.x, centre, rtol=0, atol=1e-5)
-    assert told.iterations.sum() < 0.6 * alone.iterations.sum()
-    steps, changes, curvature = first.secants
-    torch.testing.assert_close((steps * changes).sum(2), curvature)
-
-
-def test_of_no_rows_there_is_nothing_to_minimise():
-    objective, centre = _quadratic()
-    result = minimise(objective, torch.zeros_like(centre[:0]), tol=1e-10)
-    again = minimise(objective, torch.zeros_like(centre[:0]), tol=1e-10, secants=result.secants)
-    assert again.x.shape == (0, 12)
-
-
 def test_running_out_of_iterations_is_reported():
     objective, centre = _quadratic(condition=1e6)
     result = minimise(objective, torch.zeros_like(centre), tol=1e-14, max_iter=2)

@@ -15,7 +15,7 @@ from latentgeo.geometry import surfaces
 from latentgeo.geometry.curve import resample
 from latentgeo.geometry.decoder import as_decoder
 from latentgeo.geometry.geodesic import solve as solve_module
-from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner, FlatPreconditioner
+from latentgeo.geometry.geodesic.preconditioner import CurvePreconditioner
 from latentgeo.geometry.geodesic.result import Geodesic, improved
 from latentgeo.geometry.surfaces import cylinder, sphere, sphere_distance
 from tests.conftest import mlp
@@ -322,19 +322,8 @@ def test_kinks_are_named_and_the_error_allows_for_them():
         warnings.simplefilter("ignore", RuntimeWarning)
         truth = lg.geodesic(relu, a, b, segments=64, tol=1e-5, initial=initial)
     error = (found.length / truth.length - 1).abs()
-    assert error.median() > 3e-4  # so that the claim is put to the test
+    assert error.median() > 5e-4  # so that the claim is put to the test
     assert (error <= found.error)[found.converged].double().mean() >= 0.95
-
-
-def test_what_coarse_curves_tell_of_the_curvature_spares_steps_in_many_dimensions(monkeypatch):
-    f, (a, b) = _wide(nn.Tanh(), width=64, d=16, scale=1.5), _box(20, [-2.0] * 16, [2.0] * 16)
-    told = lg.geodesic(f, a, b, segments=64)
-    monkeypatch.setattr(FlatPreconditioner, "learnt", lambda *_: None)
-    alone = lg.geodesic(f, a, b, segments=64)
-    assert told.converged.all()
-    assert alone.converged.all()
-    assert ((told.length / alone.length - 1.0).abs() <= told.error + alone.error).all()
-    assert told.decoder_rows < 0.95 * alone.decoder_rows
 
 
 def test_a_smooth_decoder_is_not_said_to_have_kinks_however_small_the_tolerance(decoder, ends):
